@@ -1,0 +1,35 @@
+"""The algorithms, by the name that commands use."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jaxdiff.algorithms import diffuser as _diffuser
+from jaxdiff.algorithms.base import ActOutput, Algorithm, Learner, TrainState
+
+
+class Entry(NamedTuple):
+    """What a run must know to build an algorithm.
+
+    Attributes:
+      config: class of its options.
+      statistics: class of what it measures on a dataset.
+      measure: `(config, train episodes, held-out episodes) -> statistics`.
+      build: `(config, statistics, *, action_dim) -> Algorithm`.
+    """
+
+    config: type
+    statistics: type
+    measure: Callable[..., Any]
+    build: Callable[..., Algorithm]
+
+
+ALGORITHMS: dict[str, Entry] = {
+    "diffuser": Entry(
+        _diffuser.DiffuserConfig,
+        _diffuser.Statistics,
+        _diffuser.measure,
+        _diffuser.diffuser,
+    ),
+}
+
+__all__ = ["ALGORITHMS", "ActOutput", "Algorithm", "Entry", "Learner", "TrainState"]

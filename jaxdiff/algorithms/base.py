@@ -1,0 +1,138 @@
+"""The contract that every algorithm keeps: learners that train, and a way to act.
+
+A learner is four pure functions, as an optax transformation is two. They close over
+networks, optimizers and hyperparameters; the state they pass on holds arrays only, so
+that it can be placed, replicated, saved and compared leaf by leaf.
+
+    prepare(data, frozen, key) -> data           once, before the first update
+    draw(data, key) -> example                   one training example; vmapped over keys
+    init(key, batch, frozen) -> TrainState
+    update(state, keys, batch, frozen, hyper, axis_name=None) -> (TrainState, metrics)
+
+`frozen` maps the names of learners that have finished to their whole `TrainState`.
+`keys` has one key per example of the batch, so that a batch split over devices is the
+same batch. Every statistic over a batch goes through `pmean` when `axis_name` is given.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+Metrics = dict[str, jax.Array]
+
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class TrainState:
+    """What training changes.
+
+    Attributes:
+      step: updates made so far, `[]` int32.
+      params: parameters that the optimizer moves.
+      slow: averaged copies of parameters by name ("ema", "target").
+      model_state: what networks keep beside parameters, such as batch statistics.
+      opt_state: the optimizer's state.
+    """
+
+    step: jax.Array
+    params: chex.ArrayTree
+    slow: chex.ArrayTree
+    model_state: chex.ArrayTree
+    opt_state: optax.OptState
+
+
+class Learner(NamedTuple):
+    """Four pure functions; see the head of this module for their signatures."""
+
+    prepare: Callable[..., Any]
+    draw: Callable[..., Any]
+    init: Callable[..., TrainState]
+    update: Callable[..., tuple[TrainState, Metrics]]
+
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class ActOutput:
+    """What an agent does now.
+
+    Attributes:
+      action: `[B, A]`, environment units.
+      plan: the plan being followed, `[B, H, A + O]` in environment units, or None for
+        an algorithm that does not plan.
+      planned: `[B]` bool, True where the plan was made by this call.
+    """
+
+    action: jax.Array
+    plan: jax.Array | None = None
+    planned: jax.Array | None = None
+
+
+class Algorithm(NamedTuple):
+    """Learners by name, in the order in which they train, and the acting pair.
+
+    Attributes:
+      learners: name -> `Learner`.
+      act: `(states, carry, key, observation [B, O], reset [B], goal=None) ->
+        (ActOutput, carry)`, in environment units; `states` maps learner names to
+        `TrainState`, `carry` is what acting remembers (history, the last plan).
+      init_carry: `(batch_size) -> carry`.
+      plan: for planners, `(states, key, observation [B, O], goal=None, *, horizon=None,
+        candidates=None, return_path=False)` -> candidate plans in environment units;
+        None for policies.
+    """
+
+    learners: Mapping[str, Learner]
+    act: Callable[..., tuple[ActOutput, Any]]
+    init_carry: Callable[[int], Any]
+    plan: Callable[..., Any] | None = None
+
+
+def pmean(tree: Any, axis_name: str | None) -> Any:
+    """Averages over devices, or returns `tree` where there is only one program."""
+    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+
+def accumulated(grad_fn: Callable[..., Any], parts: int) -> Callable[..., Any]:
+    """Averages `grad_fn(params, keys, batch)` over `parts` slices of the batch.
+
+    The result is the gradient of the whole batch; only memory differs.
+    """
+    if parts == 1:
+        return grad_fn
+
+    def sliced(params, keys, batch):
+        split = jax.tree.map(
+            lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), (keys, batch)
+        )
+        _, outputs = jax.lax.scan(
+            lambda _, part: (None, grad_fn(params, *part)), None, split
+        )
+        return jax.tree.map(lambda x: x.mean(0), outputs)
+
+    return sliced
+
+
+def ema(
+    slow: chex.ArrayTree,
+    params: chex.ArrayTree,
+    step: jax.Array,
+    *,
+    decay: float,
+    every: int = 1,
+    start: int = 0,
+) -> chex.ArrayTree:
+    """Moves averaged parameters: a copy before `start`, then an average.
+
+    Args:
+      slow: the averaged parameters.
+      params: the parameters after update number `step`.
+      step: updates made, this one included, `[]`.
+      decay: weight of the old average each time it moves.
+      every: updates between two moves of the average (Diffuser: 10).
+      start: until this update the average is a plain copy (Diffuser: 2000).
+    """
+    rate = jnp.where(step % every == 0, 1.0 - decay, 0.0)
+    rate = jnp.where(step <= start, 1.0, rate)
+    return optax.incremental_update(params, slow, rate)

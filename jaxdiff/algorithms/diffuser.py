@@ -1,0 +1,509 @@
+"""Diffuser: plan by denoising whole trajectories (Janner et al., 2022).
+
+A trajectory of horizon H is an array `[H, A + O]`, actions first. A temporal U-Net
+learns to denoise windows of the dataset whose first state (and, for goals, whose last
+position) is shown to it clean,
+
+(1) min_theta E |x0 - network(x_t, t)|^2,   x_t = alpha x0 + sigma noise, clamped,
+
+and a plan is a sample of the learned distribution with the same entries clamped to the
+present state and to the goal. Any horizon that the U-Net divides may be asked for.
+
+Which of several plans to follow is decided by `jaxdiff.algorithms.dynamics`: how well
+each agrees with a model of one step, and whether as well as real windows do. Under
+`choose="earliest"` plans of every declared horizon are made at once and the earliest
+feasible arrival is taken, for a plan of fixed horizon arrives at its last step, however
+near the goal is.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxdiff.algorithms.base import (
+    ActOutput,
+    Algorithm,
+    Learner,
+    TrainState,
+    accumulated,
+    ema,
+    pmean,
+)
+from jaxdiff.algorithms.dynamics import Dynamics, fit_dynamics, inconsistency
+from jaxdiff.data.episodes import Episodes
+from jaxdiff.data.normalizer import Normalizer, fit, normalize, unnormalize
+from jaxdiff.data.windows import (
+    Windows,
+    draw_window,
+    padded_windows,
+    take_window,
+    window_starts,
+)
+from jaxdiff.diffusion import (
+    Clamp,
+    cosine_schedule,
+    ddim,
+    ddpm,
+    denoiser,
+    denoising_loss,
+    dpm_solver_pp,
+    sample,
+    subgrid,
+    trajectory_weights,
+    uniform_row,
+)
+from jaxdiff.errors import UserError
+from jaxdiff.networks import TemporalUNet, horizon_multiple
+
+_SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "dpmpp2m": dpm_solver_pp}
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffuserConfig:
+    """Options of Diffuser. The defaults are the demo's; see `PRESETS` for others.
+
+    Attributes:
+      horizon: steps of a training window, and of a plan unless asked otherwise.
+      horizons: horizons that may be planned for; each is compiled once.
+      diffusion_steps: noise levels N.
+      dim: width of the U-Net.
+      dim_mults: width of each level in units of `dim`.
+      attention: linear attention at every level (the released HalfCheetah network).
+      prediction: what the network predicts, "x0" or "noise".
+      clip: limit of |x0| in normalised units, None for none.
+      normalizer: "limits", "gaussian" or "cdf".
+      padding: let windows run past the end of an episode.
+      norm: "l2" or "l1".
+      first_action_weight: weight of the first action in the loss.
+      loss_discount: weight of a step relative to the one before.
+      goal_dim: leading entries of the last state that are clamped to the goal, 0 for
+        planning without goals. 2 is a position; with 4 a maze goal is a state at rest.
+      learning_rate: of Adam.
+      learning_rate_decay: cosine decay to 0 over this many updates, 0 for constant.
+      accumulate: slices in which a batch is worked through, to save memory.
+      ema_decay, ema_every, ema_start: see `jaxdiff.algorithms.base.ema`.
+      sampler: "ddpm", "ddim" or "dpmpp2m".
+      sampling_steps: denoising steps of a plan; None for all `diffusion_steps`.
+      temperature: scale of all noise in sampling.
+      candidates: plans made for each problem and horizon.
+      choose: "fixed" plans for `horizon`; "earliest" for the earliest arrival.
+      controller: "track" follows the planned states with gains `kp`, `kd` on position
+        and velocity; "action" executes the planned actions.
+      kp: force per metre.
+      kd: force per metre per second.
+      replan_every: steps between two plans; 0 plans once an episode.
+    """
+
+    horizon: int = 128
+    horizons: tuple[int, ...] = tuple(range(16, 164, 12))
+    diffusion_steps: int = 64
+    dim: int = 32
+    dim_mults: tuple[int, ...] = (1, 2, 4)
+    attention: bool = False
+    prediction: Literal["x0", "noise"] = "x0"
+    clip: float | None = 1.0
+    normalizer: Literal["limits", "gaussian", "cdf"] = "limits"
+    padding: bool = False
+    norm: Literal["l2", "l1"] = "l2"
+    first_action_weight: float = 1.0
+    loss_discount: float = 1.0
+    goal_dim: int = 2
+    learning_rate: float = 1e-3
+    learning_rate_decay: int = 0
+    accumulate: int = 1
+    ema_decay: float = 0.995
+    ema_every: int = 1
+    ema_start: int = 0
+    sampler: Literal["ddpm", "ddim", "dpmpp2m"] = "ddpm"
+    sampling_steps: int | None = None
+    temperature: float = 1.0
+    candidates: int = 1
+    choose: Literal["fixed", "earliest"] = "fixed"
+    controller: Literal["track", "action"] = "track"
+    kp: float = 10.0
+    kd: float = 4.2
+    replan_every: int = 0
+
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class Statistics:
+    """What planning must know of the dataset, beside the network.
+
+    Attributes:
+      normalizer: of rows `[action | observation]`.
+      dynamics: the model that plans are held against.
+    """
+
+    normalizer: Normalizer
+    dynamics: Dynamics
+
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class Plans:
+    """Candidate plans.
+
+    Attributes:
+      trajectories: `[B, C, H, A + O]`, environment units.
+      inconsistency: `[B, C]`, see `jaxdiff.algorithms.dynamics`; smaller is better.
+      path: `[S + 1, B, C, H, A + O]`, the plans at every noise level, or None.
+    """
+
+    trajectories: jax.Array
+    inconsistency: jax.Array
+    path: jax.Array | None = None
+
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class Carry:
+    """What acting remembers.
+
+    Attributes:
+      plan: `[B, max(horizons), A + O]`, environment units, its last row repeated.
+      last: `[B]`, row at which the plan ends.
+      index: `[B]`, row of the plan that the present observation corresponds to.
+      remaining: `[B]`, steps left until the arrival that was first planned.
+    """
+
+    plan: jax.Array
+    last: jax.Array
+    index: jax.Array
+    remaining: jax.Array
+
+
+def measure(config: DiffuserConfig, train: Episodes, held_out: Episodes) -> Statistics:
+    """Measures a dataset: its normalizer, and the dynamics of one step."""
+    rows = _rows(train)
+    normalizer = fit(config.normalizer, rows)
+    scaled = np.asarray(normalize(normalizer, rows))
+    has_action = np.ones(len(rows), bool)
+    has_action[train.starts + train.lengths] = False
+    action_dim = train.actions.shape[1]
+    real = _windows(config, normalizer, held_out)
+    picks = np.linspace(0, len(real.starts) - 1, min(1000, len(real.starts)))
+    windows = jax.vmap(take_window, (None, 0, None))(
+        real, jnp.asarray(picks, jnp.int32), config.horizon
+    )
+    following = np.roll(scaled, -1, axis=0)[:, action_dim:]
+    return Statistics(
+        normalizer=normalizer,
+        dynamics=fit_dynamics(scaled[has_action], following[has_action], windows),
+    )
+
+
+def diffuser(
+    config: DiffuserConfig, statistics: Statistics, *, action_dim: int
+) -> Algorithm:
+    """Builds Diffuser for a dataset.
+
+    Args:
+      config: options.
+      statistics: of the dataset, from `measure`.
+      action_dim: A, how many entries of a row are actions.
+
+    Returns:
+      An algorithm with one learner, "denoiser", whose `plan` is
+
+        plan(states, key, observation [B, O], goal [B, G] or None, *, horizon=None,
+             candidates=None, return_path=False) -> Plans
+
+    Raises:
+      ValueError: a horizon that the U-Net cannot halve often enough.
+    """
+    plan = _planner(config, statistics, action_dim)
+    act, init_carry = _actor(config, statistics, plan, action_dim)
+    return Algorithm(
+        learners={"denoiser": _denoiser_learner(config, statistics, action_dim)},
+        act=act,
+        init_carry=init_carry,
+        plan=plan,
+    )
+
+
+def _denoiser_learner(
+    config: DiffuserConfig, statistics: Statistics, action_dim: int
+) -> Learner:
+    network = _network(config)
+    dim = statistics.normalizer.low.shape[-1]
+    optimizer = optax.adam(_learning_rate(config))
+    levels = cosine_schedule(config.diffusion_steps)
+    weight = trajectory_weights(
+        config.horizon,
+        dim,
+        discount=config.loss_discount,
+        first_action_weight=config.first_action_weight,
+        action_dim=action_dim,
+    )
+    mask = _clamp_mask(config.horizon, dim, action_dim, config.goal_dim)
+
+    def prepare(data, frozen, key):
+        del frozen, key
+        return _windows(config, statistics.normalizer, data)
+
+    def draw(data, key):
+        return draw_window(data, key, config.horizon)
+
+    def init(key, batch, frozen):
+        del frozen
+        params = network.init(key, batch[:1], jnp.zeros(1))
+        return TrainState(
+            step=jnp.int32(0),
+            params=params,
+            slow={"ema": params},
+            model_state={},
+            opt_state=optimizer.init(params),
+        )
+
+    def loss(params, keys, batch):
+        losses = denoising_loss(
+            keys,
+            lambda x, time: network.apply(params, x, time),
+            uniform_row(levels),
+            batch,
+            prediction=config.prediction,
+            norm=config.norm,
+            weight=weight,
+            mask=mask,
+        )
+        return losses.mean(), {"loss": losses.mean()}
+
+    gradient = accumulated(jax.grad(loss, has_aux=True), config.accumulate)
+
+    def update(state, keys, batch, frozen, hyper, axis_name=None):
+        del frozen, hyper
+        grads, metrics = pmean(gradient(state.params, keys, batch), axis_name)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        step = state.step + 1
+        averaged = ema(
+            state.slow["ema"],
+            params,
+            step,
+            decay=config.ema_decay,
+            every=config.ema_every,
+            start=config.ema_start,
+        )
+        state = state.replace(
+            step=step, params=params, slow={"ema": averaged}, opt_state=opt_state
+        )
+        return state, metrics
+
+    return Learner(prepare, draw, init, update)
+
+
+def _planner(
+    config: DiffuserConfig, statistics: Statistics, action_dim: int
+) -> Callable[..., Plans]:
+    network = _network(config)
+    normalizer = statistics.normalizer
+    dim = normalizer.low.shape[-1]
+    levels = cosine_schedule(config.diffusion_steps)
+    if config.sampling_steps is not None:
+        levels = subgrid(levels, config.sampling_steps)
+    steps = _SAMPLERS[config.sampler](levels)
+
+    def plan(
+        states: Mapping[str, TrainState],
+        key: jax.Array,
+        observation: jax.Array,
+        goal: jax.Array | None = None,
+        *,
+        horizon: int | None = None,
+        candidates: int | None = None,
+        return_path: bool = False,
+    ) -> Plans:
+        horizon = config.horizon if horizon is None else horizon
+        candidates = config.candidates if candidates is None else candidates
+        batch = observation.shape[0]
+        known = jnp.zeros((batch, horizon, dim)).at[:, 0, action_dim:].set(observation)
+        if goal is not None:
+            end = action_dim + goal.shape[-1]
+            known = known.at[:, -1, action_dim:end].set(goal)
+        clamp = Clamp(
+            values=jnp.repeat(normalize(normalizer, known), candidates, axis=0),
+            mask=_clamp_mask(
+                horizon, dim, action_dim, 0 if goal is None else config.goal_dim
+            ),
+        )
+        params = states["denoiser"].slow["ema"]
+        out = sample(
+            key,
+            denoiser(
+                lambda x, time: network.apply(params, x, time),
+                prediction=config.prediction,
+                clip=config.clip,
+            ),
+            steps,
+            (batch * candidates, horizon, dim),
+            clamp=clamp,
+            temperature=config.temperature,
+            return_path=return_path,
+        )
+
+        def by_problem(x):
+            return x.reshape(*x.shape[:-3], batch, candidates, horizon, dim)
+
+        x = by_problem(out.x)
+        return Plans(
+            trajectories=unnormalize(normalizer, x),
+            inconsistency=inconsistency(statistics.dynamics, x),
+            path=unnormalize(normalizer, by_problem(out.path)) if return_path else None,
+        )
+
+    return plan
+
+
+def _actor(
+    config: DiffuserConfig,
+    statistics: Statistics,
+    plan: Callable[..., Plans],
+    action_dim: int,
+) -> tuple[Callable[..., Any], Callable[[int], Carry]]:
+    horizons = _horizons(config)
+    rows, dim = horizons[-1], statistics.normalizer.low.shape[-1]
+    sizes = jnp.asarray(horizons)
+
+    def init_carry(batch: int) -> Carry:
+        return Carry(
+            plan=jnp.zeros((batch, rows, dim)),
+            last=jnp.zeros(batch, jnp.int32),
+            index=jnp.zeros(batch, jnp.int32),
+            remaining=jnp.zeros(batch, jnp.int32),
+        )
+
+    def best_plan(states, key, observation, goal, horizon):
+        """The most consistent candidate `[B, rows, D]`, padded, and its strain."""
+        plans = plan(states, key, observation, goal, horizon=horizon)
+        best = jnp.argmin(plans.inconsistency, axis=1)
+        pick = jax.vmap(lambda candidates, i: candidates[i])
+        trajectory = pick(plans.trajectories, best)
+        padded = jnp.pad(
+            trajectory, ((0, 0), (0, rows - horizon), (0, 0)), mode="edge"
+        )
+        return padded, pick(plans.inconsistency, best)
+
+    def new_plans(states, key, observation, goal, wanted, remaining, old):
+        """Plans where `wanted [B]`: at the horizon that fits, or at the earliest."""
+        trajectory, last = old
+        fitting = jnp.searchsorted(sizes, jnp.minimum(remaining + 1, sizes[-1]))
+        lowest = jnp.full(wanted.shape, jnp.inf)
+        for i, horizon in enumerate(horizons):
+            if config.choose == "fixed":
+                considered = wanted & (fitting == i)
+            else:
+                # A feasible plan that arrives earlier has been found already.
+                found = lowest <= statistics.dynamics.tolerance
+                considered = wanted & ~found
+
+            def attempt(horizon=horizon, i=i, considered=considered):
+                plan_key = jax.random.fold_in(key, i)
+                return best_plan(states, plan_key, observation, goal, horizon)
+
+            def keep():
+                return trajectory, lowest
+
+            candidate, strain = jax.lax.cond(jnp.any(considered), attempt, keep)
+            better = considered & (strain < lowest)
+            trajectory = jnp.where(better[:, None, None], candidate, trajectory)
+            last = jnp.where(better, horizon - 1, last)
+            lowest = jnp.where(better, strain, lowest)
+        return trajectory, last
+
+    def act(states, carry, key, observation, reset, goal=None):
+        remaining = jnp.where(reset, config.horizon - 1, carry.remaining)
+        stale = (carry.index >= config.replan_every) & (remaining > 0)
+        wanted = reset | (stale if config.replan_every else False)
+        old = (carry.plan, carry.last)
+        trajectory, last = new_plans(
+            states, key, observation, goal, wanted, remaining, old
+        )
+        index = jnp.where(wanted, 0, carry.index)
+        if config.choose == "earliest":
+            remaining = jnp.where(wanted, last, remaining)
+        action = _control(config, trajectory, last, index, observation, action_dim)
+        carry = Carry(
+            plan=trajectory, last=last, index=index + 1, remaining=remaining - 1
+        )
+        return ActOutput(action=action, plan=trajectory, planned=wanted), carry
+
+    return act, init_carry
+
+
+def _control(
+    config: DiffuserConfig,
+    trajectory: jax.Array,
+    last: jax.Array,
+    index: jax.Array,
+    observation: jax.Array,
+    action_dim: int,
+) -> jax.Array:
+    """Turns row `index` of the plans into actions `[B, A]`."""
+    at = jax.vmap(lambda rows, i: rows[i])
+    if config.controller == "action":
+        return at(trajectory, jnp.minimum(index, last))[:, :action_dim]
+    target = at(trajectory, jnp.minimum(index + 1, last))[:, action_dim:]
+    position, velocity = jnp.split(target, 2, axis=-1)
+    # The plan ends where the goal is; from then on the goal is to stay there.
+    velocity = jnp.where((index >= last)[:, None], 0.0, velocity)
+    here, speed = jnp.split(observation, 2, axis=-1)
+    action = config.kp * (position - here) + config.kd * (velocity - speed)
+    return jnp.clip(action, -1.0, 1.0)
+
+
+def _network(config: DiffuserConfig) -> TemporalUNet:
+    return TemporalUNet(
+        dim=config.dim, dim_mults=config.dim_mults, attention=config.attention
+    )
+
+
+def _learning_rate(config: DiffuserConfig) -> optax.ScalarOrSchedule:
+    if not config.learning_rate_decay:
+        return config.learning_rate
+    return optax.cosine_decay_schedule(config.learning_rate, config.learning_rate_decay)
+
+
+def _horizons(config: DiffuserConfig) -> list[int]:
+    """The declared horizons in order, the default one among them."""
+    declared = sorted({*config.horizons, config.horizon})
+    multiple = horizon_multiple(config.dim_mults)
+    for horizon in declared:
+        if horizon % multiple or horizon < 2:
+            raise UserError(
+                f"The horizon {horizon} is not a positive multiple of {multiple}, which "
+                f"the {len(config.dim_mults)} levels of the U-Net (dim_mults) ask for: "
+                f"choose {max(1, round(horizon / multiple)) * multiple}."
+            )
+    return declared
+
+
+def _clamp_mask(horizon: int, dim: int, action_dim: int, goal_dim: int) -> np.ndarray:
+    """Marks the known entries: the first observation and the goal's entries at the end.
+
+    The same mask serves the loss and the sampler, so they cannot disagree.
+    """
+    mask = np.zeros((horizon, dim), bool)
+    mask[0, action_dim:] = True
+    mask[-1, action_dim : action_dim + goal_dim] = True
+    return mask
+
+
+def _windows(
+    config: DiffuserConfig, normalizer: Normalizer, episodes: Episodes
+) -> Windows:
+    rows = normalize(normalizer, _rows(episodes))
+    if config.padding:
+        # Zeros before normalising, as the released code pads.
+        fill = normalize(normalizer, jnp.zeros(rows.shape[-1]))
+        return padded_windows(rows, episodes, fill=fill)
+    return Windows(
+        rows=rows, starts=jnp.asarray(window_starts(episodes, config.horizon))
+    )
+
+
+def _rows(episodes: Episodes) -> np.ndarray:
+    return np.concatenate([episodes.actions, episodes.observations], axis=1)

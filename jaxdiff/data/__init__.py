@@ -1,0 +1,1 @@
+"""Recorded experience: reading, windows, normalisation and local data makers."""

@@ -1,0 +1,405 @@
+"""Episodes: one flat record for every dataset, however it was stored.
+
+An episode of T transitions takes T + 1 rows: the observations o_0 ... o_T, the
+actions a_0 ... a_{T-1} and rewards r_0 ... r_{T-1}, with a zero action and a zero
+reward in the last row. Episodes lie one after another, so that row `starts[e] + t`
+is step t of episode e, and nothing else is needed to cut windows or transitions.
+"""
+
+import hashlib
+import os
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import chex
+import numpy as np
+
+from jaxdiff.data.make import RECIPES
+from jaxdiff.data.make.pointmaze import datasets_root
+from jaxdiff.data.readers import Recording, read_d4rl, read_minari, reason
+from jaxdiff.errors import UserError
+
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class Episodes:
+    """E episodes in M = sum(lengths + 1) rows, as NumPy arrays on the host.
+
+    Attributes:
+      observations: float32 `[M, O]`.
+      actions: float32 `[M, A]`, zero in the last row of each episode.
+      rewards: float32 `[M]`, zero in the last row of each episode.
+      starts: int64 `[E]`, first row of each episode.
+      lengths: int64 `[E]`, number of transitions of each episode.
+      terminated: bool `[E]`, the task ended there, as opposed to a time limit.
+      goals: float32 `[M, G]`, the goal active in each row, or None.
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+    terminated: np.ndarray
+    goals: np.ndarray | None = None
+
+
+# Name with a version, perhaps in namespaces: "D4RL/pointmaze/umaze-v2".
+_MINARI_ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
+
+_FIELDS = (
+    "observations",
+    "actions",
+    "rewards",
+    "starts",
+    "lengths",
+    "terminated",
+    "goals",
+)
+
+
+class Dataset(NamedTuple):
+    """Episodes and where they come from.
+
+    Attributes:
+      name: the name it was asked for by.
+      episodes: the data.
+      environment: Gymnasium id of the environment it was recorded in, if known.
+      fingerprint: SHA-256 of the arrays, in hexadecimal.
+      references: mean returns `random` and `expert`, if known.
+    """
+
+    name: str
+    episodes: Episodes
+    environment: str | None
+    fingerprint: str
+    references: Mapping[str, float]
+
+
+def load_dataset(
+    name: str | os.PathLike,
+    *,
+    root: str | os.PathLike | None = None,
+    download: bool = False,
+) -> Dataset:
+    """Load a dataset by recipe, Minari id or path.
+
+    Args:
+      name: a recipe such as "pointmaze-umaze", a Minari id such as
+        "D4RL/pointmaze/umaze-v2", or the path of a Minari dataset folder, of a D4RL
+        HDF5 file (see `readers.read_d4rl`) or of an NPZ file with the fields of
+        `Episodes`.
+      root: folder of local datasets; `MINARI_DATASETS_PATH`, or else Minari's own.
+      download: fetch a Minari id that is not stored locally.
+
+    Raises:
+      UserError: the dataset does not exist, cannot be fetched or is unsound.
+    """
+    name = os.fspath(name)
+    if name in RECIPES:
+        path = datasets_root(root) / RECIPES[name].dataset_id
+        if not (path / "data").is_dir():
+            raise UserError(
+                f"the dataset {name!r} has not been made yet; run "
+                f"`jaxdiff data make {name}`"
+            )
+    else:
+        path = _find(name, root=root, download=download)
+    environment, references = None, {}
+    if path.suffix == ".npz":
+        episodes = _read_npz(path)
+    else:
+        recording = read_minari(path) if path.is_dir() else read_d4rl(path)
+        episodes = concatenate_episodes(recording, str(path))
+        environment, references = recording.environment, recording.references
+    check_episodes(episodes, str(path))
+    return Dataset(name, episodes, environment, fingerprint(episodes), references)
+
+
+def _find(name: str, *, root: str | os.PathLike | None, download: bool) -> pathlib.Path:
+    """Resolve a path or a Minari id to an existing file or folder."""
+    path = pathlib.Path(name).expanduser()
+    if path.is_dir() and (path / "data" / "metadata.json").is_file():
+        return path
+    if path.is_file() and path.suffix in (".hdf5", ".h5", ".npz"):
+        return path
+    stored = datasets_root(root) / name
+    if (stored / "data" / "metadata.json").is_file():
+        return stored
+    if path.exists():
+        raise UserError(
+            f"{name} is no dataset; a path must be a Minari dataset folder, an HDF5 "
+            "file in D4RL's layout or an NPZ file with the fields of Episodes"
+        )
+    if path.suffix in (".hdf5", ".h5", ".npz") or path.is_absolute():
+        raise UserError(f"there is no file or folder {name}; check the path")
+    remote = _MINARI_ID.fullmatch(name)
+    if remote and download:
+        return _download(name, root)
+    advice = "allow the download" if remote else "name a recipe, a Minari id or a path"
+    raise UserError(
+        f"there is no dataset {name!r} in {datasets_root(root)}, and the recipes are "
+        f"{', '.join(RECIPES)}; {advice}"
+    )
+
+
+def _download(name: str, root: str | os.PathLike | None) -> pathlib.Path:
+    """Fetch a dataset from Minari's server into the folder of datasets."""
+    import minari
+
+    previous = os.environ.get("MINARI_DATASETS_PATH")
+    # Minari reads its folder from the environment and nowhere else.
+    os.environ["MINARI_DATASETS_PATH"] = str(datasets_root(root))
+    try:
+        minari.download_dataset(name)
+    except Exception as error:
+        # Minari lets the errors of several HTTP clients through; to a user they all
+        # mean that the dataset did not come.
+        raise UserError(
+            f"could not download {name!r} ({reason(error)}); check the name and the "
+            "network"
+        ) from error
+    finally:
+        if previous is None:
+            del os.environ["MINARI_DATASETS_PATH"]
+        else:
+            os.environ["MINARI_DATASETS_PATH"] = previous
+    return datasets_root(root) / name
+
+
+def _read_npz(path: pathlib.Path) -> Episodes:
+    """Read an NPZ file that has the fields of `Episodes`; no pickled objects."""
+    where = str(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            fields = {name: file[name] for name in file.files}
+    except Exception as error:
+        raise UserError(
+            f"{where} cannot be read as NPZ ({reason(error)}); it may be truncated or "
+            "hold Python objects: write it again"
+        ) from error
+    for name in _FIELDS[:-1]:
+        if name not in fields:
+            raise UserError(
+                f"{where} has no field {name!r}; it needs {', '.join(_FIELDS[:-1])}"
+            )
+    return Episodes(**{name: fields.get(name) for name in _FIELDS})
+
+
+def concatenate_episodes(recording: Recording, where: str) -> Episodes:
+    """Lay episodes one after another, with a zero action and reward at each end.
+
+    Raises:
+      UserError: rows that do not fit together; `where` begins the message.
+    """
+    lengths = np.array([len(actions) for actions in recording.actions], np.int64)
+    goals = recording.goals or [None] * len(lengths)
+    fields: dict[str, list[np.ndarray]] = {
+        name: [] for name in ("observations", "actions", "rewards", "goals")
+    }
+    for e, length in enumerate(lengths):
+        rows = {
+            "observations": (recording.observations[e], length + 1),
+            "rewards": (recording.rewards[e], length),
+            "goals": (goals[e], length + 1),
+        }
+        for name, (value, wanted) in rows.items():
+            if value is not None and len(value) != wanted:
+                raise UserError(
+                    f"{where}: episode {e} has {length} actions and {len(value)} "
+                    f"{name}; there must be {wanted}"
+                )
+        fields["observations"].append(recording.observations[e])
+        fields["actions"].append(_end_in_zero(recording.actions[e]))
+        fields["rewards"].append(_end_in_zero(recording.rewards[e]))
+        if recording.goals:
+            fields["goals"].append(recording.goals[e])
+    try:
+        arrays = {name: _float32(np.concatenate(x)) for name, x in fields.items() if x}
+    except ValueError as error:
+        raise UserError(
+            f"{where}: episodes differ in the size of their fields ({reason(error)})"
+        ) from error
+    return Episodes(
+        observations=arrays["observations"],
+        actions=arrays["actions"],
+        rewards=arrays["rewards"],
+        starts=starts_of(lengths),
+        lengths=lengths,
+        terminated=np.array(recording.terminated, bool),
+        goals=arrays.get("goals"),
+    )
+
+
+def starts_of(lengths: np.ndarray) -> np.ndarray:
+    """Give the first row of each episode, from the numbers of transitions `[E]`."""
+    return np.cumsum(lengths + 1) - (lengths + 1)
+
+
+def _end_in_zero(x: np.ndarray) -> np.ndarray:
+    return np.concatenate([x, np.zeros((1, *x.shape[1:]), x.dtype)])
+
+
+def _float32(x: np.ndarray) -> np.ndarray:
+    """Convert numbers to float32; other types are left for `check_episodes`."""
+    return x.astype(np.float32) if np.issubdtype(x.dtype, np.number) else x
+
+
+def check_episodes(episodes: Episodes, where: str) -> None:
+    """Check that a record is sound.
+
+    Args:
+      episodes: the record.
+      where: its origin, which begins the message.
+
+    Raises:
+      UserError: wrong type, shapes that disagree, an episode without transitions,
+        rows that are missing or left over, or values that are not finite.
+    """
+    floats = ("observations", "actions", "rewards", "goals")
+    rank = {"observations": 2, "actions": 2, "goals": 2}
+    fields = {
+        name: getattr(episodes, name)
+        for name in _FIELDS
+        if getattr(episodes, name) is not None
+    }
+    for name, value in fields.items():
+        wanted = np.floating if name in floats else np.integer
+        wanted = np.bool_ if name == "terminated" else wanted
+        if not np.issubdtype(value.dtype, wanted):
+            raise UserError(
+                f"{where}: field {name!r} has type {value.dtype}; "
+                f"{wanted.__name__.rstrip('_')} is needed"
+            )
+        if value.ndim != rank.get(name, 1):
+            raise UserError(
+                f"{where}: field {name!r} has shape {list(value.shape)}; "
+                f"{rank.get(name, 1)} dimensions are needed"
+            )
+    _check_layout(fields, where)
+    for name in floats:
+        bad = np.flatnonzero(
+            ~np.isfinite(fields[name].reshape(len(fields[name]), -1)).all(-1)
+            if name in fields
+            else False
+        )
+        if len(bad):
+            raise UserError(
+                f"{where}: field {name!r} is not finite in {len(bad)} rows, first in "
+                f"row {bad[0]}; remove or repair them"
+            )
+
+
+def _check_layout(fields: Mapping[str, np.ndarray], where: str) -> None:
+    """Check that starts, lengths and rows fit together."""
+    lengths, starts = fields["lengths"], fields["starts"]
+    if not len(lengths):
+        raise UserError(f"{where} holds no episodes")
+    for name in ("starts", "terminated"):
+        if len(fields[name]) != len(lengths):
+            raise UserError(
+                f"{where}: field {name!r} has {len(fields[name])} entries and "
+                f"'lengths' has {len(lengths)}; they must agree"
+            )
+    empty = np.flatnonzero(lengths < 1)
+    if len(empty):
+        raise UserError(
+            f"{where}: episode {empty[0]} has no transitions; remove it "
+            f"({len(empty)} such episodes)"
+        )
+    if not np.array_equal(starts, starts_of(lengths)):
+        raise UserError(
+            f"{where}: 'starts' does not follow from 'lengths'; episodes must lie one "
+            "after another, each in length + 1 rows"
+        )
+    rows = int(np.sum(lengths + 1))
+    for name in ("observations", "actions", "rewards", "goals"):
+        if name in fields and len(fields[name]) != rows:
+            raise UserError(
+                f"{where}: field {name!r} has {len(fields[name])} rows and 'lengths' "
+                f"asks for {rows} (one more per episode than it has transitions)"
+            )
+
+
+def fingerprint(episodes: Episodes) -> str:
+    """Digest the arrays, with their names, types and shapes: SHA-256 in hexadecimal."""
+    digest = hashlib.sha256()
+    for name in _FIELDS:
+        value = getattr(episodes, name)
+        if value is not None:
+            digest.update(f"{name} {value.dtype.str} {value.shape}".encode())
+            digest.update(np.ascontiguousarray(value).data)
+    return digest.hexdigest()
+
+
+def take_episodes(episodes: Episodes, index: Any) -> Episodes:
+    """Pick episodes by index, in that order: int `[K]` -> `Episodes` of K episodes."""
+    index = np.asarray(index, np.int64)
+    lengths = episodes.lengths[index]
+    spans = zip(episodes.starts[index].tolist(), lengths.tolist(), strict=True)
+    rows = np.concatenate([np.arange(start, start + n + 1) for start, n in spans])
+    return Episodes(
+        observations=episodes.observations[rows],
+        actions=episodes.actions[rows],
+        rewards=episodes.rewards[rows],
+        starts=starts_of(lengths),
+        lengths=lengths,
+        terminated=episodes.terminated[index],
+        goals=None if episodes.goals is None else episodes.goals[rows],
+    )
+
+
+def split_episodes(
+    episodes: Episodes, *, held_out: float = 0.05, seed: int = 0
+) -> tuple[Episodes, Episodes]:
+    """Set whole episodes aside for validation.
+
+    Args:
+      episodes: E episodes.
+      held_out: share of the episodes to set aside; at least one episode, and at least
+        one is left to train on. A single episode is cut in time instead.
+      seed: chooses which; both parts keep the order of the data.
+
+    Returns:
+      The episodes to train on and those held out.
+
+    Raises:
+      UserError: a single episode of a single transition cannot be split.
+    """
+    count = len(episodes.lengths)
+    if count == 1:
+        return _cut(episodes, held_out)
+    size = int(np.clip(round(count * held_out), 1, count - 1))
+    order = np.random.default_rng(seed).permutation(count)
+    return (
+        take_episodes(episodes, np.sort(order[size:])),
+        take_episodes(episodes, np.sort(order[:size])),
+    )
+
+
+def _cut(episodes: Episodes, held_out: float) -> tuple[Episodes, Episodes]:
+    """Cut one episode in time; the observation at the cut belongs to both parts."""
+    length = int(episodes.lengths[0])
+    if length < 2:
+        raise UserError("one episode of one transition cannot be split; add more data")
+    cut = length - int(np.clip(round(length * held_out), 1, length - 1))
+
+    def part(start: int, end: int, terminated: np.ndarray) -> Episodes:
+        rows = slice(start, end + 1)
+        actions, rewards = episodes.actions[rows].copy(), episodes.rewards[rows].copy()
+        actions[-1], rewards[-1] = 0.0, 0.0
+        return Episodes(
+            observations=episodes.observations[rows],
+            actions=actions,
+            rewards=rewards,
+            starts=np.zeros(1, np.int64),
+            lengths=np.array([end - start]),
+            terminated=terminated,
+            goals=None if episodes.goals is None else episodes.goals[rows],
+        )
+
+    return (
+        part(0, cut, np.zeros(1, bool)),
+        part(cut, length, episodes.terminated),
+    )

@@ -1,0 +1,284 @@
+"""Make PointMaze data: one long drive of the waypoint expert, goal after goal.
+
+The drive is a single stream. It is cut every 1000 steps into episodes only because
+storage and sampling like it so: the first observation of an episode is the last one
+of the episode before, and no episode ends in the task's own sense.
+"""
+
+import contextlib
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxdiff.envs.pointmaze import (
+    GOAL_RADIUS,
+    Maze,
+    expert_action,
+    expert_init,
+    make_env,
+    maze_by_name,
+)
+from jaxdiff.errors import UserError
+from jaxdiff.progress import progress
+
+EPISODE_STEPS = 1000
+REFERENCE_EPISODES = 20
+
+# Reference episodes use seeds far from those of any sensible run, so that no one
+# scores an agent on them by accident.
+_REFERENCE_SEED = 900_000
+
+
+class Stream(NamedTuple):
+    """A continuing drive of T steps.
+
+    Attributes:
+      observations: float32 `[T + 1, 4]`.
+      actions: float32 `[T, 2]`.
+      rewards: float32 `[T]`, for the goal active when the action was chosen.
+      goals: float32 `[T + 1, 2]`, row t is the goal active when action t is chosen.
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    goals: np.ndarray
+
+
+def pointmaze_id(maze: str) -> str:
+    """Give the Minari id of the dataset of a maze."""
+    return f"jaxdiff/pointmaze/{maze}-v0"
+
+
+def make_pointmaze(
+    maze: str,
+    *,
+    steps: int,
+    seed: int = 0,
+    noise: float = 0.5,
+    root: str | os.PathLike | None = None,
+) -> pathlib.Path:
+    """Record the waypoint expert and store it as a Minari dataset.
+
+    The same arguments give the same arrays, bit for bit. The dataset appears only
+    when it is complete, and one of the same name is replaced only then.
+
+    Args:
+      maze: "umaze", "medium" or "large".
+      steps: number of transitions, at least 1; the last episode takes the remainder.
+      seed: seed of the environment and of the expert's noise.
+      noise: standard deviation of the Gaussian noise on the expert's actions.
+      root: folder of datasets; `MINARI_DATASETS_PATH`, or else Minari's own, by
+        default.
+
+    Returns:
+      The dataset's folder.
+
+    Raises:
+      UserError: unknown maze, bad `steps`, simulator missing, or a folder that cannot
+        be written.
+    """
+    spec = maze_by_name(maze)
+    if steps < 1:
+        raise UserError(f"steps must be at least 1, got {steps}")
+    folder = datasets_root(root) / pointmaze_id(maze)
+    with _replacing(folder) as partial:
+        stream = record_stream(spec, steps=steps, seed=seed, noise=noise)
+        references = measure_references(spec)
+        _write(partial, spec, stream, references, {"seed": seed, "noise": noise})
+    return folder
+
+
+def datasets_root(root: str | os.PathLike | None = None) -> pathlib.Path:
+    """Give the folder that holds datasets: `root`, or the one that Minari uses."""
+    default = pathlib.Path.home() / ".minari" / "datasets"
+    return pathlib.Path(root or os.environ.get("MINARI_DATASETS_PATH") or default)
+
+
+def record_stream(
+    maze: Maze, *, steps: int, seed: int = 0, noise: float = 0.5
+) -> Stream:
+    """Drive from goal to goal for `steps` steps; a reached goal is replaced at once.
+
+    The simulator is stepped without the Gymnasium wrappers, which cost as much as the
+    physics; the trajectory is exactly the one that they give.
+    """
+    env = make_env(maze.name, reset_target=True)
+    import mujoco
+
+    physics: Any = mujoco
+    point: Any = env.unwrapped
+    env.reset(seed=seed)
+    rng = np.random.default_rng(seed)
+    model, data = point.model, point.data
+    states = np.empty((steps + 1, 4))
+    actions = np.empty((steps, 2), np.float32)
+    goals = np.empty((steps + 1, 2))
+    states[0, :2], states[0, 2:] = data.qpos, data.qvel
+    goals[0] = point.goal
+    expert = expert_init()
+    with progress(steps, f"making {maze.name}") as update:
+        for t in range(steps):
+            action, expert = expert_action(
+                maze, expert, states[t, None], goals[t, None], rng, noise=noise
+            )
+            actions[t] = action[0]
+            # The environment bounds the velocity before each step, not after it.
+            np.clip(data.qvel, -5.0, 5.0, out=data.qvel)
+            physics.mj_forward(model, data)
+            data.ctrl[:] = actions[t]
+            physics.mj_step(model, data)
+            states[t + 1, :2], states[t + 1, 2:] = data.qpos, data.qvel
+            point.update_goal(states[t + 1, :2])
+            goals[t + 1] = point.goal
+            if t % EPISODE_STEPS == EPISODE_STEPS - 1:
+                update(EPISODE_STEPS)
+        update(steps % EPISODE_STEPS)
+    env.close()
+    distance = np.linalg.norm(states[1:, :2] - goals[:-1], axis=-1)
+    return Stream(
+        observations=states.astype(np.float32),
+        actions=actions,
+        rewards=(distance <= GOAL_RADIUS).astype(np.float32),
+        goals=goals.astype(np.float32),
+    )
+
+
+def measure_references(
+    maze: Maze, *, episodes: int = REFERENCE_EPISODES, seed: int = _REFERENCE_SEED
+) -> dict[str, Any]:
+    """Measure the mean returns of the noiseless expert and of random actions.
+
+    Episode i resets with `seed + i`: a random start and a random goal that stays, for
+    the maze's own number of steps, one unit of reward per step near the goal.
+
+    Returns:
+      `expert` and `random` (mean returns), `expert_std` and `random_std` (over
+      episodes), `episodes` and `seeds`.
+    """
+    env = make_env(maze.name)
+    seeds = [seed + i for i in range(episodes)]
+    references: dict[str, Any] = {"episodes": episodes, "seeds": seeds}
+    for policy in ("expert", "random"):
+        returns = [_episode_return(env, maze, policy, seed) for seed in seeds]
+        references[policy] = float(np.mean(returns))
+        references[f"{policy}_std"] = float(np.std(returns))
+    env.close()
+    return references
+
+
+def _episode_return(env: Any, maze: Maze, policy: str, seed: int) -> float:
+    observation, _ = env.reset(seed=seed)
+    rng = np.random.default_rng(seed)
+    expert, total, truncated = expert_init(), 0.0, False
+    while not truncated:
+        if policy == "expert":
+            state, goal = observation["observation"], observation["desired_goal"]
+            action, expert = expert_action(maze, expert, state[None], goal[None], rng)
+            action = action[0]
+        else:
+            action = rng.uniform(-1.0, 1.0, 2).astype(np.float32)
+        observation, reward, _, truncated, _ = env.step(action)
+        total += float(reward)
+    return total
+
+
+@contextlib.contextmanager
+def _replacing(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Give an empty hidden sibling of `folder` that takes its place on success.
+
+    Minari ignores hidden folders, so a killed run leaves nothing that looks like a
+    dataset; the leftover is removed by the next run.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    old = folder.with_name(f".{folder.name}.old")
+    try:
+        if old.exists() and not folder.exists():
+            # A run was killed between the two renames below.
+            old.rename(folder)
+        for leftover in (partial, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the dataset {folder} ({error.strerror}); choose another "
+            "folder with MINARI_DATASETS_PATH"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(
+    folder: pathlib.Path,
+    maze: Maze,
+    stream: Stream,
+    references: dict[str, Any],
+    options: dict[str, Any],
+) -> None:
+    """Write a stream as the Minari dataset `folder`."""
+    import gymnasium
+    import minari
+    from gymnasium import spaces
+    from minari.data_collector import EpisodeBuffer
+    from minari.dataset.minari_storage import MinariStorage
+
+    box: dict[str, spaces.Space] = {
+        name: spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        for name, size in (
+            ("observation", 4),
+            ("achieved_goal", 2),
+            ("desired_goal", 2),
+        )
+    }
+    steps = len(stream.actions)
+    buffers = []
+    make_buffer: Any = EpisodeBuffer  # annotated for lists; arrays are as good
+    for start in range(0, steps, EPISODE_STEPS):
+        end = min(start + EPISODE_STEPS, steps)
+        observations = stream.observations[start : end + 1]
+        length = end - start
+        buffers.append(
+            make_buffer(
+                observations={
+                    "observation": observations,
+                    "achieved_goal": observations[:, :2],
+                    "desired_goal": stream.goals[start : end + 1],
+                },
+                actions=stream.actions[start:end],
+                rewards=stream.rewards[start:end],
+                terminations=np.zeros(length, bool),
+                truncations=np.arange(length) == length - 1,
+            )
+        )
+    storage = MinariStorage.new(
+        folder / "data",
+        observation_space=spaces.Dict(box),
+        action_space=spaces.Box(-1.0, 1.0, (2,), np.float32),
+        env_spec=gymnasium.spec(maze.environment),
+    )
+    storage.update_episodes(buffers)
+    storage.update_metadata(
+        {
+            "dataset_id": pointmaze_id(maze.name),
+            "minari_version": minari.__version__,
+            "algorithm_name": "waypoint expert",
+            "description": (
+                f"One continuing drive through {maze.environment} with a new goal "
+                "whenever one is reached, cut into episodes."
+            ),
+            "requirements": ["gymnasium-robotics>=1.4"],
+            "ref_min_score": references["random"],
+            "ref_max_score": references["expert"],
+            "num_episodes_average_score": references["episodes"],
+            "jaxdiff": {"references": references, **options},
+        }
+    )

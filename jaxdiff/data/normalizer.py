@@ -1,0 +1,148 @@
+"""Normalizers: data units to unit scale and back, one dimension at a time.
+
+Every normalizer is a piecewise linear map per dimension through K knots (x_k, u_k):
+
+(1) u = u_k + (x - x_k) (u_{k+1} - u_k) / (x_{k+1} - x_k),     x_k <= x < x_{k+1},
+
+and back by exchanging x and u. The kinds differ only in their knots:
+
+(2) Gaussian   mean -+ std -> -+1, without bounds;
+(3) limits     min -> -1, max -> +1; the way back is bounded by [min, max];
+(4) CDF        x_k -> 2 (share of the data <= x_k) - 1, bounded both ways.
+
+With two knots the line is continued outside them, so that (2) and (3) are affine. An
+empirical CDF has nothing to continue with. (2)-(4) are the normalizers of Diffuser
+(Janner et al., 2022, arXiv:2205.09991) and Decision Diffuser (Ajay et al., 2023,
+arXiv:2211.15657). A dimension that never changes maps to 0 and back to its constant.
+"""
+
+from typing import Literal
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Kind = Literal["gaussian", "limits", "cdf"]
+
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class Normalizer:
+    """Knots of equation (1) and the bounds of the data: a pytree of arrays.
+
+    Attributes:
+      knots: `[K, D]`, data units, not decreasing along K.
+      units: `[K, D]`, what the knots map to.
+      low: `[D]`, smallest value that `unnormalize` returns; -inf for none.
+      high: `[D]`, largest value that `unnormalize` returns; inf for none.
+    """
+
+    knots: jax.Array
+    units: jax.Array
+    low: jax.Array
+    high: jax.Array
+
+
+def fit(kind: Kind, x: np.ndarray) -> Normalizer:
+    """Fit the normalizer of a kind to data `[N, D]`, none of them padding."""
+    return {"gaussian": fit_gaussian, "limits": fit_limits, "cdf": fit_cdf}[kind](x)
+
+
+def fit_gaussian(x: np.ndarray) -> Normalizer:
+    """Fit zero mean and unit variance (equation 2) to data `[N, D]`."""
+    x = np.asarray(x, np.float64)
+    unbounded = np.full(x.shape[1], np.inf)
+    mean, std = x.mean(0), x.std(0)
+    return _normalizer(x, [mean - std, mean + std], [-1, 1], -unbounded, unbounded)
+
+
+def fit_limits(x: np.ndarray) -> Normalizer:
+    """Fit the range [-1, 1] (equation 3) to data `[N, D]`."""
+    x = np.asarray(x, np.float64)
+    low, high = x.min(0), x.max(0)
+    return _normalizer(x, [low, high], [-1, 1], low, high)
+
+
+def fit_cdf(x: np.ndarray, *, max_knots: int = 1000) -> Normalizer:
+    """Fit uniform marginals in [-1, 1] (equation 4) to data `[N, D]`.
+
+    Args:
+      x: the data.
+      max_knots: with more distinct values than this, at least 3, every so many-th of
+        them becomes a knot.
+    """
+    x = np.asarray(x, np.float64)
+    tables = [np.unique(column, return_counts=True) for column in x.T]
+    # Three knots at least, for two would be continued beyond the data.
+    size = max(3, min(max_knots, max(len(values) for values, _ in tables)))
+    knots, units = [], []
+    for values, counts in tables:
+        # A dimension of few values repeats some knots; segments of no width are
+        # never entered.
+        index = np.round(np.linspace(0, len(values) - 1, size)).astype(int)
+        knots.append(values[index])
+        units.append(2 * np.cumsum(counts)[index] / len(x) - 1)
+    return _normalizer(x, np.array(knots).T, np.array(units).T, x.min(0), x.max(0))
+
+
+def normalize(normalizer: Normalizer, x: jax.Array | np.ndarray) -> jax.Array:
+    """Map data units to unit scale (equation 1).
+
+    Args:
+      normalizer: of D dimensions.
+      x: `[..., D]`; beyond the data a CDF gives the unit of the nearest value.
+
+    Returns:
+      `[..., D]`.
+    """
+    x = jnp.asarray(x)
+    if normalizer.knots.shape[0] > 2:
+        x = jnp.clip(x, normalizer.low, normalizer.high)
+    return _interpolate(x, normalizer.knots, normalizer.units)
+
+
+def unnormalize(normalizer: Normalizer, u: jax.Array | np.ndarray) -> jax.Array:
+    """Map unit scale to data units, within the normalizer's bounds.
+
+    Args:
+      normalizer: of D dimensions.
+      u: `[..., D]`.
+
+    Returns:
+      `[..., D]`.
+    """
+    x = _interpolate(jnp.asarray(u), normalizer.units, normalizer.knots)
+    return jnp.clip(x, normalizer.low, normalizer.high)
+
+
+def take_dimensions(normalizer: Normalizer, index: slice | np.ndarray) -> Normalizer:
+    """Pick dimensions, such as the observations of rows [action | observation]."""
+    return jax.tree.map(lambda leaf: leaf[..., index], normalizer)
+
+
+def _normalizer(x, knots, units, low, high) -> Normalizer:
+    """Build the record; dimensions that never change get units of 0."""
+    # Compared exactly: the rounding error of a mean makes the standard deviation of
+    # a constant positive.
+    constant = x.min(0) == x.max(0)
+    knots = np.where(constant, x[0], np.asarray(knots))
+    units = np.broadcast_to(np.reshape(units, (len(knots), -1)), knots.shape)
+    return Normalizer(
+        knots=jnp.asarray(knots, jnp.float32),
+        units=jnp.asarray(np.where(constant, 0.0, units), jnp.float32),
+        low=jnp.asarray(low, jnp.float32),
+        high=jnp.asarray(high, jnp.float32),
+    )
+
+
+def _interpolate(x: jax.Array, xs: jax.Array, ys: jax.Array) -> jax.Array:
+    """Evaluate the piecewise linear map of each dimension: `[..., D]`."""
+
+    def one_dimension(x, xs, ys):
+        segment = jnp.searchsorted(xs[1:-1], x, side="right")
+        rise, run = jnp.diff(ys), jnp.diff(xs)
+        # The guard prevents 0/0 where both knots of a segment are one value.
+        slope = jnp.where(run > 0, rise / jnp.where(run > 0, run, 1.0), 0.0)
+        return ys[segment] + (x - xs[segment]) * slope[segment]
+
+    return jax.vmap(one_dimension, in_axes=-1, out_axes=-1)(x, xs, ys)

@@ -1,0 +1,79 @@
+"""Which devices a run uses and where its arrays lie: one home for both questions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxdiff.errors import UserError
+
+
+def request_cpu_devices(count: int) -> None:
+    """Asks for `count` virtual CPU devices; must run before JAX touches a device.
+
+    XLA's threads inside one operation gain little at the sizes of planners; splitting
+    the batch over two virtual devices uses two cores.
+    """
+    jax.config.update("jax_num_cpu_devices", count)
+
+
+def select_devices(count: int | None = None) -> list[jax.Device]:
+    """Returns the first `count` devices over all processes, or every device."""
+    devices = jax.devices()
+    if count is None:
+        return devices
+    if count < 1 or count > len(devices):
+        raise UserError(
+            f"{count} devices were asked for with --devices, and this machine offers "
+            f"{len(devices)} ({devices[0].platform}): ask for 1 to {len(devices)}."
+        )
+    return devices[:count]
+
+
+def _mesh(devices: Sequence[jax.Device]) -> Mesh:
+    return Mesh(np.asarray(devices), ("data",))
+
+
+def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """Gives every device a copy: leaves `[...]` become `[devices, ...]`, as pmap asks.
+
+    Placed once and kept: an input that is not already laid out so would be copied to
+    every device again at each dispatch.
+    """
+    sharding = NamedSharding(_mesh(devices), PartitionSpec("data"))
+    local = [device for device in devices if device.process_index == jax.process_index()]
+
+    def place(leaf: Any) -> jax.Array:
+        leaf = np.asarray(leaf)
+        copies = np.broadcast_to(leaf, (len(local), *leaf.shape))
+        return jax.make_array_from_process_local_data(
+            sharding, copies, (len(devices), *leaf.shape)
+        )
+
+    return jax.tree.map(place, tree)
+
+
+def first_replica(tree: Any) -> Any:
+    """Reads one copy back to the host, as NumPy arrays.
+
+    Indexing a replicated array with `[0]` would be a computation over all devices.
+    """
+    return jax.tree.map(lambda x: np.asarray(x.addressable_shards[0].data)[0], tree)
+
+
+def share(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """Places arrays for `jit` over several devices, each holding the whole of them."""
+    return jax.device_put(tree, NamedSharding(_mesh(devices), PartitionSpec()))
+
+
+def split_batch(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """Splits the leading axis of every leaf over the devices, for `jit`.
+
+    Where the axis does not divide, the arrays are shared whole instead.
+    """
+    sizes = {leaf.shape[0] for leaf in jax.tree.leaves(tree)}
+    if any(size % len(devices) for size in sizes):
+        return share(tree, devices)
+    return jax.device_put(tree, NamedSharding(_mesh(devices), PartitionSpec("data")))

@@ -1,0 +1,78 @@
+"""The mathematics of diffusion: arrays in, arrays out.
+
+levels = cosine_schedule(20)
+losses = denoising_loss(keys, network, uniform_row(levels), x0, prediction="x0")
+out = sample(key, denoiser(network, prediction="x0"), ddpm(levels), x0.shape)
+"""
+
+from jaxdiff.diffusion.constraint import Clamp, apply, clip_box
+from jaxdiff.diffusion.guide import (
+    chain,
+    classifier_free,
+    guide_prediction,
+    select_by,
+    value_guide,
+)
+from jaxdiff.diffusion.loss import (
+    denoising_loss,
+    trajectory_weights,
+    uniform_row,
+    uniform_time,
+)
+from jaxdiff.diffusion.sampler import (
+    SampleOutput,
+    Steps,
+    ddim,
+    ddpm,
+    denoiser,
+    dpm_solver_pp,
+    sample,
+)
+from jaxdiff.diffusion.schedule import (
+    NoiseLevels,
+    add_noise,
+    cosine_schedule,
+    discretize,
+    from_betas,
+    from_x0,
+    linear_schedule,
+    subgrid,
+    take,
+    to_x0,
+    vp_level,
+    vp_schedule,
+)
+
+__all__ = [
+    "Clamp",
+    "NoiseLevels",
+    "SampleOutput",
+    "Steps",
+    "add_noise",
+    "apply",
+    "chain",
+    "classifier_free",
+    "clip_box",
+    "cosine_schedule",
+    "ddim",
+    "ddpm",
+    "denoiser",
+    "denoising_loss",
+    "discretize",
+    "dpm_solver_pp",
+    "from_betas",
+    "from_x0",
+    "guide_prediction",
+    "linear_schedule",
+    "sample",
+    "select_by",
+    "subgrid",
+    "take",
+    "to_x0",
+    "trajectory_weights",
+    "uniform_row",
+    "uniform_time",
+    "value_guide",
+    "vp_level",
+    "vp_schedule",
+]

@@ -1,0 +1,155 @@
+"""Guides: functions that move a sample towards what is wanted.
+
+A guide is `(x, step) -> x`, where `step` is one row of a sampler's table, so a guide of
+your own is three lines. With a value V(x, level):
+
+(1) x <- x + scale f(step) grad V(x), f = posterior variance, its root, or 1
+    [Janner et al. 2022, algorithm 1; Dhariwal & Nichol 2021, algorithm 1]
+(2) x0_hat <- x0_hat + scale sigma^2 / alpha grad V(x_t)
+    because x0_hat = (x_t + sigma^2 score) / alpha and the score of p exp(V) is
+    score + grad V [Dhariwal & Nichol 2021, algorithm 2, written in x0]
+(3) output = u + w (c - u), c with and u without the condition
+    [Ho & Salimans 2022, eq. 6, where the weight is w - 1]
+
+If V is log E[exp(R(x0)) | x_t], at every level, then (1) with the variance and scale 1
+and (2) with scale 1 sample from p(x0) exp(R(x0)) as the steps become many.
+
+Values that add belong in one value function, which is differentiated once; guides of
+different kinds are chained. Ranking finished candidates is `select_by`.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiff.diffusion.sampler import Denoise, Guide, Steps
+from jaxdiff.diffusion.schedule import NoiseLevels
+
+Value: TypeAlias = Callable[[jax.Array, NoiseLevels], jax.Array]
+
+
+def value_guide(
+    value: Value,
+    *,
+    scale: Any,
+    scale_by: Literal["variance", "std", "none"] = "variance",
+    stop_time: float | None = None,
+) -> Guide:
+    """Build the guide that climbs a value, eq. (1).
+
+    The guide reads the level at which its step starts, wherever it acts. At the mean
+    one might expect the level after the step, but for the last step that is the clean
+    row, whose time no value network was trained on; the posterior variance is 0 there,
+    so only `scale_by="none"` moves it at all.
+
+    Args:
+      value: `(x [B, ...], level) -> [B]`, trained on noised x when scaled by variance.
+      scale: times the gradient; its size depends on the value's units.
+      scale_by: what the gradient is multiplied by besides. The option of the released
+        Diffuser that is named after the standard deviation uses the variance.
+      stop_time: do nothing at levels whose time is below this (`t_stopgrad` of the
+        released Diffuser, where times are row indices).
+
+    Raises:
+      ValueError: unknown `scale_by`.
+    """
+    if scale_by not in ("variance", "std", "none"):
+        raise ValueError(
+            f"scale_by must be 'variance', 'std' or 'none', got {scale_by!r}"
+        )
+
+    def guide(x: jax.Array, step: Steps) -> jax.Array:
+        factor = {
+            "variance": step.variance,
+            "std": jnp.sqrt(step.variance),
+            "none": 1.0,
+        }[scale_by]
+        moved = x + scale * factor * _gradient(value, x, step.level)
+        if stop_time is None:
+            return moved
+        return jnp.where(step.level.time < stop_time, x, moved)
+
+    return guide
+
+
+def guide_prediction(denoise: Denoise, value: Value, *, scale: Any) -> Denoise:
+    """Wrap `denoise` so that its estimate climbs a value, eq. (2).
+
+    This is the form for deterministic solvers: it changes the score they integrate
+    and leaves their tables as they are.
+
+    Args:
+      denoise: `(x, level) -> x0_hat`.
+      value: `(x [B, ...], level) -> [B]`, evaluated at the noised x.
+      scale: times the gradient; 1 is exact for the noise-conditional value.
+    """
+
+    def guided(x: jax.Array, level: NoiseLevels) -> jax.Array:
+        factor = scale * level.sigma**2 / level.alpha
+        return denoise(x, level) + factor * _gradient(value, x, level)
+
+    return guided
+
+
+def classifier_free(
+    network: Callable[[jax.Array, jax.Array, jax.Array], jax.Array], *, weight: Any
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Combine predictions with and without the condition, eq. (3), in one call.
+
+    Pass the answer to `denoiser`: conversion and clipping then act on the combination.
+
+    Args:
+      network: `(x [2B, ...], time [2B], keep [2B]) -> output [2B, ...]`; `keep` is
+        boolean and false where the condition must be dropped, as in training. The
+        condition it holds must fit the doubled batch.
+      weight: w; 0 is unconditional, 1 plainly conditional, above 1 sharper. A paper
+        that writes (1 + w) c - w u means w + 1 here.
+
+    Returns:
+      `(x [B, ...], time [B]) -> output [B, ...]`.
+    """
+
+    def combined(x: jax.Array, time: jax.Array) -> jax.Array:
+        keep = jnp.arange(2 * x.shape[0]) < x.shape[0]
+        twice = jnp.concatenate([x, x]), jnp.concatenate([time, time])
+        conditional, unconditional = jnp.split(network(*twice, keep), 2)
+        return unconditional + weight * (conditional - unconditional)
+
+    return combined
+
+
+def chain(*guides: Guide) -> Guide:
+    """Apply guides one after the other, each to the outcome of the one before."""
+
+    def guide(x: jax.Array, step: Steps) -> jax.Array:
+        for each in guides:
+            x = each(x, step)
+        return x
+
+    return guide
+
+
+def select_by(
+    value: Callable[[jax.Array], jax.Array],
+) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
+    """Build the choice of the best among finished candidates.
+
+    Args:
+      value: `candidates [C, ...] -> [C]`.
+
+    Returns:
+      `candidates [C, ...] -> (best [...], values [C])`; the first of equals wins.
+    """
+
+    def select(candidates: jax.Array) -> tuple[jax.Array, jax.Array]:
+        values = value(candidates)
+        return candidates[jnp.argmax(values)], values
+
+    return select
+
+
+def _gradient(value: Value, x: jax.Array, level: NoiseLevels) -> jax.Array:
+    """Gradient of each example's value in its own x."""
+    return jax.grad(lambda x: value(x, level).sum())(x)

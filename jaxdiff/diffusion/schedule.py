@@ -1,0 +1,287 @@
+"""Noise levels: how much of the data and how much noise is in x_t.
+
+Equations (time runs from 0, clean data, to its largest value, almost pure noise):
+
+(1) x_t = alpha x0 + sigma noise, with noise ~ N(0, I)
+    [Ho et al. 2020, eq. 4; Kingma et al. 2021, eq. 1]
+(2) alpha_i^2 = prod_{j<=i} (1 - beta_j), sigma_i^2 = 1 - alpha_i^2  [Ho et al. 2020]
+(3) cosine: beta_i = min(1 - f(i) / f(i-1), max_beta),
+    f(i) = cos^2((i/N + s) / (1 + s) pi/2)  [Nichol & Dhariwal 2021, eq. 17]
+(4) linear: beta_i evenly spaced from beta_min to beta_max [Ho et al. 2020, section 4];
+    rescaled: beta_i 1000/N, which keeps the noise at the end for a small N
+(5) VP, discrete: beta_i = 1 - exp(-beta_min/N - (beta_max - beta_min)(2i - 1)/(2 N^2))
+    [Xiao et al. 2022, the schedule of Diffusion-QL and IDQL]
+(6) VP, continuous: log alpha = -t^2 (beta_max - beta_min)/4 - t beta_min/2
+    [Song et al. 2021, eq. 29 and appendix B]
+
+What a network can predict, each as a function of x0 and x_t; with (1) each has one
+inverse, so k kinds need 2k converters:
+
+(7) noise = (x_t - alpha x0) / sigma
+(8) v     = alpha noise - sigma x0 = (alpha x_t - x0) / sigma
+    [Salimans & Ho 2022, section 4; needs alpha^2 + sigma^2 = 1]
+(9) score = -noise / sigma  [Song et al. 2021]
+
+A discrete schedule with N noisy levels is N+1 stacked levels. Row 0 is clean data
+(alpha 1, sigma 0), so no formula elsewhere asks whether a step is the last one. The
+tables are float64 NumPy arrays: sigma_t^2 - a^2 sigma_s^2 cancels badly in float32.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array: TypeAlias = jax.Array | np.ndarray
+Prediction: TypeAlias = Literal["noise", "x0", "v", "score"]
+TimeKind: TypeAlias = Literal["index", "fraction"]
+
+_PREDICTIONS = ("noise", "x0", "v", "score")
+
+
+@chex.dataclass(frozen=True, mappable_dataclass=False)
+class NoiseLevels:
+    """One noise level or a stack of them; the leaves have equal shapes.
+
+    Attributes:
+      time: `[...]` what the network is told, a property of the schedule.
+      alpha: `[...]` how much of the data is left, 1 when clean.
+      sigma: `[...]` standard deviation of the noise, 0 when clean.
+    """
+
+    time: Any
+    alpha: Any
+    sigma: Any
+
+
+LevelFn: TypeAlias = Callable[[Any], NoiseLevels]
+
+
+def take(levels: NoiseLevels, rows: Any) -> NoiseLevels:
+    """Pick rows of stacked levels.
+
+    Args:
+      levels: leaves `[N+1]`.
+      rows: an integer, a slice, or an integer array, in Python or NumPy (the answer
+        stays float64 NumPy) or in JAX, traced or not (the answer is JAX float32).
+
+    Returns:
+      levels with leaves of the shape of `rows`.
+
+    A warm start from level k is a sampler table of `take(levels, np.arange(k + 1))`.
+    """
+    if isinstance(rows, jax.Array):
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], levels)
+    return jax.tree.map(lambda leaf: leaf[rows], levels)
+
+
+def subgrid(levels: NoiseLevels, num_steps: int) -> NoiseLevels:
+    """Keep `num_steps + 1` evenly spaced rows, among them the first and the last.
+
+    Row j of the answer is row `round(j N / num_steps)` of `levels`, where halves go to
+    the even row (NumPy's rule).
+
+    Raises:
+      ValueError: `num_steps` is not in 1..N.
+    """
+    last = len(levels.alpha) - 1
+    if not 1 <= num_steps <= last:
+        raise ValueError(f"num_steps must be in 1..{last}, got {num_steps}")
+    return take(levels, np.round(np.linspace(0, last, num_steps + 1)).astype(int))
+
+
+def from_betas(betas: np.ndarray, *, time: TimeKind) -> NoiseLevels:
+    """Stack the levels of a discrete schedule, eq. (2).
+
+    Args:
+      betas: `[N]` share of the variance replaced by noise at each step, in (0, 1).
+      time: what the network is told at row i: `"index"` is i - 1 (Diffuser), so the
+        noisy rows count from 0; `"fraction"` is i / N (Diffusion BC). Row 0 is never
+        shown to a network.
+
+    Returns:
+      levels with float64 NumPy leaves `[N+1]`, row 0 clean.
+    """
+    betas = np.asarray(betas, np.float64)
+    rows = np.arange(len(betas) + 1, dtype=np.float64)
+    if time == "index":
+        times = rows - 1
+    elif time == "fraction":
+        times = rows / len(betas)
+    else:
+        raise ValueError(f"time must be 'index' or 'fraction', got {time!r}")
+    # Through logs, so that a tiny first sigma keeps all its digits.
+    log_alpha2 = np.concatenate([[0.0], np.cumsum(np.log1p(-betas))])
+    return NoiseLevels(
+        time=times, alpha=np.exp(log_alpha2 / 2), sigma=np.sqrt(-np.expm1(log_alpha2))
+    )
+
+
+def cosine_schedule(
+    num_steps: int,
+    *,
+    offset: float = 0.008,
+    max_beta: float = 0.999,
+    time: TimeKind = "index",
+) -> NoiseLevels:
+    """Stack the levels of the cosine schedule, eq. (3), leaves `[num_steps + 1]`."""
+    fraction = np.linspace(0, 1, num_steps + 1)
+    alpha2 = np.cos((fraction + offset) / (1 + offset) * np.pi / 2) ** 2
+    # The cap keeps the last alpha above 0: predictions divide by it.
+    betas = np.clip(1 - alpha2[1:] / alpha2[:-1], 0, max_beta)
+    return from_betas(betas, time=time)
+
+
+def linear_schedule(
+    num_steps: int,
+    *,
+    beta_min: float = 1e-4,
+    beta_max: float = 0.02,
+    rescale: bool = False,
+    max_beta: float = 0.999,
+    time: TimeKind = "index",
+) -> NoiseLevels:
+    """Stack the levels of the linear schedule, eq. (4), leaves `[num_steps + 1]`.
+
+    Without `rescale` and with `time="fraction"` this is the schedule of Pearce et al.
+    2023: for their 20 to 50 steps much of the data is left at the last level, and the
+    sampler starts from N(0, I) all the same.
+    """
+    betas = np.linspace(beta_min, beta_max, num_steps)
+    if rescale:
+        # 1000/N times 0.02 reaches 1 at N = 20, where alpha would be 0.
+        betas = np.clip(betas * 1000 / num_steps, 0, max_beta)
+    return from_betas(betas, time=time)
+
+
+def vp_schedule(
+    num_steps: int,
+    *,
+    beta_min: float = 0.1,
+    beta_max: float = 10.0,
+    time: TimeKind = "index",
+) -> NoiseLevels:
+    """Stack the levels of the discrete VP schedule, eq. (5), leaves `[num_steps + 1]`.
+
+    The defaults are those of Diffusion-QL and IDQL, where num_steps is 5.
+    """
+    row = np.arange(1, num_steps + 1)
+    slope = (beta_max - beta_min) * (2 * row - 1) / (2 * num_steps**2)
+    return from_betas(-np.expm1(-beta_min / num_steps - slope), time=time)
+
+
+def vp_level(
+    time: Any, *, beta_min: float = 0.1, beta_max: float = 20.0
+) -> NoiseLevels:
+    """Compute the continuous VP level, eq. (6), told to the network as time itself.
+
+    Args:
+      time: in [0, 1]; a JAX array gives JAX leaves, anything else float64 NumPy.
+      beta_min: noise rate at time 0, per unit of time.
+      beta_max: noise rate at time 1.
+
+    Returns:
+      levels with leaves of the shape of `time`.
+    """
+    xp = jnp if isinstance(time, jax.Array) else np
+    time = time if isinstance(time, jax.Array) else np.asarray(time, np.float64)
+    log_alpha = -(time**2) * (beta_max - beta_min) / 4 - time * beta_min / 2
+    return NoiseLevels(
+        time=time, alpha=xp.exp(log_alpha), sigma=xp.sqrt(-xp.expm1(2 * log_alpha))
+    )
+
+
+def discretize(level_fn: LevelFn, times: np.ndarray) -> NoiseLevels:
+    """Stack the levels of a continuous schedule at chosen times, for the samplers.
+
+    Args:
+      level_fn: time -> level, such as `vp_level`.
+      times: `[N]` positive and ascending.
+
+    Returns:
+      levels with float64 NumPy leaves `[N+1]`; the clean row (time 0) comes first.
+
+    Raises:
+      ValueError: the times are not positive and ascending.
+    """
+    times = np.asarray(times, np.float64)
+    if not np.all(np.diff(times, prepend=0.0) > 0):
+        raise ValueError("times must be positive and ascending")
+    clean = NoiseLevels(time=0.0, alpha=1.0, sigma=0.0)
+    return jax.tree.map(
+        lambda first, rest: np.concatenate([[first], rest]), clean, level_fn(times)
+    )
+
+
+def add_noise(x0: Array, noise: Array, level: NoiseLevels) -> Array:
+    """Noise clean data to a level, eq. (1).
+
+    Args:
+      x0: `[..., *]` clean data.
+      noise: like `x0`, standard normal.
+      level: leaves `[...]`, broadcast over the trailing dimensions of `x0`.
+
+    Returns:
+      x_t, like `x0`.
+    """
+    alpha, sigma = _broadcast(level, x0)
+    return alpha * x0 + sigma * noise
+
+
+def to_x0(
+    output: Array, x_t: Array, level: NoiseLevels, *, prediction: Prediction
+) -> Array:
+    """Convert what a network predicts to an estimate of x0, eqs. (7)-(9) inverted.
+
+    Args:
+      output: `[..., *]` the network's output.
+      x_t: like `output`, what the network saw.
+      level: leaves `[...]`, broadcast over the trailing dimensions.
+      prediction: `"noise"`, `"x0"`, `"v"` or `"score"`.
+
+    Returns:
+      x0, like `output`.
+
+    Raises:
+      ValueError: unknown kind of prediction.
+    """
+    alpha, sigma = _broadcast(level, x_t)
+    if prediction == "noise":
+        return (x_t - sigma * output) / alpha
+    if prediction == "x0":
+        return output
+    if prediction == "v":
+        return alpha * x_t - sigma * output
+    if prediction == "score":
+        return (x_t + sigma**2 * output) / alpha
+    raise ValueError(f"prediction must be one of {_PREDICTIONS}, got {prediction!r}")
+
+
+def from_x0(
+    x0: Array, x_t: Array, level: NoiseLevels, *, prediction: Prediction
+) -> Array:
+    """Convert x0 to what a network should predict at x_t, eqs. (7)-(9).
+
+    Args and errors are those of `to_x0`, whose inverse this is. All kinds but `"x0"`
+    divide by sigma: the level must not be the clean one.
+    """
+    alpha, sigma = _broadcast(level, x_t)
+    if prediction == "noise":
+        return (x_t - alpha * x0) / sigma
+    if prediction == "x0":
+        return x0
+    if prediction == "v":
+        return (alpha * x_t - x0) / sigma
+    if prediction == "score":
+        return (alpha * x0 - x_t) / sigma**2
+    raise ValueError(f"prediction must be one of {_PREDICTIONS}, got {prediction!r}")
+
+
+def _broadcast(level: NoiseLevels, x: Array) -> tuple[Any, Any]:
+    """Append to alpha and sigma the dimensions that `x` has beyond theirs."""
+    shape = np.shape(level.alpha)
+    shape = shape + (1,) * (x.ndim - len(shape))
+    return level.alpha.reshape(shape), level.sigma.reshape(shape)

@@ -1,0 +1,1 @@
+"""Simulated tasks: what jaxdiff knows about them, and their scripted experts."""

@@ -1,0 +1,281 @@
+"""Closed-loop evaluation: policies act in simulators, and the scores they earn.
+
+With R a mean return over episodes, on a scale where 0 is a random policy and 100 the
+reference expert, both on the same starts and goals as the policy,
+
+(1) score = 100 (R - R_random) / (R_expert - R_random),
+
+and beside it D4RL's score, which has constants in place of the two references. D4RL's
+expert for mazes keeps its first path for all episodes and bumps into walls, so 100 on
+that scale is no ceiling: the expert here stands far above it. Scores by constants of
+another environment's version say nothing about the policy; (1) does.
+
+Intervals are percentile bootstrap intervals over episodes.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff.algorithms.base import Algorithm, TrainState
+from jaxdiff.devices import share, split_batch
+from jaxdiff.envs import pointmaze
+from jaxdiff.progress import progress
+
+# (observation [B, O], goal [B, G] or None, reset [B]) -> (action [B, A], plan or None)
+Policy = Callable[[np.ndarray, Any, np.ndarray], tuple[np.ndarray, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rollouts:
+    """Episodes played, in the order of their seeds.
+
+    Attributes:
+      returns: `[N]`, sum of the environment's rewards.
+      successes: `[N]` bool, whether the environment ever reported success.
+      lengths: `[N]`, steps until the episode ended.
+      observations: `[N, T + 1, O]`; after an episode's end its last one is repeated.
+      goals: `[N, G]`, or None where the environment has no goals.
+      plans: `[N, H, A + O]`, the first plan of each episode, or None.
+    """
+
+    returns: np.ndarray
+    successes: np.ndarray
+    lengths: np.ndarray
+    observations: np.ndarray
+    goals: np.ndarray | None
+    plans: np.ndarray | None
+
+
+def agent(
+    algorithm: Algorithm,
+    states: Mapping[str, TrainState],
+    *,
+    num_envs: int,
+    seed: int = 0,
+    devices: Sequence[jax.Device] | None = None,
+) -> Policy:
+    """Makes a policy of a trained algorithm: one compiled program, called each step.
+
+    Args:
+      algorithm: what was trained.
+      states: its states.
+      num_envs: B, environments acting side by side.
+      seed: of the agent's own randomness.
+      devices: the batch is split over them; by default one device.
+    """
+    devices = list(devices) if devices is not None else jax.devices()[:1]
+    states = share(dict(states), devices)
+    carry = split_batch(algorithm.init_carry(num_envs), devices)
+    key = share(jax.random.key(seed), devices)
+
+    @jax.jit
+    def step(states, carry, key, observation, reset, goal):
+        key, act_key = jax.random.split(key)
+        output, carry = algorithm.act(
+            states, carry, act_key, observation, reset, goal=goal
+        )
+        return output, carry, key
+
+    def policy(observation, goal, reset):
+        nonlocal carry, key
+        inputs = (np.asarray(observation, np.float32), reset)
+        goal = None if goal is None else np.asarray(goal, np.float32)
+        observed, was_reset, goal = split_batch((*inputs, goal), devices)
+        output, carry, key = step(states, carry, key, observed, was_reset, goal)
+        plan = output.plan if bool(np.any(reset)) else None
+        return np.asarray(output.action), plan
+
+    return policy
+
+
+def random_policy(action_space: gymnasium.spaces.Box, *, seed: int = 0) -> Policy:
+    """Draws uniform actions."""
+    rng = np.random.default_rng(seed)
+
+    def policy(observation, goal, reset):
+        shape = (len(observation), *action_space.shape)
+        return rng.uniform(action_space.low, action_space.high, shape), None
+
+    return policy
+
+
+def expert_policy(maze: pointmaze.Maze, *, num_envs: int, seed: int = 0) -> Policy:
+    """Follows the waypoint expert that also makes the maze datasets, without noise."""
+    rng = np.random.default_rng(seed)
+    state = pointmaze.expert_init(num_envs)
+
+    def policy(observation, goal, reset):
+        nonlocal state
+        action, state = pointmaze.expert_action(maze, state, observation, goal, rng)
+        return action, None
+
+    return policy
+
+
+def rollout(
+    make_policy: Callable[[int], Policy],
+    make_env: Callable[[], gymnasium.Env],
+    *,
+    episodes: int,
+    num_envs: int = 50,
+    seed: int = 0,
+    options: dict[str, Any] | None = None,
+    label: str = "evaluate",
+) -> Rollouts:
+    """Plays episodes to their end, many side by side.
+
+    Episode `i` is reset with seed `seed + i`, so that several policies meet the same
+    starts and goals whatever `num_envs` is.
+
+    Args:
+      make_policy: `(number of environments) -> Policy`, called once a wave.
+      make_env: makes one environment, with Box or goal-dictionary observations.
+      episodes: N.
+      num_envs: environments side by side; a wave plays one episode in each.
+      seed: of the first episode.
+      options: passed to every reset.
+      label: shown beside the progress bar.
+    """
+    num_envs = min(num_envs, episodes)
+    # Plain environments in lock-step: Gymnasium's vector environments either restart
+    # by themselves, adding steps of the next episode, or refuse to step past an end.
+    envs = [make_env() for _ in range(num_envs)]
+    waves = []
+    with progress(episodes, label, unit="episode") as bar:
+        for first in range(0, episodes, num_envs):
+            seeds = [seed + first + i for i in range(num_envs)]
+            wave = _wave(make_policy(num_envs), envs, seeds, options)
+            count = min(num_envs, episodes - first)
+            waves.append(jax.tree.map(lambda x, n=count: x[:n], wave))
+            bar(count)
+    for env in envs:
+        env.close()
+    return Rollouts(
+        **{
+            name: _joined([wave[name] for wave in waves])
+            for name in Rollouts.__dataclass_fields__
+        }
+    )
+
+
+def score(
+    returns: np.ndarray,
+    random_returns: np.ndarray,
+    expert_returns: np.ndarray,
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Scores returns against references on the same episodes, equation (1).
+
+    Args:
+      returns: `[N]`.
+      random_returns: `[N]`, of the random policy.
+      expert_returns: `[N]`, of the expert.
+      confidence: of the bootstrap interval over episodes.
+      seed: of the bootstrap.
+
+    Returns:
+      Score, and the low and high end of its interval.
+    """
+    table = np.stack([returns, random_returns, expert_returns])
+
+    def of(means: np.ndarray) -> np.ndarray:
+        return 100 * (means[0] - means[1]) / (means[2] - means[1])
+
+    low, high = bootstrap(table, of, confidence=confidence, seed=seed)
+    return float(of(table.mean(1))), low, high
+
+
+def bootstrap(
+    table: np.ndarray,
+    statistic: Callable[[np.ndarray], Any] = lambda means: means[0],
+    *,
+    confidence: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Returns a percentile bootstrap interval over the columns of `table` `[K, N]`.
+
+    `statistic` maps the K means of a resampled table to a number.
+    """
+    table = np.atleast_2d(np.asarray(table, np.float64))
+    rng = np.random.default_rng(seed)
+    n = table.shape[1]
+    picks = rng.integers(n, size=(draws, n))
+    values = [statistic(table[:, pick].mean(1)) for pick in picks]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def d4rl_score(maze: pointmaze.Maze, mean_return: float) -> float:
+    """Scores a mean return by D4RL's constants; see the head of this module."""
+    span = maze.d4rl_expert - maze.d4rl_random
+    return 100 * (mean_return - maze.d4rl_random) / span
+
+
+def _wave(
+    policy: Policy,
+    envs: list[gymnasium.Env],
+    seeds: list[int],
+    options: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Plays one episode in every environment, in lock-step."""
+    starts = [
+        _split(env.reset(seed=seed, options=options)[0])
+        for env, seed in zip(envs, seeds, strict=True)
+    ]
+    observation = np.stack([start[0] for start in starts])
+    goal = None if starts[0][1] is None else np.stack([start[1] for start in starts])
+    count = len(envs)
+    returns, lengths = np.zeros(count), np.zeros(count, np.int64)
+    successes, running = np.zeros(count, bool), np.ones(count, bool)
+    path, reset, plans = [observation], np.ones(count, bool), None
+    while running.any():
+        action, plan = policy(observation, goal, reset)
+        plans = plan if plans is None else plans
+        reset = np.zeros(count, bool)
+        observation = observation.copy()
+        for i in np.flatnonzero(running):
+            following, reward, terminated, truncated, info = envs[i].step(action[i])
+            observation[i] = _split(following)[0]
+            returns[i] += float(reward)
+            lengths[i] += 1
+            successes[i] |= bool(info.get("success", False))
+            running[i] = not (terminated or truncated)
+        path.append(observation)
+    return {
+        "returns": returns,
+        "successes": successes,
+        "lengths": lengths,
+        "observations": np.stack(path, axis=1).astype(np.float32),
+        "goals": goal,
+        "plans": None if plans is None else np.asarray(plans),
+    }
+
+
+def _split(observation: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Separates a goal-dictionary observation into observation and goal."""
+    if isinstance(observation, dict):
+        return observation["observation"], observation["desired_goal"]
+    return observation, None
+
+
+def _joined(parts: list[Any]) -> Any:
+    if any(part is None for part in parts):
+        return None
+    longest = max(part.shape[1] if part.ndim == 3 else 0 for part in parts)
+
+    def padded(part: np.ndarray) -> np.ndarray:
+        missing = longest - part.shape[1] if part.ndim == 3 else 0
+        widths = ((0, 0), (0, missing), (0, 0))
+        return np.pad(part, widths, mode="edge") if missing else part
+
+    return np.concatenate([padded(part) for part in parts])

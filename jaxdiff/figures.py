@@ -1,0 +1,395 @@
+"""Pictures: plans in mazes, denoising, scores, training curves, animated episodes.
+
+Every function takes arrays or rows of results and returns a new matplotlib Figure that
+belongs to nobody else: no pyplot, no global settings, no display. Positions are metres
+in the maze's frame, where its centre is the origin. Colours are safe for colour-blind
+readers: time runs along viridis, categories along the palette of Okabe and Ito (2008).
+"""
+
+import contextlib
+import math
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection, PolyCollection
+from matplotlib.colors import Colormap, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+from numpy.typing import ArrayLike
+from PIL import Image
+
+from jaxdiff.envs.pointmaze import GOAL_RADIUS, TIME_STEP, Maze, cell_to_xy
+from jaxdiff.errors import UserError
+
+_WIDTH = 9.0  # inches; at 150 dots per inch about twice the width of a README's column
+_SMALL, _TEXT = 8.0, 9.0  # points
+_WALL, _INK, _GOAL = "#c3c8d0", "#24292f", "#d55e00"
+_OKABE_ITO = (
+    ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
+    + ("#56b4e9", "#d55e00", "#f0e442", "#7f7f7f")
+)  # fmt: skip
+_BORDER = 0.55  # of an outer wall's thickness is shown
+_SCORES = {"score", "d4rl_score"}  # 0 is a random policy, 100 the expert
+
+
+def _time_colours() -> Colormap:
+    """Viridis without its last yellows, which vanish on white paper."""
+    viridis = matplotlib.colormaps["viridis"]
+    return ListedColormap(viridis(np.linspace(0.0, 0.93, 256)))
+
+
+def save(figure: Figure, path: str | pathlib.Path, *, dpi: int = 150) -> None:
+    """Write a figure, in the format of the file's ending, making parent folders.
+
+    Raises:
+      UserError: the file cannot be written, or its ending names no known format.
+    """
+    with _writing(path):
+        figure.savefig(path, dpi=dpi, facecolor="white", bbox_inches="tight")
+
+
+@contextlib.contextmanager
+def _writing(path: str | pathlib.Path) -> Iterator[None]:
+    """Make the parent folders and turn failures to write into one sentence."""
+    path = pathlib.Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        reason = error.strerror or "the disk refused it"
+        raise UserError(
+            f"the picture {path} could not be written ({reason}); choose another path"
+        ) from error
+    except ValueError as error:
+        if path.suffix[1:].lower() in Figure().canvas.get_supported_filetypes():
+            raise
+        raise UserError(
+            f"the picture {path} has an ending that names no known format; use .png, "
+            ".pdf or .svg"
+        ) from error
+
+
+def _draw_maze(axes: Axes, maze: Maze) -> None:
+    """Draw the walls, one polygon a wall cell, in axes that show just the maze."""
+    wall = np.array([[cell == "#" for cell in row] for row in maze.map])
+    corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
+    cells = cell_to_xy(maze, np.argwhere(wall))[:, None] + corners
+    # The edges in the faces' colour hide the seams between neighbours.
+    axes.add_collection(
+        PolyCollection(list(cells), color=_WALL, linewidth=0.6, gid="walls")
+    )
+    rows, columns = maze.shape
+    half_x, half_y = columns / 2 - 1 + _BORDER, rows / 2 - 1 + _BORDER
+    axes.set(xlim=(-half_x, half_x), ylim=(-half_y, half_y), aspect="equal")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def _draw_plan(axes: Axes, plan: ArrayLike, size: float) -> PathCollection:
+    """Draw a path `[H, 2]` as points coloured from its first step to its last."""
+    plan = np.asarray(plan)
+    if plan.ndim != 2 or plan.shape[1] != 2:
+        raise ValueError(f"a path has shape [H, 2], not {list(plan.shape)}")
+    time = np.linspace(0.0, 1.0, len(plan))
+    return axes.scatter(
+        *plan.T, c=time, s=size, cmap=_time_colours(), vmin=0.0, vmax=1.0,
+        linewidths=0, zorder=3, gid="plan",
+    )  # fmt: skip
+
+
+def _draw_start(axes: Axes, start: ArrayLike, size: float) -> None:
+    axes.scatter(
+        *np.asarray(start), s=3.5 * size, facecolor="white", edgecolor=_INK,
+        linewidth=1.3, zorder=5, gid="start",
+    )  # fmt: skip
+
+
+def _draw_goal(axes: Axes, goal: ArrayLike, size: float) -> None:
+    x, y = np.asarray(goal)
+    disc = Circle((x, y), GOAL_RADIUS, color=_GOAL, alpha=0.16, linewidth=0, zorder=2)
+    axes.add_patch(disc)
+    axes.scatter(
+        x, y, s=7 * size, marker="*", color=_GOAL, edgecolor="white", linewidth=0.6,
+        zorder=6, gid="goal",
+    )  # fmt: skip
+
+
+def _panels(maze: Maze, count: int, columns: int) -> tuple[Figure, list[Axes], float]:
+    """Lay out mazes in a grid; also give the points' area, in square points."""
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    height, width = (length - 2 + 2 * _BORDER for length in maze.shape)
+    # A panel of a lone row of few columns would be larger than it deserves.
+    panel = min(_WIDTH / columns, 3.2 * max(1.0, width / height))
+    size = (columns * panel + 0.9, rows * (panel * height / width + 0.28))
+    figure = Figure(figsize=size, facecolor="white", layout="compressed")
+    FigureCanvasAgg(figure)
+    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
+    for one in axes:
+        _draw_maze(one, maze)
+    points_per_metre = 72 * panel / width
+    return figure, axes, float(np.clip((0.11 * points_per_metre) ** 2, 4.0, 30.0))
+
+
+def _add_time_key(figure: Figure, axes: list[Axes], plan: PathCollection) -> None:
+    bar = figure.colorbar(plan, ax=axes, fraction=0.02, pad=0.015, aspect=28)
+    bar.set_ticks([0.0, 1.0], labels=["first\nstep", "last\nstep"])
+    bar.ax.tick_params(labelsize=_SMALL, length=0, labelcolor=_INK)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+
+
+def draw_plans(
+    maze: Maze,
+    plans: Sequence[ArrayLike] | np.ndarray,
+    *,
+    executed: Sequence[ArrayLike] | np.ndarray | None = None,
+    starts: ArrayLike | None = None,
+    goals: ArrayLike | None = None,
+    titles: Sequence[str] | None = None,
+    columns: int = 4,
+) -> Figure:
+    """Draw one panel a problem: the plan's points, and what came of it as a line.
+
+    Args:
+      maze: the maze.
+      plans: P paths `[H, 2]`; their horizons may differ.
+      executed: P paths `[T, 2]` that were driven.
+      starts: `[P, 2]`, drawn as open circles.
+      goals: `[P, 2]`, drawn as stars in the disc in which the goal counts as reached.
+      titles: P texts.
+      columns: panels in a row.
+    """
+    if not len(plans):
+        raise ValueError("there are no plans to draw")
+    figure, axes, size = _panels(maze, len(plans), columns)
+    for i, (one, plan) in enumerate(zip(axes, plans, strict=True)):
+        points = _draw_plan(one, plan, size)
+        if executed is not None:
+            one.plot(
+                *np.asarray(executed[i]).T, color=_INK, linewidth=1.1, zorder=4,
+                solid_capstyle="round", gid="executed",
+            )  # fmt: skip
+        if starts is not None:
+            _draw_start(one, np.asarray(starts)[i], size)
+        if goals is not None:
+            _draw_goal(one, np.asarray(goals)[i], size)
+        if titles is not None:
+            one.set_title(titles[i], fontsize=_TEXT, color=_INK, pad=4)
+    _add_time_key(figure, axes, points)
+    return figure
+
+
+def draw_denoising(
+    maze: Maze,
+    path: ArrayLike,
+    *,
+    frames: int = 6,
+    start: ArrayLike | None = None,
+    goal: ArrayLike | None = None,
+) -> Figure:
+    """Draw a strip from noise to plan; points beyond the maze are not shown.
+
+    Args:
+      maze: the maze.
+      path: `[S+1, H, 2]`, the samples after 0, 1, ..., S denoising steps.
+      frames: panels, evenly spread over the steps.
+      start: `[2]`, drawn if given.
+      goal: `[2]`, drawn if given.
+    """
+    path = np.asarray(path)
+    steps = len(path) - 1
+    shown = np.unique(np.linspace(0, steps, frames).round().astype(int))
+    figure, axes, size = _panels(maze, len(shown), len(shown))
+    for one, step in zip(axes, shown, strict=True):
+        points = _draw_plan(one, path[step], size)
+        if start is not None:
+            _draw_start(one, start, size)
+        if goal is not None:
+            _draw_goal(one, goal, size)
+        one.set_title(f"step {step} of {steps}", fontsize=_TEXT, color=_INK, pad=4)
+    _add_time_key(figure, axes, points)
+    return figure
+
+
+def draw_horizons(
+    maze: Maze, plans: Mapping[int, ArrayLike], goal: ArrayLike
+) -> Figure:
+    """Draw plans of one problem, a panel a horizon.
+
+    Args:
+      maze: the maze.
+      plans: horizon H -> path `[H, 2]`, all from one start.
+      goal: `[2]`.
+    """
+    paths = [np.asarray(plans[horizon]) for horizon in sorted(plans)]
+    return draw_plans(
+        maze,
+        paths,
+        starts=np.stack([path[0] for path in paths]),
+        goals=np.tile(np.asarray(goal), (len(paths), 1)),
+        titles=[f"horizon {horizon}" for horizon in sorted(plans)],
+    )
+
+
+def draw_scores(
+    rows: Sequence[Mapping[str, Any]], *, metric: str = "score"
+) -> Figure:
+    """Draw results as horizontal bars with 95% intervals, grouped by setting.
+
+    Args:
+      rows: results with setting, method, metric, value, low and high; those of other
+        metrics are passed over, and a row without a metric counts as this one.
+      metric: what to draw. Scores get reference lines at 0 (random) and 100 (expert).
+
+    Raises:
+      UserError: no row has this metric.
+    """
+    rows = [row for row in rows if row.get("metric", metric) == metric]
+    if not rows:
+        raise UserError(f"no result has the metric {metric!r}; there is nothing to draw")
+    settings = list(dict.fromkeys(row["setting"] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    count = len(rows) + len(settings)
+    figure, axes = _plain_axes((6.4, 0.55 + 0.25 * count))
+
+    place, ticks, names = 0.0, [], []
+    for setting in settings:
+        axes.text(
+            -0.015, place, setting, transform=axes.get_yaxis_transform(), ha="right",
+            va="center", fontsize=_TEXT, fontweight="bold", color=_INK,
+        )  # fmt: skip
+        for row in (row for row in rows if row["setting"] == setting):
+            place += 1.0
+            colour = _OKABE_ITO[methods.index(row["method"]) % len(_OKABE_ITO)]
+            _draw_bar(axes, place, row, colour)
+            ticks.append(place)
+            names.append(row["method"])
+        place += 1.35
+    axes.set_yticks(ticks, labels=names)
+    axes.set_ylim(place - 0.6, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.margins(x=0.02)
+    axes.set_xlabel(metric.replace("_", " "), fontsize=_TEXT, color=_INK)
+    if metric in _SCORES:
+        for value, name in ((0, "random"), (100, "expert")):
+            axes.axvline(value, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)))
+            axes.text(
+                value, 1.01, name, transform=axes.get_xaxis_transform(), ha="center",
+                fontsize=_SMALL, color=_INK,
+            )  # fmt: skip
+    return figure
+
+
+def _draw_bar(axes: Axes, place: float, row: Mapping[str, Any], colour: str) -> None:
+    value, low, high = row["value"], row.get("low"), row.get("high")
+    axes.barh(place, value, height=0.72, color=colour, zorder=2)
+    end = value
+    if low is not None and high is not None:
+        axes.plot(
+            [low, high], [place, place], color=_INK, linewidth=1.3, marker="|",
+            markersize=5, zorder=3, gid="interval",
+        )  # fmt: skip
+        end = max(value, high)
+    axes.annotate(
+        f"{value:.3g}", (max(end, 0.0), place), (5, 0), textcoords="offset points",
+        va="center", fontsize=_SMALL, color=_INK, annotation_clip=False,
+    )  # fmt: skip
+
+
+def draw_curve(records: Sequence[Mapping[str, Any]], *, key: str = "loss") -> Figure:
+    """Draw a training curve, one line a learner, on a logarithmic axis.
+
+    Args:
+      records: lines of metrics.jsonl, each with `learner`, `step` and some metrics.
+      key: the metric; records without it are passed over.
+
+    Raises:
+      UserError: no record has this metric.
+    """
+    records = [record for record in records if key in record]
+    if not records:
+        raise UserError(f"no record has the metric {key!r}; there is nothing to draw")
+    figure, axes = _plain_axes((6.4, 3.4))
+    learners = list(dict.fromkeys(record.get("learner", "") for record in records))
+    for i, learner in enumerate(learners):
+        mine = [record for record in records if record.get("learner", "") == learner]
+        axes.plot(
+            [record["step"] for record in mine],
+            [record[key] for record in mine],
+            color=_OKABE_ITO[i % len(_OKABE_ITO)], linewidth=1.4, label=learner,
+        )  # fmt: skip
+    axes.set_yscale("log")
+    axes.set_xlabel("gradient step", fontsize=_TEXT, color=_INK)
+    axes.set_ylabel(key.replace("_", " "), fontsize=_TEXT, color=_INK)
+    axes.grid(axis="y", color="#e6e8eb", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    if len(learners) > 1:
+        axes.legend(fontsize=_SMALL, frameon=False)
+    return figure
+
+
+def _plain_axes(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[:].set_color("#8c959f")
+    axes.tick_params(labelsize=_SMALL, color="#8c959f", labelcolor=_INK)
+    return figure, axes
+
+
+def animate_episode(
+    maze: Maze,
+    observations: ArrayLike,
+    plan: ArrayLike,
+    goal: ArrayLike,
+    path: str | pathlib.Path,
+    *,
+    every: int = 5,
+) -> None:
+    """Write an episode as a GIF that runs in real time.
+
+    Args:
+      maze: the maze.
+      observations: `[T+1, >=2]`, of which the first two entries are the position.
+      plan: `[H, 2]`, the first plan.
+      goal: `[2]`.
+      path: the file; parent folders are made.
+      every: steps between frames; the last step is always shown.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    position = np.asarray(observations)[:, :2]
+    figure, (axes,), size = _panels(maze, 1, 1)
+    _draw_plan(axes, plan, 0.6 * size).set_alpha(0.55)
+    _draw_goal(axes, goal, size)
+    (trail,) = axes.plot([], [], color=_INK, linewidth=1.4, zorder=4)
+    ball = axes.scatter(*position[0], s=4 * size, color=_INK, zorder=7)
+    last = len(position) - 1
+    shown = [*range(0, last, every), last]
+    frames = []
+    canvas = FigureCanvasAgg(figure)
+    for step in shown:
+        trail.set_data(*position[: step + 1].T)
+        ball.set_offsets(position[step])
+        canvas.draw()
+        frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
+    # One palette for all frames: their still parts then compress to nothing.
+    palette = frames[-1].quantize(64)
+    frames = [
+        frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames
+    ]
+    milliseconds = round(1000 * every * TIME_STEP)
+    with _writing(path):
+        frames[0].save(
+            path, format="GIF", save_all=True, append_images=frames[1:], loop=0,
+            duration=[milliseconds] * (len(frames) - 1) + [1000],
+        )  # fmt: skip

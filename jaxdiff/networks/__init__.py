@@ -1,0 +1,15 @@
+"""Neural networks as Flax linen modules; nothing here knows diffusion or data."""
+
+from jaxdiff.networks.temporal_unet import (
+    TemporalUNet,
+    TemporalValue,
+    horizon_multiple,
+    sinusoidal_embedding,
+)
+
+__all__ = [
+    "TemporalUNet",
+    "TemporalValue",
+    "horizon_multiple",
+    "sinusoidal_embedding",
+]

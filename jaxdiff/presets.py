@@ -1,0 +1,75 @@
+"""Named options: `demo` for a laptop, `released` as in the authors' code, `paper`.
+
+Where the paper and the released code of Diffuser disagree on the mazes, the text of the
+paper names a smaller learning rate and fewer updates, and a horizon of 265 in the
+medium maze, which three levels cannot halve: 264 stands in for it. Both execute one
+plan an episode with a unit-gain controller.
+"""
+
+import dataclasses
+from typing import Any
+
+from jaxdiff.algorithms.diffuser import DiffuserConfig
+from jaxdiff.errors import UserError
+from jaxdiff.train import TrainConfig
+
+PRESETS = ("demo", "released", "paper")
+
+# Recipe -> horizon and diffusion steps of the released configurations.
+_RELEASED = {
+    "pointmaze-umaze": (128, 64),
+    "pointmaze-medium": (256, 256),
+    "pointmaze-large": (384, 256),
+}
+_DEMO_HORIZON = {"pointmaze-medium": 256, "pointmaze-large": 384}
+
+
+def preset(algorithm: str, name: str, dataset: str) -> tuple[Any, TrainConfig]:
+    """Returns the options of an algorithm and of its training.
+
+    Args:
+      algorithm: "diffuser".
+      name: one of `PRESETS`.
+      dataset: a name of a dataset; one without options of its own gets UMaze's.
+
+    Raises:
+      UserError: no such preset.
+    """
+    if name not in PRESETS:
+        raise UserError(
+            f"There is no preset {name!r} for {algorithm}: choose one of "
+            f"{', '.join(PRESETS)}."
+        )
+    horizon, diffusion_steps = _RELEASED.get(dataset, (128, 64))
+    if name == "demo":
+        horizon = _DEMO_HORIZON.get(dataset, 128)
+        config = DiffuserConfig(horizon=horizon, horizons=_horizons(horizon))
+        return config, TrainConfig(num_steps=3_000, save_every=500, keep=2)
+    config = DiffuserConfig(
+        horizon=horizon if horizon != 256 or name == "released" else 264,
+        horizons=_horizons(horizon),
+        diffusion_steps=diffusion_steps,
+        dim_mults=(1, 4, 8),
+        goal_dim=4,
+        learning_rate=2e-4 if name == "released" else 4e-5,
+        accumulate=2,
+        ema_every=10,
+        ema_start=2_000,
+        kp=1.0,
+        kd=1.0,
+    )
+    updates = 2_000_000 if name == "released" else 500_000
+    return config, TrainConfig(
+        num_steps=updates, batch_size=64, log_every=100, save_every=10_000
+    )
+
+
+def _horizons(horizon: int) -> tuple[int, ...]:
+    """A dozen horizons up to a quarter more than the default, multiples of 4."""
+    longest = horizon + horizon // 4
+    return tuple(sorted({4 * round(longest * i / 13 / 4) for i in range(1, 14)}))
+
+
+def override(config: Any, values: dict[str, Any]) -> Any:
+    """Replaces fields of a configuration by name."""
+    return dataclasses.replace(config, **values)

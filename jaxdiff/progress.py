@@ -1,0 +1,100 @@
+"""One progress display for every long command: a bar, or plain lines in a log."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import Protocol, TextIO
+
+from tqdm import tqdm
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Update(Protocol):
+    """Callable that advances a display by `n` units and shows the newest metrics."""
+
+    def __call__(self, n: int = 1, **metrics: float) -> None:
+        """Advance by `n`; metrics replace those shown before."""
+        ...
+
+
+@contextlib.contextmanager
+def progress(
+    total: int,
+    label: str,
+    *,
+    unit: str = "step",
+    initial: int = 0,
+    file: TextIO | None = None,
+) -> Iterator[Update]:
+    """Show how far a loop of `total` units is, its rate and the time left.
+
+    A terminal gets a bar; anything else (a pipe, a log file) gets a plain line about
+    every ten seconds and one at the end, so that logs stay readable.
+
+    Args:
+      total: number of units until the loop is done.
+      label: what is being done, shown first.
+      unit: singular name of one unit.
+      initial: units done before; they do not count towards the rate.
+      initial: units done before, by the run that this one resumes.
+      file: where to write; standard error by default.
+
+    Yields:
+      `update(n, **metrics)`, to be called after every `n` units.
+    """
+    out = sys.stderr if file is None else file
+    interactive = out.isatty()
+    start = last_line = time.monotonic()
+    # tqdm keeps the count and formats rate and time left; only the drawing differs.
+    bar = tqdm(
+        total=total,
+        initial=initial,
+        desc=label,
+        unit=f" {unit}",
+        file=out,
+        disable=not interactive,
+        dynamic_ncols=True,
+    )
+    done, shown = initial, ""
+
+    def line() -> str:
+        text = tqdm.format_meter(
+            n=done,
+            total=total,
+            initial=initial,
+            elapsed=time.monotonic() - start,
+            prefix=label,
+            unit=f" {unit}",
+            postfix=shown,
+            bar_format="{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, "
+            "{rate_fmt}{postfix}]",
+        )
+        return text + "\n"
+
+    def update(n: int = 1, **metrics: float) -> None:
+        nonlocal done, shown, last_line
+        done += n
+        if metrics:
+            shown = ", ".join(f"{name}={value:.4g}" for name, value in metrics.items())
+            bar.set_postfix_str(shown, refresh=False)
+        bar.update(n)
+        now = time.monotonic()
+        if not interactive and now - last_line >= _SECONDS_BETWEEN_LINES:
+            last_line = now
+            out.write(line())
+            out.flush()
+
+    try:
+        yield update
+    finally:
+        bar.close()
+        if not interactive:
+            out.write(line())
+            out.flush()
+
+
+def note(message: str) -> None:
+    """Says one thing on standard error without breaking a progress bar."""
+    tqdm.write(message, file=sys.stderr)

@@ -1,0 +1,230 @@
+"""Runs: from a dataset to a folder, and from a folder back to something that acts."""
+
+import dataclasses
+import json
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxdiff import checkpoint
+from jaxdiff.algorithms import ALGORITHMS, Algorithm, Entry, TrainState
+from jaxdiff.data.episodes import Dataset, load_dataset, split_episodes
+from jaxdiff.errors import UserError
+from jaxdiff.train import TrainConfig, fit
+
+
+class Run(NamedTuple):
+    """Something trained, ready to act.
+
+    Attributes:
+      path: its folder.
+      name: of the algorithm.
+      config: options of the algorithm.
+      statistics: what was measured on the dataset.
+      algorithm: built from the three above.
+      states: of its learners.
+      document: the whole of `config.json`.
+    """
+
+    path: Path
+    name: str
+    config: Any
+    statistics: Any
+    algorithm: Algorithm
+    states: Mapping[str, TrainState]
+    document: Mapping[str, Any]
+
+
+def train_run(
+    algorithm: str,
+    dataset: str | Dataset,
+    path: str | Path,
+    *,
+    config: Any,
+    training: TrainConfig,
+    seed: int = 0,
+    devices: Sequence[jax.Device] | None = None,
+    resume: bool = False,
+    evaluate: Callable[[Run], tuple[str, float]] | None = None,
+) -> Run:
+    """Trains an algorithm on a dataset into a run folder.
+
+    Args:
+      algorithm: a name of `ALGORITHMS`.
+      dataset: a `Dataset`, or a recipe, Minari id or path to load.
+      path: the run folder; made if it is not there.
+      config: options of the algorithm.
+      training: options of its training.
+      seed: of everything random.
+      devices: to train on, by default one.
+      resume: go on with the run in the folder; a missing folder starts fresh.
+      evaluate: scores the run now and then, see `TrainConfig.eval_every`; the best
+        checkpoint is kept.
+
+    Raises:
+      UserError: the folder holds a run and `resume` is off, or it holds a run of other
+        options or another dataset.
+    """
+    path = Path(path)
+    if isinstance(dataset, str):
+        dataset = load_dataset(dataset)
+    entry = _entry(algorithm)
+    asked = {
+        "algorithm": algorithm,
+        "config": _plain(config),
+        "training": _plain(training),
+        "seed": seed,
+        "dataset": {
+            "name": dataset.name,
+            "environment": dataset.environment,
+            "fingerprint": dataset.fingerprint,
+            "references": dict(dataset.references),
+            "action_dim": dataset.episodes.actions.shape[1],
+        },
+    }
+    train, held_out = split_episodes(dataset.episodes)
+    with checkpoint.locked(path):
+        if not (path / "config.json").exists():
+            statistics = entry.measure(config, train, held_out)
+            checkpoint.create_run(path, asked, _pack(statistics))
+        elif not resume:
+            raise UserError(
+                f"{path} already holds a run: go on with it by --resume, or name "
+                "another folder with --run."
+            )
+        document, arrays = checkpoint.read_run(path)
+        _check_same(path, document, asked)
+        statistics = _unpack(entry.statistics, arrays)
+        built = entry.build(
+            config, statistics, action_dim=asked["dataset"]["action_dim"]
+        )
+        run = Run(path, algorithm, config, statistics, built, {}, document)
+        states = fit(
+            built,
+            train,
+            configs=dict.fromkeys(built.learners, training),
+            seed=seed,
+            devices=devices,
+            held_out=held_out,
+            run=path,
+            evaluate=evaluate and (lambda states: evaluate(run._replace(states=states))),
+        )
+    return run._replace(states=states)
+
+
+def load_run(
+    path: str | Path, *, best: bool = False, overrides: Mapping[str, Any] | None = None
+) -> Run:
+    """Loads a trained run; its folder is all that is needed.
+
+    Args:
+      path: the run folder.
+      best: take the checkpoint of the best evaluation instead of the newest.
+      overrides: options of acting to change, such as `{"candidates": 8}`.
+
+    Raises:
+      UserError: the folder is missing, foreign, damaged or of another version.
+    """
+    path = Path(path)
+    document, arrays = checkpoint.read_run(path)
+    entry = _entry(document["algorithm"])
+    try:
+        config = dataclasses.replace(
+            from_plain(entry.config, document["config"]), **dict(overrides or {})
+        )
+        statistics = _unpack(entry.statistics, arrays)
+        action_dim = document["dataset"]["action_dim"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path / 'config.json'} does not fit this version of jaxdiff ({error}): "
+            f"use version {document['versions'].get('jaxdiff')} or train again."
+        ) from error
+    built = entry.build(config, statistics, action_dim=action_dim)
+    states: dict[str, TrainState] = {}
+    for name in built.learners:
+        found = checkpoint.restore_state(path, name, best=best)
+        if found is None:
+            raise UserError(
+                f"{path} holds no checkpoint of {name} yet: train it with "
+                f"`jaxdiff train {document['algorithm']} --run {path} --resume`."
+            )
+        states[name] = found[1]
+    return Run(
+        path, document["algorithm"], config, statistics, built, states, document
+    )
+
+
+def _entry(algorithm: str) -> Entry:
+    if algorithm not in ALGORITHMS:
+        raise UserError(
+            f"There is no algorithm {algorithm!r}: choose one of "
+            f"{', '.join(ALGORITHMS)}."
+        )
+    return ALGORITHMS[algorithm]
+
+
+def _check_same(path: Path, document: Mapping[str, Any], asked: dict[str, Any]) -> None:
+    """Refuses to resume a run with other options, by their names."""
+    changed = []
+    for part in ("algorithm", "seed"):
+        if document.get(part) != asked[part]:
+            changed.append(f"{part} (was {document.get(part)}, now {asked[part]})")
+    for part in ("config", "training"):
+        before, now = document.get(part, {}), asked[part]
+        changed += [
+            f"{name} (was {before.get(name)}, now {now.get(name)})"
+            for name in sorted({*before, *now})
+            if before.get(name) != now.get(name) and name not in _MAY_CHANGE
+        ]
+    if changed:
+        raise UserError(
+            f"{path} was trained with other options: {'; '.join(changed)}. Resume with "
+            "the old ones, or name another folder with --run."
+        )
+    before = document.get("dataset", {}).get("fingerprint")
+    if before != asked["dataset"]["fingerprint"]:
+        raise UserError(
+            f"{path} was trained on other data than {asked['dataset']['name']} holds "
+            "now (their fingerprints differ): restore that dataset, or name another "
+            "folder with --run."
+        )
+
+
+# How long to train and how often to look may change between two halves of a run.
+_MAY_CHANGE = ("num_steps", "log_every", "save_every", "eval_every", "keep")
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """A dataclass as JSON would give it back: lists for tuples."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_plain(kind: type, values: Mapping[str, Any]) -> Any:
+    """Builds a configuration from JSON values; unknown names are an error."""
+    return kind(
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    )
+
+
+def _pack(tree: Any) -> dict[str, np.ndarray]:
+    """Flattens nested records into arrays by path, such as "normalizer/knots"."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in leaves
+    }
+
+
+def _unpack(kind: type, arrays: Mapping[str, np.ndarray], prefix: str = "") -> Any:
+    """Rebuilds a record of class `kind` from what `_pack` made of one."""
+    fields = {
+        name: arrays[prefix + name]
+        if prefix + name in arrays
+        else _unpack(hint, arrays, f"{prefix}{name}/")
+        for name, hint in typing.get_type_hints(kind).items()
+    }
+    return kind(**fields)

@@ -1,0 +1,345 @@
+"""Training: one loop for every learner, on one device or many.
+
+A dispatch is one XLA program: `jax.pmap` over devices of a loop over updates. The data
+lies on the devices and every update draws its own batch from it. Metrics are averaged
+inside the program and fetched while the next one runs.
+
+Example `i` of update `n` of learner `L` is drawn and noised with a key folded from
+(seed, L, n, i), `i` counted over the whole batch. So one device and eight see the same
+batch, and a resumed run sees the batches that an uninterrupted one would have seen.
+"""
+
+import contextlib
+import dataclasses
+import math
+import signal
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiff import checkpoint
+from jaxdiff.algorithms.base import Algorithm, Learner, Metrics, TrainState
+from jaxdiff.devices import first_replica, replicate
+from jaxdiff.errors import UserError
+from jaxdiff.progress import note, progress
+
+# Score of all states: a name and a value, the higher the better.
+Evaluate = Callable[[Mapping[str, TrainState]], tuple[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How one learner is trained.
+
+    Attributes:
+      num_steps: updates in all.
+      batch_size: examples an update, over all devices.
+      log_every: updates a dispatch; metrics are reported as often.
+      save_every: updates between two checkpoints.
+      eval_every: updates between two evaluations; 0 for none.
+      keep: newest checkpoints kept, beside the best one.
+    """
+
+    num_steps: int = 100_000
+    batch_size: int = 32
+    log_every: int = 50
+    save_every: int = 1_000
+    eval_every: int = 0
+    keep: int = 2
+
+
+def fit(
+    algorithm: Algorithm,
+    data: Any,
+    *,
+    configs: Mapping[str, TrainConfig],
+    seed: int = 0,
+    devices: Sequence[jax.Device] | None = None,
+    held_out: Any = None,
+    hyper: Mapping[str, Any] | None = None,
+    run: Path | None = None,
+    evaluate: Evaluate | None = None,
+    donate: bool | None = None,
+) -> dict[str, TrainState]:
+    """Trains the learners of an algorithm in order.
+
+    Args:
+      algorithm: what to train.
+      data: what its learners' `prepare` takes, usually `Episodes`.
+      configs: learner name -> `TrainConfig`.
+      seed: of every random draw, together with learner, update and example.
+      devices: devices to train on, by default one; the batch is split over them.
+      held_out: data for the held-out loss, prepared and drawn from as `data` is.
+      hyper: arrays that updates read, passed on as they are.
+      run: run folder for metrics and checkpoints. Training goes on from the newest
+        whole checkpoint found there; a finished learner is not trained again.
+      evaluate: called with the states of all learners so far every `eval_every`
+        updates; its highest value marks the best checkpoint.
+      donate: whether a dispatch reuses the memory of its input: by default on
+        accelerators only, for it was measured slower on CPU.
+
+    Returns:
+      Learner name -> `TrainState` with NumPy leaves.
+
+    Raises:
+      UserError: a batch that does not divide over the devices, a loss that is not
+        finite, a run folder that cannot be written or read.
+    """
+    devices = list(devices) if devices is not None else jax.devices()[:1]
+    states: dict[str, TrainState] = {}
+    for name, learner in algorithm.learners.items():
+        _check(name, configs[name], devices)
+        job = _Job(
+            name=name,
+            learner=learner,
+            config=configs[name],
+            key=jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode())),
+            devices=devices,
+            finished=dict(states),
+            hyper=dict(hyper or {}),
+            donate=devices[0].platform != "cpu" if donate is None else donate,
+            run=run,
+        )
+        states[name] = _fit_one(job, data, held_out, evaluate)
+    return states
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What stays the same while one learner trains."""
+
+    name: str
+    learner: Learner
+    config: TrainConfig
+    key: jax.Array
+    devices: list[jax.Device]
+    finished: dict[str, TrainState]
+    hyper: dict[str, Any]
+    donate: bool
+    run: Path | None
+
+
+def _fit_one(
+    job: _Job, data: Any, held_out: Any, evaluate: Evaluate | None
+) -> TrainState:
+    config = job.config
+    prepared = _prepare(job, data)
+    init = _init(job)
+    like = jax.eval_shape(init, prepared)
+    found = checkpoint.restore_state(job.run, job.name, like) if job.run else None
+    step, state = found or (0, jax.tree.map(np.asarray, jax.jit(init)(prepared)))
+    if step >= config.num_steps:
+        return state
+
+    held_out_loss = _held_out_loss(job, held_out)
+    dispatch = _dispatch(job)
+    placed = replicate(state, job.devices)
+    arguments = replicate((prepared, job.finished, job.hyper), job.devices)
+    pending: tuple[int, Metrics] | None = None
+    with (
+        progress(config.num_steps, job.name, unit="update", initial=step) as bar,
+        _stop_requested() as stopping,
+    ):
+        for start, stop in _dispatches(step, config):
+            bounds = replicate((np.int32(start), np.int32(stop)), job.devices)
+            placed, metrics = dispatch(placed, arguments, bounds)
+            if pending is not None:
+                bar(0, **_report(job, *pending))
+            bar(stop - start)
+            pending = (stop, metrics)
+            evaluating = _due(stop, config.eval_every, config)
+            saving = _due(stop, config.save_every, config) or stopping.is_set()
+            if not (evaluating or saving):
+                continue
+            # Nothing is saved or evaluated before its loss was seen to be finite.
+            bar(0, **_report(job, *pending))
+            pending = None
+            state = first_replica(placed)
+            if evaluating:
+                _evaluate(job, stop, state, held_out_loss, evaluate)
+            if job.run is not None:
+                checkpoint.save_state(
+                    job.run, job.name, state, step=stop, keep=config.keep
+                )
+            if stopping.is_set():
+                note(f"Stopped after update {stop} of {job.name}, as asked.")
+                raise SystemExit(0)
+    return first_replica(placed)
+
+
+def _dispatch(job: _Job) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Builds the one program that training runs: updates `start` to `stop`.
+
+    The bounds are arguments, so that a last, shorter stretch needs no second program.
+    """
+    learner, local = job.learner, job.config.batch_size // len(job.devices)
+
+    def updates(state, arguments, bounds):
+        data, frozen, hyper = arguments
+        start, stop = bounds
+        first = jax.lax.axis_index("data") * local
+        examples = first + jnp.arange(local)
+
+        def update(n, state):
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(
+                jax.random.fold_in(job.key, n), examples
+            )
+            draw_keys, update_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+            batch = jax.vmap(learner.draw, (None, 0))(data, draw_keys)
+            return learner.update(
+                state, update_keys, batch, frozen, hyper, axis_name="data"
+            )
+
+        def body(n, carry):
+            state, total = carry
+            state, metrics = update(n, state)
+            return state, jax.tree.map(jnp.add, total, metrics)
+
+        shapes = jax.eval_shape(update, start, state)[1]
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        state, total = jax.lax.fori_loop(start, stop, body, (state, zeros))
+        return state, jax.tree.map(lambda x: x / (stop - start), total)
+
+    return jax.pmap(
+        updates,
+        axis_name="data",
+        devices=job.devices,
+        donate_argnums=(0,) if job.donate else (),
+    )
+
+
+def _prepare(job: _Job, data: Any) -> Any:
+    # Update keys are folded from numbers counted upwards from 0; this one from the top.
+    key = jax.random.fold_in(job.key, np.uint32(2**32 - 1))
+    return job.learner.prepare(data, job.finished, key)
+
+
+def _init(job: _Job) -> Callable[[Any], TrainState]:
+    key = jax.random.fold_in(job.key, np.uint32(2**32 - 2))
+
+    def init(prepared):
+        keys = jax.random.split(key, job.config.batch_size)
+        batch = jax.vmap(job.learner.draw, (None, 0))(prepared, keys)
+        return job.learner.init(key, batch, job.finished)
+
+    return init
+
+
+def _held_out_loss(job: _Job, held_out: Any) -> Callable[[TrainState], float] | None:
+    """Builds the loss of the averaged parameters on examples never trained on."""
+    if held_out is None or not job.config.eval_every:
+        return None
+    prepared = _prepare(job, held_out)
+    key = jax.random.fold_in(job.key, np.uint32(2**32 - 3))
+    keys = jax.random.split(key, (2, 8 * job.config.batch_size))
+
+    @jax.jit
+    def loss(state, prepared):
+        batch = jax.vmap(job.learner.draw, (None, 0))(prepared, keys[0])
+        slow = state.slow.get("ema", state.params)
+        # Only the loss is returned, so the update itself is never computed.
+        _, metrics = job.learner.update(
+            dataclasses.replace(state, params=slow),
+            keys[1],
+            batch,
+            job.finished,
+            job.hyper,
+        )
+        return metrics["loss"]
+
+    return lambda state: float(loss(state, prepared))
+
+
+def _evaluate(
+    job: _Job,
+    step: int,
+    state: TrainState,
+    held_out_loss: Callable[[TrainState], float] | None,
+    evaluate: Evaluate | None,
+) -> None:
+    record: dict[str, float] = {}
+    if held_out_loss is not None:
+        record["held_out_loss"] = held_out_loss(state)
+    if evaluate is not None:
+        metric, value = evaluate({**job.finished, job.name: state})
+        record[metric] = value
+        if job.run is not None:
+            checkpoint.mark_best(
+                job.run, job.name, step=step, metric=metric, value=value
+            )
+    _write(job, step, record)
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in record.items())
+    note(f"{job.name}, update {step}: {shown}")
+
+
+def _report(job: _Job, step: int, metrics: Metrics) -> dict[str, float]:
+    """Fetches the metrics of one dispatch, looks at them and writes them down."""
+    values = {name: float(value) for name, value in first_replica(metrics).items()}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            kept = (
+                f"the last good checkpoint stays in {job.run}"
+                if job.run
+                else "nothing was saved"
+            )
+            raise UserError(
+                f"Training of {job.name} stopped by update {step}, for {name} became "
+                f"{value}; {kept}: lower --learning-rate or look for extreme values "
+                "in the dataset."
+            )
+    _write(job, step, values)
+    return values
+
+
+def _write(job: _Job, step: int, values: Mapping[str, float]) -> None:
+    if job.run is not None and jax.process_index() == 0:
+        record = {"learner": job.name, "step": step, **values}
+        checkpoint.append_metrics(job.run, record)
+
+
+def _dispatches(step: int, config: TrainConfig) -> Iterator[tuple[int, int]]:
+    """Yields (start, stop) such that whatever is due falls on a stop."""
+    every = [config.log_every, config.save_every, config.eval_every]
+    while step < config.num_steps:
+        stop = min(step - step % n + n for n in every if n)
+        stop = min(stop, config.num_steps)
+        yield step, stop
+        step = stop
+
+
+def _due(step: int, every: int, config: TrainConfig) -> bool:
+    return bool(every) and (step % every == 0 or step == config.num_steps)
+
+
+def _check(name: str, config: TrainConfig, devices: Sequence[jax.Device]) -> None:
+    if config.batch_size % len(devices):
+        raise UserError(
+            f"The batch of {config.batch_size} examples of {name} does not divide over "
+            f"{len(devices)} devices: choose a --batch-size divisible by it."
+        )
+    for field in ("num_steps", "batch_size", "log_every", "save_every", "keep"):
+        if getattr(config, field) < 1:
+            raise UserError(
+                f"--{field.replace('_', '-')} is {getattr(config, field)} for {name}: "
+                "it must be at least 1."
+            )
+
+
+@contextlib.contextmanager
+def _stop_requested() -> Iterator[threading.Event]:
+    """Turns SIGTERM into a request to save at the end of the running dispatch."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event  # Python delivers signals to the main thread alone
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, previous)
