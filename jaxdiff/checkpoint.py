@@ -43,7 +43,7 @@ _VERSIONS = ("jaxdiff", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions a result depends on, by package name."""
+    """Return the versions a result depends on, by package name."""
     found = {}
     for name in _VERSIONS:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -57,12 +57,10 @@ def versions() -> dict[str, str]:
 def create_run(
     path: Path, config: dict[str, Any], statistics: dict[str, np.ndarray]
 ) -> None:
-    """Makes a run folder from its resolved configuration and dataset statistics."""
+    """Make a run folder from its resolved configuration and dataset statistics."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        _write(
-            path / "statistics.npz", lambda file: np.savez(file, **statistics)
-        )
+        _write(path / "statistics.npz", lambda file: np.savez(file, **statistics))
         digest = _sha256(path / "statistics.npz")
         document = {
             "format": FORMAT,
@@ -80,7 +78,7 @@ def create_run(
 
 
 def read_run(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Reads back what `create_run` wrote: configuration and statistics."""
+    """Read back what `create_run` wrote: configuration and statistics."""
     config_file = path / "config.json"
     if not path.is_dir():
         raise UserError(
@@ -120,7 +118,7 @@ def read_run(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds the run folder, so that no second process trains into it.
+    """Hold the run folder, so that no second process trains into it.
 
     The lock belongs to the process: it is gone with it, however it ends.
     """
@@ -137,7 +135,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def append_metrics(path: Path, record: dict[str, Any]) -> None:
-    """Adds one line to `metrics.jsonl`."""
+    """Add one line to `metrics.jsonl`."""
     with (path / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(record) + "\n")
 
@@ -148,7 +146,7 @@ def append_metrics(path: Path, record: dict[str, Any]) -> None:
 def save_state(
     run: Path, learner: str, state: TrainState, *, step: int, keep: int = 2
 ) -> Path:
-    """Saves `state` (host arrays) as the checkpoint of `learner` at `step`.
+    """Save `state` (host arrays) as the checkpoint of `learner` at `step`.
 
     Keeps the newest `keep` checkpoints and the best one; removes older ones only after
     the new one is complete.
@@ -181,7 +179,7 @@ def save_state(
 
 
 def mark_best(run: Path, learner: str, *, step: int, metric: str, value: float) -> bool:
-    """Records the checkpoint at `step` as the best if `value` beats the record's.
+    """Record the checkpoint at `step` as the best if `value` beats the record's.
 
     Returns whether it did. Call it before the checkpoint is saved, so that the one
     recorded is never removed.
@@ -322,7 +320,7 @@ def _sha256(file: Path) -> str:
 
 
 def _write(path: Path, fill: Callable[[Any], Any]) -> None:
-    """Writes a file under another name and renames it: all of it or nothing."""
+    """Write a file under another name and renames it: all of it or nothing."""
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
         fill(file)

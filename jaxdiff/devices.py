@@ -20,7 +20,7 @@ def request_cpu_devices(count: int) -> None:
 
 
 def select_devices(count: int | None = None) -> list[jax.Device]:
-    """Returns the first `count` devices over all processes, or every device."""
+    """Return the first `count` devices over all processes, or every device."""
     devices = jax.devices()
     if count is None:
         return devices
@@ -37,13 +37,15 @@ def _mesh(devices: Sequence[jax.Device]) -> Mesh:
 
 
 def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """Gives every device a copy: leaves `[...]` become `[devices, ...]`, as pmap asks.
+    """Give every device a copy: leaves `[...]` become `[devices, ...]`, as pmap asks.
 
     Placed once and kept: an input that is not already laid out so would be copied to
     every device again at each dispatch.
     """
     sharding = NamedSharding(_mesh(devices), PartitionSpec("data"))
-    local = [device for device in devices if device.process_index == jax.process_index()]
+    local = [
+        device for device in devices if device.process_index == jax.process_index()
+    ]
 
     def place(leaf: Any) -> jax.Array:
         leaf = np.asarray(leaf)
@@ -56,7 +58,7 @@ def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
 
 
 def first_replica(tree: Any) -> Any:
-    """Reads one copy back to the host, as NumPy arrays.
+    """Read one copy back to the host, as NumPy arrays.
 
     Indexing a replicated array with `[0]` would be a computation over all devices.
     """
@@ -69,7 +71,7 @@ def share(tree: Any, devices: Sequence[jax.Device]) -> Any:
 
 
 def split_batch(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """Splits the leading axis of every leaf over the devices, for `jit`.
+    """Split the leading axis of every leaf over the devices, for `jit`.
 
     Where the axis does not divide, the arrays are shared whole instead.
     """

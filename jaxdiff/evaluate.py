@@ -14,18 +14,22 @@ Intervals are percentile bootstrap intervals over episodes.
 """
 
 import dataclasses
+import json
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import gymnasium
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.algorithms.base import Algorithm, TrainState
 from jaxdiff.devices import share, split_batch
 from jaxdiff.envs import pointmaze
+from jaxdiff.errors import UserError
 from jaxdiff.progress import progress
+from jaxdiff.run import Run, require_maze
 
 # (observation [B, O], goal [B, G] or None, reset [B]) -> (action [B, A], plan or None)
 Policy = Callable[[np.ndarray, Any, np.ndarray], tuple[np.ndarray, Any]]
@@ -60,7 +64,7 @@ def agent(
     seed: int = 0,
     devices: Sequence[jax.Device] | None = None,
 ) -> Policy:
-    """Makes a policy of a trained algorithm: one compiled program, called each step.
+    """Make a policy of a trained algorithm: one compiled program, called each step.
 
     Args:
       algorithm: what was trained.
@@ -201,7 +205,7 @@ def bootstrap(
     draws: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Returns a percentile bootstrap interval over the columns of `table` `[K, N]`.
+    """Return a percentile bootstrap interval over the columns of `table` `[K, N]`.
 
     `statistic` maps the K means of a resampled table to a number.
     """
@@ -279,3 +283,86 @@ def _joined(parts: list[Any]) -> Any:
         return np.pad(part, widths, mode="edge") if missing else part
 
     return np.concatenate([padded(part) for part in parts])
+
+
+def evaluate_maze(
+    run: Run,
+    *,
+    episodes: int = 100,
+    setting: Literal["multi", "single"] = "multi",
+    seed: int = 0,
+    num_envs: int = 50,
+    devices: Sequence[jax.Device] | None = None,
+) -> tuple[dict[str, Any], Rollouts]:
+    """Scores a run in its maze, beside the expert and the random policy.
+
+    Args:
+      run: a trained planner or policy.
+      episodes: N, of the environment's full length each.
+      setting: "multi" draws a goal at each reset, "single" keeps D4RL's goal cell.
+      seed: of the first episode.
+      num_envs: environments side by side.
+      devices: the batch of environments is split over them.
+
+    Returns:
+      A record of the scores, and the run's episodes.
+
+    Raises:
+      UserError: the run's dataset is not of a maze.
+    """
+    maze = require_maze(run)
+    options = {"goal_cell": np.asarray(maze.goal_cell)} if setting == "single" else None
+
+    def play(label: str, make_policy: Callable[[int], Policy]) -> Rollouts:
+        return rollout(
+            make_policy,
+            lambda: pointmaze.make_env(maze.name),
+            episodes=episodes,
+            num_envs=num_envs,
+            seed=seed,
+            options=options,
+            label=label,
+        )
+
+    box = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+    expert = play("expert", lambda n: expert_policy(maze, num_envs=n, seed=seed))
+    chance = play("random", lambda _: random_policy(box, seed=seed))
+    started = time.monotonic()
+    own = play(
+        run.name,
+        lambda n: agent(
+            run.algorithm, run.states, num_envs=n, seed=seed, devices=devices
+        ),
+    )
+    value, low, high = score(own.returns, chance.returns, expert.returns)
+    record = {
+        "setting": f"{maze.name}-{setting}",
+        "episodes": episodes,
+        "score": value,
+        "score_low": low,
+        "score_high": high,
+        "success_rate": float(own.successes.mean()),
+        "success_interval": bootstrap(own.successes),
+        "mean_return": float(own.returns.mean()),
+        "return_interval": bootstrap(own.returns),
+        "expert_return": float(expert.returns.mean()),
+        "expert_success_rate": float(expert.successes.mean()),
+        "random_return": float(chance.returns.mean()),
+        "d4rl_score": d4rl_score(maze, float(own.returns.mean())),
+        "seconds": time.monotonic() - started,
+    }
+    return record, own
+
+
+def save_evaluation(run: Run, record: dict[str, Any]) -> Path:
+    """Write a record of `evaluate_maze` into the run folder, under the next number."""
+    folder = run.path / "evaluations"
+    try:
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{len(list(folder.glob('*.json'))):03d}.json"
+        path.write_text(json.dumps(record, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror}): mend its permissions."
+        ) from error
+    return path

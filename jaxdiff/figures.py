@@ -30,10 +30,11 @@ _WIDTH = 9.0  # inches; at 150 dots per inch about twice the width of a README's
 _SMALL, _TEXT = 8.0, 9.0  # points
 _WALL, _INK, _GOAL = "#c3c8d0", "#24292f", "#d55e00"
 _OKABE_ITO = (
-    ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
-    + ("#56b4e9", "#d55e00", "#f0e442", "#7f7f7f")
-)  # fmt: skip
-_BORDER = 0.55  # of an outer wall's thickness is shown
+    *("#0072b2", "#e69f00", "#009e73", "#cc79a7"),
+    *("#56b4e9", "#d55e00", "#f0e442", "#7f7f7f"),
+)
+_FORMATS = FigureCanvasAgg.get_supported_filetypes()
+_BORDER = 0.35  # of an outer wall's thickness is shown
 _SCORES = {"score", "d4rl_score"}  # 0 is a random policy, 100 the expert
 
 
@@ -49,6 +50,11 @@ def save(figure: Figure, path: str | pathlib.Path, *, dpi: int = 150) -> None:
     Raises:
       UserError: the file cannot be written, or its ending names no known format.
     """
+    if pathlib.Path(path).suffix[1:].lower() not in _FORMATS:
+        raise UserError(
+            f"the picture {path} has an ending that names no known format; use .png, "
+            ".pdf or .svg"
+        )
     with _writing(path):
         figure.savefig(path, dpi=dpi, facecolor="white", bbox_inches="tight")
 
@@ -64,13 +70,6 @@ def _writing(path: str | pathlib.Path) -> Iterator[None]:
         reason = error.strerror or "the disk refused it"
         raise UserError(
             f"the picture {path} could not be written ({reason}); choose another path"
-        ) from error
-    except ValueError as error:
-        if path.suffix[1:].lower() in Figure().canvas.get_supported_filetypes():
-            raise
-        raise UserError(
-            f"the picture {path} has an ending that names no known format; use .png, "
-            ".pdf or .svg"
         ) from error
 
 
@@ -104,41 +103,54 @@ def _draw_plan(axes: Axes, plan: ArrayLike, size: float) -> PathCollection:
 
 def _draw_start(axes: Axes, start: ArrayLike, size: float) -> None:
     axes.scatter(
-        *np.asarray(start), s=3.5 * size, facecolor="white", edgecolor=_INK,
+        *np.asarray(start), s=4 * size, facecolor="white", edgecolor=_INK,
         linewidth=1.3, zorder=5, gid="start",
     )  # fmt: skip
 
 
 def _draw_goal(axes: Axes, goal: ArrayLike, size: float) -> None:
     x, y = np.asarray(goal)
-    disc = Circle((x, y), GOAL_RADIUS, color=_GOAL, alpha=0.16, linewidth=0, zorder=2)
+    disc = Circle(
+        (x, y), GOAL_RADIUS, color=_GOAL, alpha=0.16, linewidth=0, zorder=2,
+        gid="reached",
+    )  # fmt: skip
     axes.add_patch(disc)
     axes.scatter(
-        x, y, s=7 * size, marker="*", color=_GOAL, edgecolor="white", linewidth=0.6,
+        x, y, s=9 * size, marker="*", color=_GOAL, edgecolor="white", linewidth=0.6,
         zorder=6, gid="goal",
     )  # fmt: skip
 
 
-def _panels(maze: Maze, count: int, columns: int) -> tuple[Figure, list[Axes], float]:
-    """Lay out mazes in a grid; also give the points' area, in square points."""
+def _panels(
+    maze: Maze, count: int, columns: int, *, margin: float = 0.9
+) -> tuple[Figure, list[Axes], float]:
+    """Lay out mazes in a grid; also give the points' area, in square points.
+
+    The margin, in inches, is room for the key of colours beside the panels.
+    """
     columns = min(columns, count)
     rows = math.ceil(count / columns)
     height, width = (length - 2 + 2 * _BORDER for length in maze.shape)
     # A panel of a lone row of few columns would be larger than it deserves.
     panel = min(_WIDTH / columns, 3.2 * max(1.0, width / height))
-    size = (columns * panel + 0.9, rows * (panel * height / width + 0.28))
+    size = (columns * panel + margin, rows * (panel * height / width + 0.28))
     figure = Figure(figsize=size, facecolor="white", layout="compressed")
     FigureCanvasAgg(figure)
     axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
     for one in axes:
         _draw_maze(one, maze)
     points_per_metre = 72 * panel / width
-    return figure, axes, float(np.clip((0.11 * points_per_metre) ** 2, 4.0, 30.0))
+    return figure, axes, float(np.clip((0.12 * points_per_metre) ** 2, 9.0, 30.0))
 
 
 def _add_time_key(figure: Figure, axes: list[Axes], plan: PathCollection) -> None:
-    bar = figure.colorbar(plan, ax=axes, fraction=0.02, pad=0.015, aspect=28)
-    bar.set_ticks([0.0, 1.0], labels=["first\nstep", "last\nstep"])
+    shrink = min(1.0, 1.6 / figure.get_figheight())
+    bar = figure.colorbar(
+        plan, ax=axes, fraction=0.05, pad=0.015, shrink=shrink, aspect=16
+    )
+    bar.set_ticks([0.0, 1.0], labels=["first step", "last step"])
+    for label, place in zip(bar.ax.get_yticklabels(), ("bottom", "top"), strict=True):
+        label.set_verticalalignment(place)
     bar.ax.tick_params(labelsize=_SMALL, length=0, labelcolor=_INK)
     bar.outline.set_visible(False)  # type: ignore[operator]
 
@@ -171,7 +183,7 @@ def draw_plans(
         points = _draw_plan(one, plan, size)
         if executed is not None:
             one.plot(
-                *np.asarray(executed[i]).T, color=_INK, linewidth=1.1, zorder=4,
+                *np.asarray(executed[i]).T, color=_INK, linewidth=0.9, zorder=4,
                 solid_capstyle="round", gid="executed",
             )  # fmt: skip
         if starts is not None:
@@ -236,9 +248,7 @@ def draw_horizons(
     )
 
 
-def draw_scores(
-    rows: Sequence[Mapping[str, Any]], *, metric: str = "score"
-) -> Figure:
+def draw_scores(rows: Sequence[Mapping[str, Any]], *, metric: str = "score") -> Figure:
     """Draw results as horizontal bars with 95% intervals, grouped by setting.
 
     Args:
@@ -251,9 +261,12 @@ def draw_scores(
     """
     rows = [row for row in rows if row.get("metric", metric) == metric]
     if not rows:
-        raise UserError(f"no result has the metric {metric!r}; there is nothing to draw")
+        raise UserError(
+            f"no result has the metric {metric!r}; there is nothing to draw"
+        )
     settings = list(dict.fromkeys(row["setting"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
+    decimals = 1 if max(abs(row["value"]) for row in rows) >= 10 else 2
     count = len(rows) + len(settings)
     figure, axes = _plain_axes((6.4, 0.55 + 0.25 * count))
 
@@ -266,7 +279,7 @@ def draw_scores(
         for row in (row for row in rows if row["setting"] == setting):
             place += 1.0
             colour = _OKABE_ITO[methods.index(row["method"]) % len(_OKABE_ITO)]
-            _draw_bar(axes, place, row, colour)
+            _draw_bar(axes, place, row, colour, decimals)
             ticks.append(place)
             names.append(row["method"])
         place += 1.35
@@ -278,7 +291,9 @@ def draw_scores(
     axes.set_xlabel(metric.replace("_", " "), fontsize=_TEXT, color=_INK)
     if metric in _SCORES:
         for value, name in ((0, "random"), (100, "expert")):
-            axes.axvline(value, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)))
+            axes.axvline(
+                value, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=2.5
+            )
             axes.text(
                 value, 1.01, name, transform=axes.get_xaxis_transform(), ha="center",
                 fontsize=_SMALL, color=_INK,
@@ -286,7 +301,9 @@ def draw_scores(
     return figure
 
 
-def _draw_bar(axes: Axes, place: float, row: Mapping[str, Any], colour: str) -> None:
+def _draw_bar(
+    axes: Axes, place: float, row: Mapping[str, Any], colour: str, decimals: int
+) -> None:
     value, low, high = row["value"], row.get("low"), row.get("high")
     axes.barh(place, value, height=0.72, color=colour, zorder=2)
     end = value
@@ -297,8 +314,9 @@ def _draw_bar(axes: Axes, place: float, row: Mapping[str, Any], colour: str) -> 
         )  # fmt: skip
         end = max(value, high)
     axes.annotate(
-        f"{value:.3g}", (max(end, 0.0), place), (5, 0), textcoords="offset points",
-        va="center", fontsize=_SMALL, color=_INK, annotation_clip=False,
+        f"{value:.{decimals}f}", (max(end, 0.0), place), (6, 0),
+        textcoords="offset points", va="center", fontsize=_SMALL, color=_INK,
+        annotation_clip=False, bbox={"facecolor": "white", "linewidth": 0, "pad": 1.0},
     )  # fmt: skip
 
 
@@ -368,7 +386,7 @@ def animate_episode(
       UserError: the file cannot be written.
     """
     position = np.asarray(observations)[:, :2]
-    figure, (axes,), size = _panels(maze, 1, 1)
+    figure, (axes,), size = _panels(maze, 1, 1, margin=0.0)
     _draw_plan(axes, plan, 0.6 * size).set_alpha(0.55)
     _draw_goal(axes, goal, size)
     (trail,) = axes.plot([], [], color=_INK, linewidth=1.4, zorder=4)
@@ -382,8 +400,11 @@ def animate_episode(
         ball.set_offsets(position[step])
         canvas.draw()
         frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
-    # One palette for all frames: their still parts then compress to nothing.
-    palette = frames[-1].quantize(64)
+    # One palette for all frames, so that their still parts compress to nothing; it
+    # holds averages of colours, of which the lightest is to be plain white.
+    palette = frames[0].quantize(256, Image.Quantize.MAXCOVERAGE)
+    levels = palette.getpalette() or []
+    palette.putpalette([255 if level >= 250 else level for level in levels])
     frames = [
         frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames
     ]

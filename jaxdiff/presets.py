@@ -25,7 +25,7 @@ _DEMO_HORIZON = {"pointmaze-medium": 256, "pointmaze-large": 384}
 
 
 def preset(algorithm: str, name: str, dataset: str) -> tuple[Any, TrainConfig]:
-    """Returns the options of an algorithm and of its training.
+    """Return the options of an algorithm and of its training.
 
     Args:
       algorithm: "diffuser".
@@ -71,5 +71,5 @@ def _horizons(horizon: int) -> tuple[int, ...]:
 
 
 def override(config: Any, values: dict[str, Any]) -> Any:
-    """Replaces fields of a configuration by name."""
+    """Replace fields of a configuration by name."""
     return dataclasses.replace(config, **values)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxdiff import checkpoint
 from jaxdiff.algorithms import ALGORITHMS, Algorithm, Entry, TrainState
 from jaxdiff.data.episodes import Dataset, load_dataset, split_episodes
+from jaxdiff.envs.pointmaze import MAZES, Maze
 from jaxdiff.errors import UserError
 from jaxdiff.train import TrainConfig, fit
 
@@ -111,7 +112,8 @@ def train_run(
             devices=devices,
             held_out=held_out,
             run=path,
-            evaluate=evaluate and (lambda states: evaluate(run._replace(states=states))),
+            evaluate=evaluate
+            and (lambda states: evaluate(run._replace(states=states))),
         )
     return run._replace(states=states)
 
@@ -119,7 +121,7 @@ def train_run(
 def load_run(
     path: str | Path, *, best: bool = False, overrides: Mapping[str, Any] | None = None
 ) -> Run:
-    """Loads a trained run; its folder is all that is needed.
+    """Load a trained run; its folder is all that is needed.
 
     Args:
       path: the run folder.
@@ -153,9 +155,31 @@ def load_run(
                 f"`jaxdiff train {document['algorithm']} --run {path} --resume`."
             )
         states[name] = found[1]
-    return Run(
-        path, document["algorithm"], config, statistics, built, states, document
-    )
+    return Run(path, document["algorithm"], config, statistics, built, states, document)
+
+
+def maze_of(run: Run) -> Maze | None:
+    """Return the maze of a run's dataset, or None for another environment."""
+    environment = run.document["dataset"]["environment"]
+    for maze in MAZES.values():
+        if environment == maze.environment:
+            return maze
+    return None
+
+
+def require_maze(run: Run) -> Maze:
+    """Return the maze of a run's dataset.
+
+    Raises:
+      UserError: the dataset is of another environment.
+    """
+    maze = maze_of(run)
+    if maze is None:
+        raise UserError(
+            f"{run.path} was trained on {run.document['dataset']['name']}, which is no "
+            "maze: this command needs a run of a maze."
+        )
+    return maze
 
 
 def _entry(algorithm: str) -> Entry:
@@ -204,7 +228,7 @@ def _plain(config: Any) -> dict[str, Any]:
 
 
 def from_plain(kind: type, values: Mapping[str, Any]) -> Any:
-    """Builds a configuration from JSON values; unknown names are an error."""
+    """Build a configuration from JSON values; unknown names are an error."""
     return kind(
         **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     )

@@ -174,7 +174,7 @@ def _fit_one(
 
 
 def _dispatch(job: _Job) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Builds the one program that training runs: updates `start` to `stop`.
+    """Build the one program that training runs: updates `start` to `stop`.
 
     The bounds are arguments, so that a last, shorter stretch needs no second program.
     """
@@ -232,7 +232,7 @@ def _init(job: _Job) -> Callable[[Any], TrainState]:
 
 
 def _held_out_loss(job: _Job, held_out: Any) -> Callable[[TrainState], float] | None:
-    """Builds the loss of the averaged parameters on examples never trained on."""
+    """Build the loss of the averaged parameters on examples never trained on."""
     if held_out is None or not job.config.eval_every:
         return None
     prepared = _prepare(job, held_out)
@@ -279,7 +279,7 @@ def _evaluate(
 
 
 def _report(job: _Job, step: int, metrics: Metrics) -> dict[str, float]:
-    """Fetches the metrics of one dispatch, looks at them and writes them down."""
+    """Fetch the metrics of one dispatch, looks at them and writes them down."""
     values = {name: float(value) for name, value in first_replica(metrics).items()}
     for name, value in values.items():
         if not math.isfinite(value):
@@ -304,7 +304,7 @@ def _write(job: _Job, step: int, values: Mapping[str, float]) -> None:
 
 
 def _dispatches(step: int, config: TrainConfig) -> Iterator[tuple[int, int]]:
-    """Yields (start, stop) such that whatever is due falls on a stop."""
+    """Yield (start, stop) such that whatever is due falls on a stop."""
     every = [config.log_every, config.save_every, config.eval_every]
     while step < config.num_steps:
         stop = min(step - step % n + n for n in every if n)
@@ -333,7 +333,7 @@ def _check(name: str, config: TrainConfig, devices: Sequence[jax.Device]) -> Non
 
 @contextlib.contextmanager
 def _stop_requested() -> Iterator[threading.Event]:
-    """Turns SIGTERM into a request to save at the end of the running dispatch."""
+    """Turn SIGTERM into a request to save at the end of the running dispatch."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event  # Python delivers signals to the main thread alone

@@ -125,7 +125,10 @@ def test_expert_earns_its_known_return_and_random_little():
 def test_expert_plans_anew_when_the_goal_changes_or_it_is_lost():
     maze = pointmaze.maze_by_name("umaze")
     rng = np.random.default_rng(0)
-    at = lambda cell: np.append(pointmaze.cell_to_xy(maze, cell), [0.0, 0.0])[None]
+
+    def at(cell):
+        return np.append(pointmaze.cell_to_xy(maze, cell), [0.0, 0.0])[None]
+
     east, west = (pointmaze.cell_to_xy(maze, c)[None] for c in ((1, 3), (1, 1)))
     start, state = at((1, 2)), pointmaze.expert_init()
     action, state = pointmaze.expert_action(maze, state, start, east, rng)
@@ -329,7 +332,7 @@ def test_bad_requests_are_user_errors(tmp_path):
 
 def test_import_loads_no_environment_library():
     code = (
-        "import sys, jaxdiff.data.windows, jaxdiff.data.make;"
+        "import sys, jaxdiff.data.windows, jaxdiff.data.episodes;"
         "heavy = {'gymnasium', 'gymnasium_robotics', 'mujoco', 'minari', 'h5py'};"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )

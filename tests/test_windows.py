@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -56,16 +57,17 @@ def test_too_long_a_horizon_is_a_user_error():
 
 def test_drawn_windows_are_uniform_over_the_starts_and_never_cross():
     episodes = make([5, 2, 4])
-    data = Windows(rows=rows_of(episodes), starts=window_starts(episodes, 3))
+    rows, starts = rows_of(episodes), window_starts(episodes, 3)
+    data = Windows(rows=jnp.asarray(rows), starts=jnp.asarray(starts))
     keys = jax.random.split(jax.random.key(0), 2000)
     windows = jax.jit(jax.vmap(lambda key: draw_window(data, key, 3)))(keys)
     assert windows.shape == (2000, 3, 3)
     first = ((np.asarray(windows[:, :, 1]) - 100) / 2).astype(int)
     np.testing.assert_array_equal(first, first[:, :1] + np.arange(3))
-    starts, counts = np.unique(first[:, 0], return_counts=True)
-    np.testing.assert_array_equal(starts, data.starts)
+    _, counts = np.unique(first[:, 0], return_counts=True)
+    np.testing.assert_array_equal(np.unique(first[:, 0]), starts)
     assert (abs(counts - 400) < 5 * np.sqrt(400)).all()
-    np.testing.assert_array_equal(windows[0], data.rows[first[0]])
+    np.testing.assert_array_equal(windows[0], rows[first[0]])
 
 
 def test_padding_with_zeros_before_normalisation():

@@ -123,7 +123,7 @@ def ema(
     every: int = 1,
     start: int = 0,
 ) -> chex.ArrayTree:
-    """Moves averaged parameters: a copy before `start`, then an average.
+    """Move averaged parameters: a copy before `start`, then an average.
 
     Args:
       slow: the averaged parameters.

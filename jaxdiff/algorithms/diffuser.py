@@ -199,7 +199,7 @@ def measure(config: DiffuserConfig, train: Episodes, held_out: Episodes) -> Stat
 def diffuser(
     config: DiffuserConfig, statistics: Statistics, *, action_dim: int
 ) -> Algorithm:
-    """Builds Diffuser for a dataset.
+    """Build Diffuser for a dataset.
 
     Args:
       config: options.
@@ -382,9 +382,7 @@ def _actor(
         best = jnp.argmin(plans.inconsistency, axis=1)
         pick = jax.vmap(lambda candidates, i: candidates[i])
         trajectory = pick(plans.trajectories, best)
-        padded = jnp.pad(
-            trajectory, ((0, 0), (0, rows - horizon), (0, 0)), mode="edge"
-        )
+        padded = jnp.pad(trajectory, ((0, 0), (0, rows - horizon), (0, 0)), mode="edge")
         return padded, pick(plans.inconsistency, best)
 
     def new_plans(states, key, observation, goal, wanted, remaining, old):
@@ -442,7 +440,7 @@ def _control(
     observation: jax.Array,
     action_dim: int,
 ) -> jax.Array:
-    """Turns row `index` of the plans into actions `[B, A]`."""
+    """Turn row `index` of the plans into actions `[B, A]`."""
     at = jax.vmap(lambda rows, i: rows[i])
     if config.controller == "action":
         return at(trajectory, jnp.minimum(index, last))[:, :action_dim]
@@ -482,7 +480,7 @@ def _horizons(config: DiffuserConfig) -> list[int]:
 
 
 def _clamp_mask(horizon: int, dim: int, action_dim: int, goal_dim: int) -> np.ndarray:
-    """Marks the known entries: the first observation and the goal's entries at the end.
+    """Mark the known entries: the first observation and the goal's entries at the end.
 
     The same mask serves the loss and the sampler, so they cannot disagree.
     """

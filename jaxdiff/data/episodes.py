@@ -8,17 +8,21 @@ is step t of episode e, and nothing else is needed to cut windows or transitions
 
 import hashlib
 import os
-import pathlib
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import chex
 import numpy as np
 
-from jaxdiff.data.make import RECIPES
-from jaxdiff.data.make.pointmaze import datasets_root
-from jaxdiff.data.readers import Recording, read_d4rl, read_minari, reason
+from jaxdiff.data.locate import locate_dataset
+from jaxdiff.data.readers import (
+    Recording,
+    as_float32,
+    read_d4rl,
+    read_minari,
+    read_npz,
+    reason,
+)
 from jaxdiff.errors import UserError
 
 
@@ -45,18 +49,16 @@ class Episodes:
     goals: np.ndarray | None = None
 
 
-# Name with a version, perhaps in namespaces: "D4RL/pointmaze/umaze-v2".
-_MINARI_ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
-
-_FIELDS = (
-    "observations",
-    "actions",
-    "rewards",
-    "starts",
-    "lengths",
-    "terminated",
-    "goals",
-)
+# Type and number of dimensions of each field of `Episodes`.
+_FIELDS: dict[str, tuple[type, int]] = {
+    "observations": (np.floating, 2),
+    "actions": (np.floating, 2),
+    "rewards": (np.floating, 1),
+    "starts": (np.integer, 1),
+    "lengths": (np.integer, 1),
+    "terminated": (np.bool_, 1),
+    "goals": (np.floating, 2),
+}
 
 
 class Dataset(NamedTuple):
@@ -97,94 +99,17 @@ def load_dataset(
       UserError: the dataset does not exist, cannot be fetched or is unsound.
     """
     name = os.fspath(name)
-    if name in RECIPES:
-        path = datasets_root(root) / RECIPES[name].dataset_id
-        if not (path / "data").is_dir():
-            raise UserError(
-                f"the dataset {name!r} has not been made yet; run "
-                f"`jaxdiff data make {name}`"
-            )
-    else:
-        path = _find(name, root=root, download=download)
+    path = locate_dataset(name, root=root, download=download)
     environment, references = None, {}
     if path.suffix == ".npz":
-        episodes = _read_npz(path)
+        fields = read_npz(path, required=[name for name in _FIELDS if name != "goals"])
+        episodes = Episodes(**{name: fields.get(name) for name in _FIELDS})
     else:
         recording = read_minari(path) if path.is_dir() else read_d4rl(path)
         episodes = concatenate_episodes(recording, str(path))
         environment, references = recording.environment, recording.references
     check_episodes(episodes, str(path))
     return Dataset(name, episodes, environment, fingerprint(episodes), references)
-
-
-def _find(name: str, *, root: str | os.PathLike | None, download: bool) -> pathlib.Path:
-    """Resolve a path or a Minari id to an existing file or folder."""
-    path = pathlib.Path(name).expanduser()
-    if path.is_dir() and (path / "data" / "metadata.json").is_file():
-        return path
-    if path.is_file() and path.suffix in (".hdf5", ".h5", ".npz"):
-        return path
-    stored = datasets_root(root) / name
-    if (stored / "data" / "metadata.json").is_file():
-        return stored
-    if path.exists():
-        raise UserError(
-            f"{name} is no dataset; a path must be a Minari dataset folder, an HDF5 "
-            "file in D4RL's layout or an NPZ file with the fields of Episodes"
-        )
-    if path.suffix in (".hdf5", ".h5", ".npz") or path.is_absolute():
-        raise UserError(f"there is no file or folder {name}; check the path")
-    remote = _MINARI_ID.fullmatch(name)
-    if remote and download:
-        return _download(name, root)
-    advice = "allow the download" if remote else "name a recipe, a Minari id or a path"
-    raise UserError(
-        f"there is no dataset {name!r} in {datasets_root(root)}, and the recipes are "
-        f"{', '.join(RECIPES)}; {advice}"
-    )
-
-
-def _download(name: str, root: str | os.PathLike | None) -> pathlib.Path:
-    """Fetch a dataset from Minari's server into the folder of datasets."""
-    import minari
-
-    previous = os.environ.get("MINARI_DATASETS_PATH")
-    # Minari reads its folder from the environment and nowhere else.
-    os.environ["MINARI_DATASETS_PATH"] = str(datasets_root(root))
-    try:
-        minari.download_dataset(name)
-    except Exception as error:
-        # Minari lets the errors of several HTTP clients through; to a user they all
-        # mean that the dataset did not come.
-        raise UserError(
-            f"could not download {name!r} ({reason(error)}); check the name and the "
-            "network"
-        ) from error
-    finally:
-        if previous is None:
-            del os.environ["MINARI_DATASETS_PATH"]
-        else:
-            os.environ["MINARI_DATASETS_PATH"] = previous
-    return datasets_root(root) / name
-
-
-def _read_npz(path: pathlib.Path) -> Episodes:
-    """Read an NPZ file that has the fields of `Episodes`; no pickled objects."""
-    where = str(path)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            fields = {name: file[name] for name in file.files}
-    except Exception as error:
-        raise UserError(
-            f"{where} cannot be read as NPZ ({reason(error)}); it may be truncated or "
-            "hold Python objects: write it again"
-        ) from error
-    for name in _FIELDS[:-1]:
-        if name not in fields:
-            raise UserError(
-                f"{where} has no field {name!r}; it needs {', '.join(_FIELDS[:-1])}"
-            )
-    return Episodes(**{name: fields.get(name) for name in _FIELDS})
 
 
 def concatenate_episodes(recording: Recording, where: str) -> Episodes:
@@ -216,7 +141,9 @@ def concatenate_episodes(recording: Recording, where: str) -> Episodes:
         if recording.goals:
             fields["goals"].append(recording.goals[e])
     try:
-        arrays = {name: _float32(np.concatenate(x)) for name, x in fields.items() if x}
+        arrays = {
+            name: as_float32(np.concatenate(x)) for name, x in fields.items() if x
+        }
     except ValueError as error:
         raise UserError(
             f"{where}: episodes differ in the size of their fields ({reason(error)})"
@@ -241,11 +168,6 @@ def _end_in_zero(x: np.ndarray) -> np.ndarray:
     return np.concatenate([x, np.zeros((1, *x.shape[1:]), x.dtype)])
 
 
-def _float32(x: np.ndarray) -> np.ndarray:
-    """Convert numbers to float32; other types are left for `check_episodes`."""
-    return x.astype(np.float32) if np.issubdtype(x.dtype, np.number) else x
-
-
 def check_episodes(episodes: Episodes, where: str) -> None:
     """Check that a record is sound.
 
@@ -257,37 +179,30 @@ def check_episodes(episodes: Episodes, where: str) -> None:
       UserError: wrong type, shapes that disagree, an episode without transitions,
         rows that are missing or left over, or values that are not finite.
     """
-    floats = ("observations", "actions", "rewards", "goals")
-    rank = {"observations": 2, "actions": 2, "goals": 2}
     fields = {
         name: getattr(episodes, name)
         for name in _FIELDS
         if getattr(episodes, name) is not None
     }
     for name, value in fields.items():
-        wanted = np.floating if name in floats else np.integer
-        wanted = np.bool_ if name == "terminated" else wanted
-        if not np.issubdtype(value.dtype, wanted):
+        kind, rank = _FIELDS[name]
+        if not np.issubdtype(value.dtype, kind):
             raise UserError(
                 f"{where}: field {name!r} has type {value.dtype}; "
-                f"{wanted.__name__.rstrip('_')} is needed"
+                f"{kind.__name__.rstrip('_')} is needed"
             )
-        if value.ndim != rank.get(name, 1):
+        if value.ndim != rank or 0 in value.shape[1:]:
             raise UserError(
-                f"{where}: field {name!r} has shape {list(value.shape)}; "
-                f"{rank.get(name, 1)} dimensions are needed"
+                f"{where}: field {name!r} has shape {list(value.shape)}; {rank} "
+                "dimensions that are not empty are needed"
             )
     _check_layout(fields, where)
-    for name in floats:
-        bad = np.flatnonzero(
-            ~np.isfinite(fields[name].reshape(len(fields[name]), -1)).all(-1)
-            if name in fields
-            else False
-        )
-        if len(bad):
+    for name, value in fields.items():
+        rows = np.flatnonzero(~np.isfinite(value.reshape(len(value), -1)).all(-1))
+        if len(rows):
             raise UserError(
-                f"{where}: field {name!r} is not finite in {len(bad)} rows, first in "
-                f"row {bad[0]}; remove or repair them"
+                f"{where}: field {name!r} is not finite in {len(rows)} rows, first in "
+                f"row {rows[0]}; remove or repair them"
             )
 
 

@@ -139,7 +139,9 @@ def _interpolate(x: jax.Array, xs: jax.Array, ys: jax.Array) -> jax.Array:
     """Evaluate the piecewise linear map of each dimension: `[..., D]`."""
 
     def one_dimension(x, xs, ys):
-        segment = jnp.searchsorted(xs[1:-1], x, side="right")
+        # Two knots have one segment; a search would only cost time.
+        inner = xs[1:-1]
+        segment = jnp.searchsorted(inner, x, side="right") if inner.size else 0
         rise, run = jnp.diff(ys), jnp.diff(xs)
         # The guard prevents 0/0 where both knots of a segment are one value.
         slope = jnp.where(run > 0, rise / jnp.where(run > 0, run, 1.0), 0.0)

@@ -3,7 +3,7 @@
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,7 +132,7 @@ def read_d4rl(path: str | os.PathLike) -> Recording:
     _check_rows(fields, where)
     recording = Recording([], [], [], [], [])
     for start, end in _d4rl_spans(fields):
-        terminated = bool(fields["terminals"][end - 1])
+        terminated = bool(fields["terminals"].ravel()[end - 1])
         rows = fields["observations"][start:end]
         if "next_observations" in fields:
             rows = np.concatenate([rows, fields["next_observations"][end - 1 : end]])
@@ -157,8 +157,8 @@ def read_d4rl(path: str | os.PathLike) -> Recording:
 def _d4rl_spans(fields: Mapping[str, np.ndarray]) -> Iterator[tuple[int, int]]:
     """Yield first and past-the-last transition of each episode."""
     total = len(fields["observations"])
-    flags = fields["terminals"].astype(bool) | fields["timeouts"].astype(bool)
-    ends = np.flatnonzero(flags.reshape(total)) + 1
+    flags = [fields[name].ravel() != 0 for name in ("terminals", "timeouts")]
+    ends = np.flatnonzero(flags[0] | flags[1]) + 1
     if not len(ends) or ends[-1] != total:
         ends = np.append(ends, total)
     yield from zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)
@@ -172,13 +172,47 @@ def _check_rows(fields: Mapping[str, np.ndarray], where: str) -> None:
                 f"{where} has no field {name!r}; D4RL files need "
                 f"{', '.join(_D4RL_FIELDS)}"
             )
-    rows = fields["observations"].shape[:1]
+    shape = fields["observations"].shape
     for name, value in fields.items():
-        if value.shape[:1] != rows:
+        fits = shape if name == "next_observations" else shape[:1]
+        if value.shape[: len(fits)] != fits or value.ndim < 1:
             raise UserError(
-                f"{where}: field {name!r} has shape {list(value.shape)} and "
-                f"'observations' has {list(fields['observations'].shape)}; all need "
-                "as many rows"
+                f"{where}: field {name!r} has shape {list(value.shape)} beside "
+                f"{list(shape)} of 'observations'; all need as many rows"
             )
-    if rows in ((), (0,)):
+    for name in ("terminals", "timeouts"):
+        if fields[name].dtype.kind not in "biuf" or fields[name].size != shape[0]:
+            raise UserError(f"{where}: field {name!r} must be one flag per row")
+    if shape[0] == 0:
         raise UserError(f"{where} holds no transitions; fetch it again")
+
+
+def read_npz(path: pathlib.Path, *, required: Sequence[str]) -> dict[str, np.ndarray]:
+    """Read the arrays of an NPZ file; pickled objects are refused, not run.
+
+    Raises:
+      UserError: the file cannot be read or lacks a required array.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            fields = {name: file[name] for name in file.files}
+    except Exception as error:
+        # NumPy passes on what zip files and pickles raise.
+        raise UserError(
+            f"{path} cannot be read as NPZ ({reason(error)}); it may be truncated or "
+            "hold Python objects: write it again"
+        ) from error
+    for name in required:
+        if name not in fields:
+            raise UserError(
+                f"{path} has no field {name!r}; it needs {', '.join(required)}"
+            )
+    return {
+        name: as_float32(x) if np.issubdtype(x.dtype, np.floating) else x
+        for name, x in fields.items()
+    }
+
+
+def as_float32(x: np.ndarray) -> np.ndarray:
+    """Convert numbers to float32; other types are left for `check_episodes`."""
+    return x.astype(np.float32) if np.issubdtype(x.dtype, np.number) else x

@@ -4,14 +4,14 @@ Both are built from residual temporal blocks (Janner et al., "Planning with diff
 for flexible behavior synthesis", 2022, appendix C and the released network). With
 block(x) = mish(group_norm(conv_5(x))) and the time embedding e,
 
-    h = block_1(x) + W mish(e),   y = block_2(h) + skip(x)                            (1)
+    h = block_1(x) + W mish(e),   y = block_2(h) + skip(x)                           (1)
     e = W_2 mish(W_1 s(t)),   s(t) = [sin(t f), cos(t f)],
-    f_j = 10^(-4 j / (dim / 2 - 1)),   j = 0 .. dim / 2 - 1                           (2)
+    f_j = 10^(-4 j / (dim / 2 - 1)),   j = 0 .. dim / 2 - 1                          (2)
 
 where skip is the identity, or a 1x1 convolution where the widths differ. Linear
 attention (Katharopoulos et al., 2020; Shen et al., 2021) mixes time in O(H), per head,
 
-    y[t] = q[t] sum_u softmax_u(k)[u] v[u]^T                                          (3)
+    y[t] = q[t] sum_u softmax_u(k)[u] v[u]^T                                         (3)
 
 A `condition` vector, already embedded, is concatenated to e.
 """

@@ -1,0 +1,111 @@
+"""Benchmark results as rows of JSON, one file an experiment."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = (
+    *("jaxdiff", "jax", "jaxlib", "flax", "optax", "numpy"),
+    *("gymnasium", "gymnasium-robotics", "mujoco", "minari", "torch"),
+)
+
+
+def bootstrap_interval(
+    values: Sequence[float] | np.ndarray,
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the mean of `values` [n]."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(f"expected a non-empty list of values, got {array.shape}")
+    rng = np.random.default_rng(seed)
+    draws = rng.choice(array, size=(2000, array.size)).mean(axis=1)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def write_rows(
+    experiment: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    command: str,
+    directory: Path = RESULTS,
+) -> Path:
+    """Merge rows into `<directory>/<experiment>.json` and return its path.
+
+    A row has setting, method, metric, value and, where they exist, low, high, n, seeds
+    and seconds. It replaces the stored row of the same setting, method and metric;
+    other stored rows stay as they are, with the commit and device they were made on.
+
+    Args:
+      experiment: name of the experiment, also of the file.
+      rows: the results.
+      command: what to run to get them again.
+      directory: where the files lie.
+    """
+    stamp = {
+        "command": command,
+        "commit": _commit(),
+        "device": _device(),
+        "versions": _versions(),
+    }
+    empty = dict.fromkeys(("low", "high", "n", "seeds", "seconds"))
+    path = directory / f"{experiment}.json"
+    merged = (
+        {_name(row): row for row in json.loads(path.read_text())}
+        if (path.exists())
+        else {}
+    )
+    for row in rows:
+        full = {"experiment": experiment, **empty, **row, **stamp}
+        merged[_name(full)] = full
+    directory.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(list(merged.values()), indent=1) + "\n")
+    partial.replace(path)
+    return path
+
+
+def _name(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return row["setting"], row["method"], row["metric"]
+
+
+def _commit() -> str:
+    git = ["git", "rev-parse", "--short=12", "HEAD"]
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(git, cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def _device() -> str:
+    kind = jax.devices()[0].device_kind
+    if kind != "cpu":
+        return f"{jax.device_count()} x {kind}"
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.split(":")[1].strip() for line in lines if "model name" in line]
+    return models[0] if models else platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,141 @@
+"""The main job from nothing: make data, train, plan, act in MuJoCo, draw."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxdiff import figures
+from jaxdiff.data.episodes import load_dataset
+from jaxdiff.data.make import RECIPES
+from jaxdiff.envs.pointmaze import cell_to_xy, free_cells
+from jaxdiff.errors import UserError
+from jaxdiff.evaluate import Rollouts, evaluate_maze
+from jaxdiff.plan import plan
+from jaxdiff.presets import preset
+from jaxdiff.progress import note
+from jaxdiff.run import Run, require_maze, train_run
+
+RECIPE = "pointmaze-umaze"
+DATA_STEPS = 200_000
+
+
+def demo(
+    out: Path,
+    *,
+    episodes: int = 100,
+    num_steps: int | None = None,
+    seed: int = 0,
+    devices: Sequence[jax.Device] | None = None,
+) -> dict[str, Any]:
+    """Run the demo in a folder and returns what it writes to `demo.json`.
+
+    An interrupted demo goes on where it stopped.
+
+    Args:
+      out: receives `data/`, `run/`, `figures/` and `demo.json`.
+      episodes: played for the score.
+      num_steps: updates, by default the preset's.
+      seed: of everything random.
+      devices: to train and plan on, by default one.
+
+    Raises:
+      UserError: the folder cannot be written, or holds a demo of other options.
+    """
+    dataset = _dataset(out / "data", seed)
+    config, training = preset("diffuser", "demo", RECIPE)
+    if num_steps is not None:
+        training = dataclasses.replace(training, num_steps=num_steps)
+    started = time.monotonic()
+    run = train_run(
+        "diffuser",
+        dataset,
+        out / "run",
+        config=config,
+        training=training,
+        seed=seed,
+        devices=devices,
+        resume=True,
+    )
+    train_seconds = time.monotonic() - started
+    record, rollouts = evaluate_maze(
+        run, episodes=episodes, seed=seed + 1000, devices=devices
+    )
+    result = {
+        **{name: record[name] for name in _REPORTED},
+        "plan_seconds": _draw(run, rollouts, out / "figures"),
+        "train_seconds": train_seconds,
+        "episodes": episodes,
+        "updates": training.num_steps,
+    }
+    try:
+        (out / "demo.json").write_text(json.dumps(result, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(
+            f"{out / 'demo.json'} cannot be written ({error.strerror}): name another "
+            "folder with --out."
+        ) from error
+    return result
+
+
+_REPORTED = (
+    "score",
+    "score_low",
+    "score_high",
+    "success_rate",
+    "mean_return",
+    "expert_return",
+    "random_return",
+    "d4rl_score",
+)
+
+
+def _dataset(root: Path, seed: int) -> Any:
+    recipe = RECIPES[RECIPE]
+    if not (root / recipe.dataset_id / "data").is_dir():
+        recipe.make(steps=DATA_STEPS, seed=seed, root=root)
+    return load_dataset(RECIPE, root=root)
+
+
+def _draw(run: Run, rollouts: Rollouts, folder: Path) -> float:
+    """Draw what happened; return the seconds that one plan takes, once compiled."""
+    maze = require_maze(run)
+    assert rollouts.plans is not None
+    assert rollouts.goals is not None
+    first = run.document["dataset"]["action_dim"]
+    shown = slice(0, 8)
+    drawn = figures.draw_plans(
+        maze,
+        rollouts.plans[shown, :, first : first + 2],
+        executed=rollouts.observations[shown, :, :2],
+        starts=rollouts.observations[shown, 0, :2],
+        goals=rollouts.goals[shown],
+    )
+    figures.save(drawn, folder / "plans.png")
+
+    cells = free_cells(maze)
+    start, goal = cell_to_xy(maze, cells[0]), cell_to_xy(maze, cells[-1])
+    longest = max(run.config.horizons)
+    horizons = [h for h in run.config.horizons if h >= longest // 3]
+    spread = horizons[:: max(1, len(horizons) // 4)][:4]
+    positions = {
+        horizon: plan(run, start, goal, horizon=horizon).observations[0, :, :2]
+        for horizon in spread
+    }
+    figures.save(
+        figures.draw_horizons(maze, positions, goal), folder / "horizons.png"
+    )
+
+    plan(run, start, goal)
+    started = time.monotonic()
+    ranked = plan(run, start, goal)
+    seconds = time.monotonic() - started
+    figures.save(
+        figures.draw_denoising(maze, ranked.path[..., :2]), folder / "denoising.png"
+    )
+    note(f"Pictures are in {folder}.")
+    return seconds

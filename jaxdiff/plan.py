@@ -1,0 +1,139 @@
+"""A start and a goal, in environment units, become ranked plans."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdiff.data.normalizer import Normalizer
+from jaxdiff.envs import pointmaze
+from jaxdiff.errors import UserError
+from jaxdiff.progress import note
+from jaxdiff.run import Run, maze_of
+
+
+@dataclasses.dataclass(frozen=True)
+class RankedPlans:
+    """Plans for one problem, the most consistent first.
+
+    Attributes:
+      observations: `[C, H, O]`, environment units.
+      actions: `[C, H, A]`, environment units.
+      inconsistency: `[C]`, see `jaxdiff.algorithms.dynamics`.
+      feasible: `[C]` bool, as consistent as 95% of real windows.
+      path: `[S + 1, H, O]`, the best plan at every noise level, noisiest first.
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+    inconsistency: np.ndarray
+    feasible: np.ndarray
+    path: np.ndarray
+
+
+def plan(
+    run: Run,
+    start: Any,
+    goal: Any = None,
+    *,
+    horizon: int | None = None,
+    candidates: int = 8,
+    seed: int = 0,
+) -> RankedPlans:
+    """Plans from `start` to `goal`.
+
+    Args:
+      run: a trained planner.
+      start: `[O]` observation, or `[2]` position in a maze (at rest there), metres.
+      goal: `[G]` leading entries of the last observation; None for no goal.
+      horizon: steps of the plan, one of those the run declares; default its own.
+      candidates: plans made, C.
+      seed: of the plans' noise.
+
+    Raises:
+      UserError: the run is no planner, a start or goal that cannot be, or a horizon
+        that was not declared.
+    """
+    if run.algorithm.plan is None:
+        raise UserError(f"{run.name} does not plan: act with it by `jaxdiff evaluate`.")
+    action_dim = run.document["dataset"]["action_dim"]
+    normalizer = run.statistics.normalizer
+    start, goal = _problem(run, normalizer, action_dim, start, goal)
+    declared = sorted({*run.config.horizons, run.config.horizon})
+    if horizon is not None and horizon not in declared:
+        raise UserError(
+            f"The horizon {horizon} is not one that {run.path} declares: choose one of "
+            f"{', '.join(map(str, declared))}."
+        )
+    make = jax.jit(
+        run.algorithm.plan, static_argnames=("horizon", "candidates", "return_path")
+    )
+    out = make(
+        run.states,
+        jax.random.key(seed),
+        start[None],
+        None if goal is None else goal[None],
+        horizon=horizon,
+        candidates=candidates,
+        return_path=True,
+    )
+    inconsistency = np.asarray(out.inconsistency[0])
+    order = np.argsort(inconsistency)
+    trajectories = np.asarray(out.trajectories[0])[order]
+    return RankedPlans(
+        observations=trajectories[..., action_dim:],
+        actions=trajectories[..., :action_dim],
+        inconsistency=inconsistency[order],
+        feasible=inconsistency[order] <= float(run.statistics.dynamics.tolerance),
+        path=np.asarray(out.path[:, 0, order[0], :, action_dim:]),
+    )
+
+
+def _problem(
+    run: Run, normalizer: Normalizer, action_dim: int, start: Any, goal: Any
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Check a start and a goal and completes them to arrays."""
+    start = np.asarray(start, np.float32)
+    knots = np.asarray(normalizer.knots)[:, action_dim:]
+    size = knots.shape[-1]
+    maze = maze_of(run)
+    if maze is not None:
+        pointmaze.require_free(maze, start[:2], "start")
+        if len(start) == 2:
+            start = np.concatenate([start, np.zeros(2, np.float32)])
+        if goal is not None:
+            pointmaze.require_free(maze, np.asarray(goal)[:2], "goal")
+    if start.shape != (size,) or not np.isfinite(start).all():
+        raise UserError(
+            f"The start {start.tolist()} is not an observation of {run.path}: give "
+            f"{size} finite numbers."
+        )
+    outside = (start < knots[0] - 1e-4) | (start > knots[-1] + 1e-4)
+    if outside.any() and run.config.normalizer != "gaussian":
+        note(
+            f"The start lies outside the range of the data in dimension "
+            f"{int(np.argmax(outside))}; plans from there are extrapolations."
+        )
+    if goal is None:
+        return start, None
+    goal = np.asarray(goal, np.float32)
+    if goal.shape != (min(len(goal), size),) or not np.isfinite(goal).all():
+        raise UserError(
+            f"The goal {goal.tolist()} does not fit observations of {size} numbers."
+        )
+    return start, goal
+
+
+def save_plans(plans: RankedPlans, path: str | Path) -> None:
+    """Write plans as an NPZ file with the fields of `RankedPlans`."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            np.savez(file, **dataclasses.asdict(plans))
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}): name another file."
+        ) from error

@@ -1,0 +1,195 @@
+import json
+import os
+import signal
+import threading
+import time
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from toy import OFFSET, SLOPE, line_algorithm, line_data
+
+from jaxdiff.algorithms.base import accumulated, ema
+from jaxdiff.errors import UserError
+from jaxdiff.train import TrainConfig, fit
+
+
+def fit_line(*, steps=60, data=None, algorithm=None, **kwargs):
+    options = {"batch_size": 16, "log_every": 10, "save_every": 20, "eval_every": 0}
+    options.update(kwargs.pop("options", {}))
+    return fit(
+        algorithm or line_algorithm(),
+        line_data() if data is None else data,
+        configs={"line": TrainConfig(num_steps=steps, **options)},
+        **kwargs,
+    )["line"]
+
+
+def records(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").open()]
+
+
+def test_learns_the_line():
+    params = fit_line(steps=400).slow["ema"]
+    np.testing.assert_allclose(params["slope"], SLOPE, atol=0.05)
+    np.testing.assert_allclose(params["offset"], OFFSET, atol=0.05)
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_devices_share_one_batch(count):
+    one = fit_line(steps=100)
+    many = fit_line(steps=100, devices=jax.devices()[:count])
+    chex.assert_trees_all_close(one, many, atol=1e-5)
+
+
+def test_dispatch_size_changes_nothing():
+    chex.assert_trees_all_equal(
+        fit_line(options={"log_every": 7}), fit_line(options={"log_every": 60})
+    )
+
+
+def test_seeds_differ():
+    assert fit_line().params["slope"] != fit_line(seed=1).params["slope"]
+
+
+def test_second_dispatch_compiles_nothing(compilations):
+    fit_line(steps=10)
+    first = len(compilations)
+    assert first
+    compilations.clear()
+    fit_line(steps=100)
+    assert len(compilations) <= first
+
+
+def test_resume_is_bit_equal(tmp_path):
+    whole = fit_line(steps=60)
+    fit_line(steps=40, run=tmp_path)
+    resumed = fit_line(steps=60, run=tmp_path)
+    chex.assert_trees_all_equal(whole, resumed)
+
+
+def test_resume_on_other_devices(tmp_path):
+    whole = fit_line(steps=60)
+    fit_line(steps=40, run=tmp_path, devices=jax.devices()[:4])
+    resumed = fit_line(steps=60, run=tmp_path, devices=jax.devices()[:2])
+    chex.assert_trees_all_close(whole, resumed, atol=1e-5)
+
+
+def test_finished_learner_is_not_trained_again(tmp_path):
+    fit_line(steps=40, run=tmp_path)
+    lines = len(records(tmp_path))
+    fit_line(steps=40, run=tmp_path)
+    assert len(records(tmp_path)) == lines
+
+
+def test_metrics_have_learner_step_and_loss(tmp_path):
+    fit_line(steps=45, run=tmp_path)
+    found = records(tmp_path)
+    assert [record["step"] for record in found] == [10, 20, 30, 40, 45]
+    assert all(record["learner"] == "line" for record in found)
+    assert found[-1]["loss"] < found[0]["loss"]
+
+
+def test_best_checkpoint_outlives_newer_ones(tmp_path):
+    values = iter([0.1, 0.9, 0.2, 0.3, 0.4])
+    fit_line(
+        steps=100,
+        run=tmp_path,
+        options={"eval_every": 20, "keep": 1},
+        evaluate=lambda states: ("score", next(values)),
+    )
+    folder = tmp_path / "checkpoints" / "line"
+    kept = sorted(int(entry.name) for entry in folder.iterdir() if entry.is_dir())
+    assert kept == [40, 100]
+    assert json.loads((folder / "best.json").read_text())["step"] == 40
+
+
+def test_held_out_loss_is_of_averaged_parameters(tmp_path):
+    held_out = {"x": jnp.zeros(4), "y": jnp.full(4, OFFSET)}
+    state = fit_line(
+        steps=60, run=tmp_path, held_out=held_out, options={"eval_every": 60}
+    )
+    found = [r["held_out_loss"] for r in records(tmp_path) if "held_out_loss" in r]
+    expected = (state.slow["ema"]["offset"] - OFFSET) ** 2
+    np.testing.assert_allclose(found, [expected], rtol=0.2, atol=1e-3)
+
+
+def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path):
+    fit_line(steps=40, run=tmp_path)
+    with pytest.raises(UserError, match="line stopped by update 50.*loss became nan"):
+        fit_line(steps=60, run=tmp_path, data=line_data(poison=True))
+    folder = tmp_path / "checkpoints" / "line"
+    assert sorted(entry.name for entry in folder.iterdir()) == [
+        "000000020",
+        "000000040",
+    ]
+
+
+def test_sigterm_saves_and_ends(tmp_path):
+    def stop():
+        while not (tmp_path / "metrics.jsonl").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop).start()
+    with pytest.raises(SystemExit) as ended:
+        fit_line(steps=10_000_000, run=tmp_path, options={"save_every": 10_000_000})
+    assert ended.value.code == 0
+    (saved,) = (tmp_path / "checkpoints" / "line").iterdir()
+    assert 0 < int(saved.name) < 10_000_000
+    # The signal is the process's own again.
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_batch_must_divide_over_devices():
+    with pytest.raises(UserError, match="16 examples of line.*3 devices"):
+        fit_line(devices=jax.devices()[:3])
+
+
+@pytest.mark.parametrize("field", ["num_steps", "batch_size", "log_every", "keep"])
+def test_counts_must_be_positive(field):
+    with pytest.raises(UserError, match=f"--{field.replace('_', '-')} is 0"):
+        fit(
+            line_algorithm(),
+            line_data(),
+            configs={"line": TrainConfig(**{field: 0})},
+        )
+
+
+def test_donation_changes_nothing():
+    chex.assert_trees_all_equal(fit_line(donate=True), fit_line(donate=False))
+
+
+def test_accumulated_gradient_is_that_of_the_whole_batch():
+    def loss(params, keys, batch):
+        noise = jax.vmap(jax.random.normal)(keys)
+        return jnp.mean((params * batch + noise) ** 2)
+
+    keys = jax.random.split(jax.random.key(0), 12)
+    batch = jnp.arange(12.0)
+    whole = jax.grad(loss)(1.5, keys, batch)
+    for parts in (1, 2, 4):
+        np.testing.assert_allclose(
+            accumulated(jax.grad(loss), parts)(1.5, keys, batch), whole, rtol=1e-5
+        )
+
+
+def test_ema_copies_until_start_and_then_averages_every_few_updates():
+    def follow(updates, **options):
+        slow = jnp.zeros(())
+        for step in range(1, updates + 1):
+            slow = ema(slow, jnp.float32(step), jnp.int32(step), **options)
+        return float(slow)
+
+    assert follow(5, decay=0.9, start=5) == 5.0
+    assert follow(9, decay=0.9, start=5, every=5) == 5.0
+    np.testing.assert_allclose(
+        follow(10, decay=0.9, start=5, every=5), 0.9 * 5 + 0.1 * 10, rtol=1e-6
+    )
+    # An average of a constant is that constant, whatever the decay.
+    slow = jnp.float32(3.0)
+    np.testing.assert_allclose(
+        ema(slow, slow, jnp.int32(7), decay=0.3), slow, rtol=1e-6
+    )
