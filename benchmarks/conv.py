@@ -11,6 +11,7 @@ elsewhere they are wall-clock. Compilation is never counted; `seconds` holds it.
 """
 
 import argparse
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +45,7 @@ Conv = Callable[..., jax.Array]
 def linen_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
     size, _, features = kernel.shape
     conv = nn.Conv(features, (size,), stride, size // 2, use_bias=False)
-    return conv.apply({"params": {"kernel": kernel}}, x)
+    return conv.bind({"params": {"kernel": kernel}})(x)
 
 
 def barrier_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
@@ -73,7 +74,8 @@ _barrier.defvjp(lambda x, w: (_barrier(x, w), (x, w)), _barrier_backward)
 def shifted_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
     padded = _padded(x, len(kernel))
     last = x.shape[1]
-    return sum(padded[:, i : i + last : stride] @ w for i, w in enumerate(kernel))
+    taps = [padded[:, i : i + last : stride] @ w for i, w in enumerate(kernel)]
+    return functools.reduce(jnp.add, taps)
 
 
 def _padded(x: jax.Array, size: int) -> jax.Array:
@@ -95,15 +97,24 @@ METHODS: dict[str, Conv] = {
 }
 
 
-def program(net: str, which: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """Return a function and its arguments: one pass of one network."""
+@functools.cache
+def initial(net: str, which: str) -> tuple[nn.Module, Any, jax.Array, jax.Array]:
+    """Return a network, its parameters, trajectories and times."""
     dim_mults, batch, horizon, width = NETS[net]
     key = jax.random.key(0)
     x = jax.random.normal(key, (batch, horizon, width))
     time_ = jnp.zeros((batch,))
     module = TemporalValue if which == "value-gradient" else TemporalUNet
     network = module(dim_mults=dim_mults)
-    params = jax.jit(network.init)(key, x, time_)
+    params = jax.jit(network.init)(key, x[:1], time_[:1])
+    if which == "vmap-params":
+        params = jax.tree.map(lambda p: jnp.stack([p] * VMAPPED), params)
+    return network, params, x, time_
+
+
+def program(net: str, which: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """Return a function and its arguments: one pass of one network."""
+    network, params, x, time_ = initial(net, which)
 
     def loss(params, x):
         return jnp.mean(jnp.square(network.apply(params, x, time_) - x))
@@ -115,14 +126,11 @@ def program(net: str, which: str) -> tuple[Callable[..., Any], tuple[Any, ...]]:
 
         return jax.lax.scan(step, params, None, length=SCAN_STEPS)[0]
 
-    if which == "vmap-params":
-        keys = jax.random.split(key, VMAPPED)
-        params = jax.jit(jax.vmap(network.init, (0, None, None)))(keys, x, time_)
     programs = {
         "forward": lambda params, x: network.apply(params, x, time_),
         "train-gradient": jax.grad(loss),
         "value-gradient": lambda params, x: jax.grad(
-            lambda x: network.apply(params, x, time_).sum()
+            lambda x: jnp.sum(network.apply(params, x, time_))
         )(x),
         "scan": descend,
         "vmap-params": jax.vmap(jax.grad(loss), in_axes=(0, None)),

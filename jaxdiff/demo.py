@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from jaxdiff import figures
 from jaxdiff.data.episodes import load_dataset
 from jaxdiff.data.make import RECIPES
+from jaxdiff.devices import Device
 from jaxdiff.envs.pointmaze import cell_to_xy, free_cells
 from jaxdiff.errors import UserError
 from jaxdiff.evaluate import Rollouts, evaluate_maze
@@ -30,7 +29,7 @@ def demo(
     episodes: int = 100,
     num_steps: int | None = None,
     seed: int = 0,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> dict[str, Any]:
     """Run the demo in a folder and returns what it writes to `demo.json`.
 
@@ -126,9 +125,7 @@ def _draw(run: Run, rollouts: Rollouts, folder: Path) -> float:
         horizon: plan(run, start, goal, horizon=horizon).observations[0, :, :2]
         for horizon in spread
     }
-    figures.save(
-        figures.draw_horizons(maze, positions, goal), folder / "horizons.png"
-    )
+    figures.save(figures.draw_horizons(maze, positions, goal), folder / "horizons.png")
 
     plan(run, start, goal)
     started = time.monotonic()

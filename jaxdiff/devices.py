@@ -1,13 +1,15 @@
 """Which devices a run uses and where its arrays lie: one home for both questions."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxdiff.errors import UserError
+
+Device: TypeAlias = Any  # jax.Device, which type checkers do not see as a class
 
 
 def request_cpu_devices(count: int) -> None:
@@ -19,7 +21,7 @@ def request_cpu_devices(count: int) -> None:
     jax.config.update("jax_num_cpu_devices", count)
 
 
-def select_devices(count: int | None = None) -> list[jax.Device]:
+def select_devices(count: int | None = None) -> list[Device]:
     """Return the first `count` devices over all processes, or every device."""
     devices = jax.devices()
     if count is None:
@@ -32,11 +34,11 @@ def select_devices(count: int | None = None) -> list[jax.Device]:
     return devices[:count]
 
 
-def _mesh(devices: Sequence[jax.Device]) -> Mesh:
+def _mesh(devices: Sequence[Device]) -> Mesh:
     return Mesh(np.asarray(devices), ("data",))
 
 
-def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
+def replicate(tree: Any, devices: Sequence[Device]) -> Any:
     """Give every device a copy: leaves `[...]` become `[devices, ...]`, as pmap asks.
 
     Placed once and kept: an input that is not already laid out so would be copied to
@@ -65,12 +67,12 @@ def first_replica(tree: Any) -> Any:
     return jax.tree.map(lambda x: np.asarray(x.addressable_shards[0].data)[0], tree)
 
 
-def share(tree: Any, devices: Sequence[jax.Device]) -> Any:
+def share(tree: Any, devices: Sequence[Device]) -> Any:
     """Places arrays for `jit` over several devices, each holding the whole of them."""
     return jax.device_put(tree, NamedSharding(_mesh(devices), PartitionSpec()))
 
 
-def split_batch(tree: Any, devices: Sequence[jax.Device]) -> Any:
+def split_batch(tree: Any, devices: Sequence[Device]) -> Any:
     """Split the leading axis of every leaf over the devices, for `jit`.
 
     Where the axis does not divide, the arrays are shared whole instead.

@@ -25,7 +25,7 @@ import jax
 import numpy as np
 
 from jaxdiff.algorithms.base import Algorithm, TrainState
-from jaxdiff.devices import share, split_batch
+from jaxdiff.devices import Device, share, split_batch
 from jaxdiff.envs import pointmaze
 from jaxdiff.errors import UserError
 from jaxdiff.progress import progress
@@ -62,7 +62,7 @@ def agent(
     *,
     num_envs: int,
     seed: int = 0,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> Policy:
     """Make a policy of a trained algorithm: one compiled program, called each step.
 
@@ -292,7 +292,7 @@ def evaluate_maze(
     setting: Literal["multi", "single"] = "multi",
     seed: int = 0,
     num_envs: int = 50,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
 ) -> tuple[dict[str, Any], Rollouts]:
     """Scores a run in its maze, beside the expert and the random policy.
 

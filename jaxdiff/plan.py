@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxdiff.algorithms.diffuser import declared_horizons
 from jaxdiff.data.normalizer import Normalizer
 from jaxdiff.envs import pointmaze
 from jaxdiff.errors import UserError
@@ -61,7 +62,7 @@ def plan(
     action_dim = run.document["dataset"]["action_dim"]
     normalizer = run.statistics.normalizer
     start, goal = _problem(run, normalizer, action_dim, start, goal)
-    declared = sorted({*run.config.horizons, run.config.horizon})
+    declared = declared_horizons(run.config)
     if horizon is not None and horizon not in declared:
         raise UserError(
             f"The horizon {horizon} is not one that {run.path} declares: choose one of "

@@ -13,6 +13,7 @@ import numpy as np
 from jaxdiff import checkpoint
 from jaxdiff.algorithms import ALGORITHMS, Algorithm, Entry, TrainState
 from jaxdiff.data.episodes import Dataset, load_dataset, split_episodes
+from jaxdiff.devices import Device
 from jaxdiff.envs.pointmaze import MAZES, Maze
 from jaxdiff.errors import UserError
 from jaxdiff.train import TrainConfig, fit
@@ -48,7 +49,7 @@ def train_run(
     config: Any,
     training: TrainConfig,
     seed: int = 0,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
     resume: bool = False,
     evaluate: Callable[[Run], tuple[str, float]] | None = None,
 ) -> Run:

@@ -25,7 +25,7 @@ import numpy as np
 
 from jaxdiff import checkpoint
 from jaxdiff.algorithms.base import Algorithm, Learner, Metrics, TrainState
-from jaxdiff.devices import first_replica, replicate
+from jaxdiff.devices import Device, first_replica, replicate
 from jaxdiff.errors import UserError
 from jaxdiff.progress import note, progress
 
@@ -60,7 +60,7 @@ def fit(
     *,
     configs: Mapping[str, TrainConfig],
     seed: int = 0,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[Device] | None = None,
     held_out: Any = None,
     hyper: Mapping[str, Any] | None = None,
     run: Path | None = None,
@@ -118,7 +118,7 @@ class _Job:
     learner: Learner
     config: TrainConfig
     key: jax.Array
-    devices: list[jax.Device]
+    devices: list[Device]
     finished: dict[str, TrainState]
     hyper: dict[str, Any]
     donate: bool
@@ -317,7 +317,7 @@ def _due(step: int, every: int, config: TrainConfig) -> bool:
     return bool(every) and (step % every == 0 or step == config.num_steps)
 
 
-def _check(name: str, config: TrainConfig, devices: Sequence[jax.Device]) -> None:
+def _check(name: str, config: TrainConfig, devices: Sequence[Device]) -> None:
     if config.batch_size % len(devices):
         raise UserError(
             f"The batch of {config.batch_size} examples of {name} does not divide over "

@@ -19,9 +19,9 @@ from jaxdiff.networks.temporal_conv import (
     temporal_conv,
     temporal_up_conv,
 )
-from jaxdiff.networks.temporal_unet import LinearAttention
+from jaxdiff.networks.temporal_unet import LinearAttention, ResidualBlock
 
-SMALL = {"dim": 8, "dim_mults": (1, 2, 2)}
+SMALL = {"dim": 8, "dim_mults": (1, 2)}
 
 
 def draw(seed, *shape):
@@ -60,7 +60,7 @@ def backend(request, monkeypatch):
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [1, 3, 5])
-@pytest.mark.parametrize("horizon", [1, 2, 5, 8])
+@pytest.mark.parametrize("horizon", [2, 5, 8])
 def test_conv_is_the_direct_sum(backend, horizon, size, stride):
     x, kernel = draw(0, 2, horizon, 3), draw(1, size, 3, 4)
     got = temporal_conv(x, kernel, stride=stride)
@@ -73,11 +73,15 @@ def test_conv_is_the_direct_sum(backend, horizon, size, stride):
 @pytest.mark.parametrize("horizon", [2, 7])
 def test_conv_gradients_are_those_of_the_library(horizon, size, stride):
     x, kernel = draw(0, 2, horizon, 3), draw(1, size, 3, 4)
-    got, pull = jax.vjp(lambda x, w: temporal_conv(x, w, stride=stride), x, kernel)
-    want, pull_want = jax.vjp(lambda x, w: library_conv(x, w, stride=stride), x, kernel)
-    g = draw(2, *got.shape)
-    np.testing.assert_allclose(got, want, atol=1e-5)
-    for ours, theirs in zip(pull(g), pull_want(g), strict=True):
+    g = draw(2, 2, -(-horizon // stride), 4)
+
+    @jax.jit
+    def slopes(x, kernel):
+        ours = jax.vjp(lambda x, w: temporal_conv(x, w, stride=stride), x, kernel)[1]
+        theirs = jax.vjp(lambda x, w: library_conv(x, w, stride=stride), x, kernel)[1]
+        return ours(g), theirs(g)
+
+    for ours, theirs in zip(*slopes(x, kernel), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
@@ -123,14 +127,14 @@ def test_no_backend_convolution_on_cpu(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     network = TemporalUNet(**SMALL)
     x, time = draw(0, 2, 4, 3), jnp.zeros(2)
-    params = network.init(jax.random.key(0), x, time)
+    params = jax.eval_shape(network.init, jax.random.key(0), x, time)
     slope = jax.grad(lambda p, x: network.apply(p, x, time).sum(), argnums=(0, 1))
     text = jax.jit(slope).lower(params, x).as_text()
     assert "convolution" not in text
     assert "dot_general" in text
 
 
-@pytest.mark.parametrize("horizon", [1, 2, 5])
+@pytest.mark.parametrize("horizon", [1, 4])
 def test_up_conv_scatters_every_input_over_four_outputs(horizon):
     x, kernel = draw(0, 2, horizon, 3), draw(1, 4, 3, 2)
     want = np.zeros((2, 2 * horizon, 2))
@@ -246,7 +250,7 @@ def unet():
     return jax.jit(network.apply), params
 
 
-@pytest.mark.parametrize("horizon", [4, 12, 40])
+@pytest.mark.parametrize("horizon", [2, 14])
 def test_unet_takes_any_divisible_horizon(unet, horizon):
     apply, params = unet
     x, condition = draw(0, 2, horizon, 3), draw(1, 2, 5)
@@ -257,10 +261,10 @@ def test_unet_takes_any_divisible_horizon(unet, horizon):
 
 def test_unet_refuses_other_horizons(unet):
     apply, params = unet
-    assert horizon_multiple(SMALL["dim_mults"]) == 4
+    assert horizon_multiple(SMALL["dim_mults"]) == 2
     assert horizon_multiple((1, 2, 4, 8)) == 8
-    with pytest.raises(ValueError, match="horizon 6 is not divisible by 4"):
-        apply(params, draw(0, 1, 6, 3), jnp.zeros(1), jnp.zeros((1, 5)))
+    with pytest.raises(ValueError, match="horizon 7 is not divisible by 2"):
+        apply(params, draw(0, 1, 7, 3), jnp.zeros(1), jnp.zeros((1, 5)))
 
 
 def test_unet_sees_each_input_and_mixes_no_batch(unet):
@@ -285,11 +289,22 @@ def test_unet_interior_moves_with_its_input(monkeypatch):
     monkeypatch.setattr(layers, "group_norm", lambda x, *_, **__: x)
     network = TemporalUNet(dim=8, dim_mults=(1, 2))
     x = draw(0, 1, 96, 2)
-    params = network.init(jax.random.key(0), x, jnp.zeros(1))
-    y = network.apply(params, x, jnp.zeros(1))[0]
-    moved = network.apply(params, jnp.roll(x, 2, axis=1), jnp.zeros(1))[0]
+    params = jax.jit(network.init)(jax.random.key(0), x, jnp.zeros(1))
+    apply = jax.jit(network.apply)
+    y = apply(params, x, jnp.zeros(1))[0]
+    moved = apply(params, jnp.roll(x, 2, axis=1), jnp.zeros(1))[0]
     np.testing.assert_allclose(moved[42:58], y[40:56], atol=1e-6)
     assert jnp.abs(moved[41:57] - y[40:56]).max() > 1e-3
+
+
+def test_residual_block_is_its_skip_when_the_last_norm_is_silent():
+    block = ResidualBlock(8)
+    x, embedding = draw(0, 2, 3, 8), draw(1, 2, 4)
+    params = block.init(jax.random.key(0), x, embedding)["params"]
+    norm = params["ConvBlock_1"]["GroupNorm_0"]
+    norm["scale"] = jnp.zeros(8)
+    y = block.apply({"params": params}, x, embedding)
+    np.testing.assert_array_equal(y, x)
 
 
 def test_attention_sees_time_as_a_set():
@@ -311,16 +326,29 @@ def test_attention_averages_values_over_time():
     np.testing.assert_allclose(short[0, 0], long[0, 3], atol=1e-5)
 
 
-@pytest.mark.parametrize("horizon", [1, 4, 7, 20])
-def test_value_is_made_for_any_horizon(horizon):
-    network = TemporalValue(**SMALL)
-    x = draw(0, 2, horizon, 3)
-    params = jax.jit(network.init)(jax.random.key(0), x, jnp.zeros(2))
-    base = network.apply(params, x, jnp.zeros(2))
-    assert base.shape == (2,)
-    changed = network.apply(params, x.at[1].add(1.0), jnp.array([0, 1]))
-    assert changed[0] == pytest.approx(base[0], abs=1e-5)
-    assert abs(changed[1] - base[1]) > 1e-4
+@pytest.mark.parametrize("horizon", [1, 4, 7, 32, 100])
+@pytest.mark.parametrize("dim_mults", [(1, 4, 8), (1, 2, 4, 8)])
+def test_value_is_made_for_any_horizon(dim_mults, horizon):
+    network = TemporalValue(dim_mults=dim_mults)
+    x, time = jnp.zeros((2, horizon, 3)), jnp.zeros(2)
+    shape = jax.eval_shape(network.init_with_output, jax.random.key(0), x, time)[0]
+    assert shape.shape == (2,)
+
+
+def test_value_sees_each_input_and_mixes_no_batch():
+    network = TemporalValue(dim=32, dim_mults=(1,))
+    x, time, condition = draw(0, 2, 5, 3), jnp.zeros(2), draw(1, 2, 4)
+    params = jax.jit(network.init)(jax.random.key(0), x, time, condition)
+    apply = jax.jit(network.apply)
+    base = apply(params, x, time, condition)
+    changes = [
+        apply(params, x.at[1, 4, 2].add(1.0), time, condition),
+        apply(params, x, time.at[1].add(1.0), condition),
+        apply(params, x, time, condition.at[1, 3].add(1.0)),
+    ]
+    for changed in changes:
+        np.testing.assert_allclose(changed[0], base[0], atol=1e-6)
+        assert abs(changed[1] - base[1]) > 1e-6
 
 
 def test_initial_weights_fill_the_fan_in_interval():

@@ -412,11 +412,6 @@ def test_noise_differs_between_steps_and_between_keys():
     assert not np.any(np.asarray(other.path[1]) == np.asarray(out.path[1]))
 
 
-def test_no_key_is_used_twice():
-    with jax.debug_key_reuse(True):
-        run(0, DATA.denoise, diffusion.ddpm(SMALL), (2, 3))
-
-
 # The denoiser.
 
 

@@ -22,10 +22,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdiff.record import record
+
 Metrics = dict[str, jax.Array]
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
+@record
 class TrainState:
     """What training changes.
 
@@ -53,7 +55,7 @@ class Learner(NamedTuple):
     update: Callable[..., tuple[TrainState, Metrics]]
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
+@record
 class ActOutput:
     """What an agent does now.
 

@@ -17,10 +17,10 @@ near the goal is.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,6 +60,7 @@ from jaxdiff.diffusion import (
 )
 from jaxdiff.errors import UserError
 from jaxdiff.networks import TemporalUNet, horizon_multiple
+from jaxdiff.record import record
 
 _SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "dpmpp2m": dpm_solver_pp}
 
@@ -75,12 +76,13 @@ class DiffuserConfig:
       dim: width of the U-Net.
       dim_mults: width of each level in units of `dim`.
       attention: linear attention at every level (the released HalfCheetah network).
-      prediction: what the network predicts, "x0" or "noise".
+      prediction: what the network predicts, "x0", "noise" or "v".
       clip: limit of |x0| in normalised units, None for none.
       normalizer: "limits", "gaussian" or "cdf".
       padding: let windows run past the end of an episode.
       norm: "l2" or "l1".
-      first_action_weight: weight of the first action in the loss.
+      action_weight: weight of actions in the loss, relative to observations.
+      first_action_weight: weight of the first action, in place of `action_weight`.
       loss_discount: weight of a step relative to the one before.
       goal_dim: leading entries of the last state that are clamped to the goal, 0 for
         planning without goals. 2 is a position; with 4 a maze goal is a state at rest.
@@ -106,12 +108,13 @@ class DiffuserConfig:
     dim: int = 32
     dim_mults: tuple[int, ...] = (1, 2, 4)
     attention: bool = False
-    prediction: Literal["x0", "noise"] = "x0"
+    prediction: Literal["x0", "noise", "v"] = "x0"
     clip: float | None = 1.0
     normalizer: Literal["limits", "gaussian", "cdf"] = "limits"
     padding: bool = False
     norm: Literal["l2", "l1"] = "l2"
-    first_action_weight: float = 1.0
+    action_weight: float = 1.0
+    first_action_weight: float | None = None
     loss_discount: float = 1.0
     goal_dim: int = 2
     learning_rate: float = 1e-3
@@ -131,7 +134,7 @@ class DiffuserConfig:
     replan_every: int = 0
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
+@record
 class Statistics:
     """What planning must know of the dataset, beside the network.
 
@@ -144,7 +147,7 @@ class Statistics:
     dynamics: Dynamics
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
+@record
 class Plans:
     """Candidate plans.
 
@@ -159,7 +162,7 @@ class Plans:
     path: jax.Array | None = None
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
+@record
 class Carry:
     """What acting remembers.
 
@@ -213,8 +216,9 @@ def diffuser(
              candidates=None, return_path=False) -> Plans
 
     Raises:
-      ValueError: a horizon that the U-Net cannot halve often enough.
+      UserError: a horizon that the U-Net cannot halve often enough.
     """
+    declared_horizons(config)
     plan = _planner(config, statistics, action_dim)
     act, init_carry = _actor(config, statistics, plan, action_dim)
     return Algorithm(
@@ -238,6 +242,7 @@ def _denoiser_learner(
         discount=config.loss_discount,
         first_action_weight=config.first_action_weight,
         action_dim=action_dim,
+        dim_weights=[config.action_weight] * action_dim + [1.0] * (dim - action_dim),
     )
     mask = _clamp_mask(config.horizon, dim, action_dim, config.goal_dim)
 
@@ -288,7 +293,7 @@ def _denoiser_learner(
             every=config.ema_every,
             start=config.ema_start,
         )
-        state = state.replace(
+        state = dataclasses.replace(
             step=step, params=params, slow={"ema": averaged}, opt_state=opt_state
         )
         return state, metrics
@@ -364,9 +369,9 @@ def _actor(
     plan: Callable[..., Plans],
     action_dim: int,
 ) -> tuple[Callable[..., Any], Callable[[int], Carry]]:
-    horizons = _horizons(config)
+    horizons = _acting_horizons(config)
     rows, dim = horizons[-1], statistics.normalizer.low.shape[-1]
-    sizes = jnp.asarray(horizons)
+    tolerance = statistics.dynamics.tolerance
 
     def init_carry(batch: int) -> Carry:
         return Carry(
@@ -376,49 +381,48 @@ def _actor(
             remaining=jnp.zeros(batch, jnp.int32),
         )
 
-    def best_plan(states, key, observation, goal, horizon):
-        """The most consistent candidate `[B, rows, D]`, padded, and its strain."""
-        plans = plan(states, key, observation, goal, horizon=horizon)
+    def best_plan(problem, horizon):
+        """The most consistent candidate `[B, rows, D]`, padded, and how consistent."""
+        plans = plan(*problem, horizon=horizon)
         best = jnp.argmin(plans.inconsistency, axis=1)
         pick = jax.vmap(lambda candidates, i: candidates[i])
-        trajectory = pick(plans.trajectories, best)
-        padded = jnp.pad(trajectory, ((0, 0), (0, rows - horizon), (0, 0)), mode="edge")
+        missing = ((0, 0), (0, rows - horizon), (0, 0))
+        padded = jnp.pad(pick(plans.trajectories, best), missing, mode="edge")
         return padded, pick(plans.inconsistency, best)
 
-    def new_plans(states, key, observation, goal, wanted, remaining, old):
-        """Plans where `wanted [B]`: at the horizon that fits, or at the earliest."""
-        trajectory, last = old
-        fitting = jnp.searchsorted(sizes, jnp.minimum(remaining + 1, sizes[-1]))
-        lowest = jnp.full(wanted.shape, jnp.inf)
+    def new_plans(states, key, observation, goal, wanted, remaining, trajectory, last):
+        """Replace the plans that are `wanted [B]`."""
+        fitting = jnp.searchsorted(jnp.asarray(horizons), remaining + 1)
+        fitting = jnp.minimum(fitting, len(horizons) - 1)
+        strain = jnp.full(wanted.shape, jnp.inf)
         for i, horizon in enumerate(horizons):
             if config.choose == "fixed":
                 considered = wanted & (fitting == i)
             else:
-                # A feasible plan that arrives earlier has been found already.
-                found = lowest <= statistics.dynamics.tolerance
-                considered = wanted & ~found
-
-            def attempt(horizon=horizon, i=i, considered=considered):
-                plan_key = jax.random.fold_in(key, i)
-                return best_plan(states, plan_key, observation, goal, horizon)
-
-            def keep():
-                return trajectory, lowest
-
-            candidate, strain = jax.lax.cond(jnp.any(considered), attempt, keep)
-            better = considered & (strain < lowest)
+                # Horizons increase: a feasible plan found already arrives earlier.
+                considered = wanted & (strain > tolerance)
+            problem = (states, jax.random.fold_in(key, i), observation, goal)
+            # The branch not taken costs nothing: a step without a new plan is fast.
+            candidate, its_strain = jax.lax.cond(
+                jnp.any(considered),
+                functools.partial(best_plan, problem, horizon),
+                functools.partial(lambda *kept: kept, trajectory, strain),
+            )
+            better = considered & (its_strain < strain)
             trajectory = jnp.where(better[:, None, None], candidate, trajectory)
             last = jnp.where(better, horizon - 1, last)
-            lowest = jnp.where(better, strain, lowest)
+            strain = jnp.where(better, its_strain, strain)
         return trajectory, last
 
     def act(states, carry, key, observation, reset, goal=None):
         remaining = jnp.where(reset, config.horizon - 1, carry.remaining)
-        stale = (carry.index >= config.replan_every) & (remaining > 0)
-        wanted = reset | (stale if config.replan_every else False)
-        old = (carry.plan, carry.last)
+        wanted = reset
+        if config.replan_every:
+            # Near the arrival the last plan is followed to its end; planning anew
+            # would put the arrival off for ever.
+            wanted |= (carry.index >= config.replan_every) & (remaining > 0)
         trajectory, last = new_plans(
-            states, key, observation, goal, wanted, remaining, old
+            states, key, observation, goal, wanted, remaining, carry.plan, carry.last
         )
         index = jnp.where(wanted, 0, carry.index)
         if config.choose == "earliest":
@@ -465,18 +469,32 @@ def _learning_rate(config: DiffuserConfig) -> optax.ScalarOrSchedule:
     return optax.cosine_decay_schedule(config.learning_rate, config.learning_rate_decay)
 
 
-def _horizons(config: DiffuserConfig) -> list[int]:
-    """The declared horizons in order, the default one among them."""
-    declared = sorted({*config.horizons, config.horizon})
+def declared_horizons(config: DiffuserConfig) -> list[int]:
+    """Return the horizons that may be planned for, in order, checked.
+
+    Raises:
+      UserError: a horizon that the U-Net cannot halve often enough.
+    """
     multiple = horizon_multiple(config.dim_mults)
-    for horizon in declared:
+    horizons = sorted({*config.horizons, config.horizon})
+    for horizon in horizons:
         if horizon % multiple or horizon < 2:
             raise UserError(
-                f"The horizon {horizon} is not a positive multiple of {multiple}, which "
-                f"the {len(config.dim_mults)} levels of the U-Net (dim_mults) ask for: "
-                f"choose {max(1, round(horizon / multiple)) * multiple}."
+                f"the horizon {horizon} is not a positive multiple of {multiple}, which "
+                f"a U-Net of {len(config.dim_mults)} levels halves; choose "
+                f"{max(1, round(horizon / multiple)) * multiple}"
             )
-    return declared
+    return horizons
+
+
+def _acting_horizons(config: DiffuserConfig) -> list[int]:
+    """The horizons that acting needs: each is compiled into its program."""
+    horizons = declared_horizons(config)
+    if config.choose == "earliest":
+        return horizons
+    if not config.replan_every:
+        return [config.horizon]
+    return [horizon for horizon in horizons if horizon <= config.horizon]
 
 
 def _clamp_mask(horizon: int, dim: int, action_dim: int, goal_dim: int) -> np.ndarray:

@@ -15,15 +15,17 @@ worst steps finds the few impossible ones (a jump through a wall) that a mean ov
 steps would hide.
 """
 
+import dataclasses
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.record import record
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
+
+@record
 class Dynamics:
     """The linear model and its error on the data it was fitted to.
 
@@ -55,7 +57,7 @@ def fit_dynamics(
     scale = np.maximum(np.sqrt(np.mean(error**2, axis=0)), 1e-6).astype(np.float32)
     dynamics = Dynamics(weights=weights, scale=scale, tolerance=np.float32(np.inf))
     tolerance = np.quantile(inconsistency(dynamics, windows), 0.95)
-    return dynamics.replace(tolerance=np.float32(tolerance))
+    return dataclasses.replace(dynamics, tolerance=np.float32(tolerance))
 
 
 def inconsistency(dynamics: Dynamics, trajectories: Any) -> jax.Array:

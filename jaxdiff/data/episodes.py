@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import chex
 import numpy as np
 
 from jaxdiff.data.locate import locate_dataset
@@ -24,9 +23,10 @@ from jaxdiff.data.readers import (
     reason,
 )
 from jaxdiff.errors import UserError
+from jaxdiff.record import record
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
+@record
 class Episodes:
     """E episodes in M = sum(lengths + 1) rows, as NumPy arrays on the host.
 

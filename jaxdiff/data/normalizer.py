@@ -18,15 +18,16 @@ arXiv:2211.15657). A dimension that never changes maps to 0 and back to its cons
 
 from typing import Literal
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdiff.record import record
+
 Kind = Literal["gaussian", "limits", "cdf"]
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
+@record
 class Normalizer:
     """Knots of equation (1) and the bounds of the data: a pytree of arrays.
 

@@ -11,16 +11,16 @@ to the end of the episode, however far beyond the window that lies (Janner et al
 2022, arXiv:2205.09991, section 3.1, train their value on it).
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.data.episodes import Episodes
 from jaxdiff.errors import UserError
+from jaxdiff.record import record
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
+@record
 class Windows:
     """Rows on the device and where windows of them begin: a pytree of arrays.
 

@@ -10,12 +10,13 @@ and of the final sample only: truncating a noisy x_t would bend its distribution
 from collections.abc import Callable
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from jaxdiff.record import record
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
+
+@record
 class Clamp:
     """Known entries of a sample; a pytree, built for each batch.
 

@@ -36,12 +36,13 @@ import numpy as np
 from jaxdiff.diffusion import constraint
 from jaxdiff.diffusion.constraint import Clamp
 from jaxdiff.diffusion.schedule import NoiseLevels, Prediction, take, to_x0
+from jaxdiff.record import record
 
 Denoise: TypeAlias = Callable[[jax.Array, NoiseLevels], jax.Array]
 Projection: TypeAlias = Callable[[jax.Array], jax.Array]
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
+@record
 class Steps:
     """A sampler: float32 NumPy leaves `[S]`, the noisiest step first.
 
@@ -66,7 +67,7 @@ class Steps:
 Guide: TypeAlias = Callable[[jax.Array, Steps], jax.Array]
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
+@record
 class SampleOutput:
     """What `sample` returns.
 

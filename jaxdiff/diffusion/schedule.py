@@ -30,10 +30,11 @@ tables are float64 NumPy arrays: sigma_t^2 - a^2 sigma_s^2 cancels badly in floa
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxdiff.record import record
 
 Array: TypeAlias = jax.Array | np.ndarray
 Prediction: TypeAlias = Literal["noise", "x0", "v", "score"]
@@ -42,7 +43,7 @@ TimeKind: TypeAlias = Literal["index", "fraction"]
 _PREDICTIONS = ("noise", "x0", "v", "score")
 
 
-@chex.dataclass(frozen=True, mappable_dataclass=False)
+@record
 class NoiseLevels:
     """One noise level or a stack of them; the leaves have equal shapes.
 

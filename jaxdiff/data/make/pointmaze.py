@@ -127,7 +127,8 @@ def record_stream(
                 maze, expert, states[t, None], goals[t, None], rng, noise=noise
             )
             actions[t] = action[0]
-            # The environment bounds the velocity before each step, not after it.
+            # The environment bounds the velocity before each step, not after it, and
+            # then evaluates the forces once, which sets the contact solver's start.
             np.clip(data.qvel, -5.0, 5.0, out=data.qvel)
             physics.mj_forward(model, data)
             data.ctrl[:] = actions[t]
