@@ -163,7 +163,7 @@ def benchmark(
             for method in methods:
                 with mock.patch.object(layers, "temporal_conv", METHODS[method]):
                     calls, compilation = measure(*program(net, which), budget)
-                low, high = bootstrap_interval(calls)
+                low, high = bootstrap_interval(calls, statistic=np.median)
                 yield {
                     "setting": f"{net};{NETS[net][2]};{which}",
                     "method": method,

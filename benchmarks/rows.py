@@ -3,7 +3,7 @@
 import json
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import jax
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
+REQUIRED = ("setting", "method", "metric", "value")
+OPTIONAL = ("low", "high", "n", "seeds", "seconds")
 PACKAGES = (
     *("jaxdiff", "jax", "jaxlib", "flax", "optax", "numpy"),
     *("gymnasium", "gymnasium-robotics", "mujoco", "minari", "torch"),
@@ -21,15 +23,24 @@ PACKAGES = (
 def bootstrap_interval(
     values: Sequence[float] | np.ndarray,
     *,
+    statistic: Callable[..., np.ndarray] = np.mean,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the mean of `values` [n]."""
+    """Return the percentile bootstrap interval of a statistic of `values` [n].
+
+    Args:
+      values: what was measured.
+      statistic: takes an array and `axis`, as `np.mean` and `np.median` do. It must be
+        the one that the row's `value` is: medians for timings, means for the rest.
+      confidence: of the interval.
+      seed: of the bootstrap.
+    """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"expected a non-empty list of values, got {array.shape}")
     rng = np.random.default_rng(seed)
-    draws = rng.choice(array, size=(2000, array.size)).mean(axis=1)
+    draws = statistic(rng.choice(array, size=(2000, array.size)), axis=1)
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)
@@ -53,6 +64,9 @@ def write_rows(
       rows: the results.
       command: what to run to get them again.
       directory: where the files lie.
+
+    Raises:
+      ValueError: a row lacks a field that it must have, or has one of another name.
     """
     stamp = {
         "command": command,
@@ -60,14 +74,17 @@ def write_rows(
         "device": _device(),
         "versions": _versions(),
     }
-    empty = dict.fromkeys(("low", "high", "n", "seeds", "seconds"))
+    empty = dict.fromkeys(OPTIONAL)
     path = directory / f"{experiment}.json"
     merged = (
         {_name(row): row for row in json.loads(path.read_text())}
-        if (path.exists())
+        if path.exists()
         else {}
     )
     for row in rows:
+        wrong = {*REQUIRED} - {*row} or {*row} - {*REQUIRED, *OPTIONAL}
+        if wrong:
+            raise ValueError(f"a row lacks, or has too much: {sorted(wrong)}")
         full = {"experiment": experiment, **empty, **row, **stamp}
         merged[_name(full)] = full
     directory.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,9 @@
       figures/  evaluations/
 
 Orbax loads an array with a flipped bit without a word, so each checkpoint carries its
-own digests. A checkpoint is written under a temporary name and renamed when complete:
-a killed process leaves either the whole of it or nothing that is mistaken for it.
+own digests, and each JSON document here carries its own. A checkpoint is written under
+a temporary name and renamed when complete: a killed process leaves either the whole of
+it or nothing that is mistaken for it. Nothing that is read can hold code.
 
 States are saved as host arrays, without a device layout, so that a run may continue on
 another number of devices. This is the only module that knows Orbax.
@@ -22,9 +23,10 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,18 +36,37 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+import jaxdiff
 from jaxdiff.algorithms.base import TrainState
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, reason, writing
 from jaxdiff.progress import note
 
 FORMAT = 1
-_VERSIONS = ("jaxdiff", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
+# What a configuration of this format holds.
+_DOCUMENT = {
+    "algorithm": str,
+    "config": dict,
+    "training": dict,
+    "seed": int,
+    "dataset": dict,
+    "versions": dict,
+    "statistics": str,
+}
+_DATASET = {
+    "name": str,
+    "environment": (str, type(None)),
+    "fingerprint": str,
+    "references": dict,
+    "action_dim": int,
+}
+_NO_ROOM = "free some space or name another folder with --run"
 
 
 def versions() -> dict[str, str]:
     """Return the versions a result depends on, by package name."""
-    found = {}
-    for name in _VERSIONS:
+    found = {"jaxdiff": jaxdiff.__version__}
+    for name in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
@@ -55,65 +76,83 @@ def versions() -> dict[str, str]:
 
 
 def create_run(
-    path: Path, config: dict[str, Any], statistics: dict[str, np.ndarray]
+    path: Path, config: Mapping[str, Any], statistics: Mapping[str, np.ndarray]
 ) -> None:
-    """Make a run folder from its resolved configuration and dataset statistics."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        _write(path / "statistics.npz", lambda file: np.savez(file, **statistics))
-        digest = _sha256(path / "statistics.npz")
+    """Make a run folder from its resolved configuration and dataset statistics.
+
+    Raises:
+      UserError: the folder cannot be written, or holds checkpoints of a lost run.
+    """
+    if (path / "checkpoints").exists():
+        raise UserError(
+            f"{path} holds checkpoints without the config.json they belong to; "
+            "name another folder with --run"
+        )
+    arrays: dict[str, Any] = dict(statistics)
+    with writing(path / "config.json", _NO_ROOM):
+        path.mkdir(exist_ok=True)
+        _write(path / "statistics.npz", lambda file: np.savez(file, **arrays))
         document = {
             "format": FORMAT,
             **config,
             "versions": versions(),
-            "statistics": digest,
+            "statistics": _sha256(path / "statistics.npz"),
         }
-        text = json.dumps(document, indent=2) + "\n"
-        _write(path / "config.json", lambda file: file.write(text.encode()))
-    except OSError as error:
-        raise UserError(
-            f"The run folder {path} cannot be written ({error.strerror}): "
-            "name another folder with --run or free some space."
-        ) from error
+        _write_sealed(path / "config.json", document)
 
 
 def read_run(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Read back what `create_run` wrote: configuration and statistics."""
-    config_file = path / "config.json"
+    """Read back what `create_run` wrote: configuration and statistics.
+
+    Raises:
+      UserError: the folder is missing, foreign, damaged or of another format.
+    """
     if not path.is_dir():
         raise UserError(
-            f"There is no run folder {path}: check the path, or make the run with "
-            "`jaxdiff train`."
+            f"there is no run folder {path}; check the path, or make the run with "
+            "`jaxdiff train`"
         )
+    config_file = path / "config.json"
     if not config_file.is_file():
         raise UserError(
-            f"{path} is not a run folder of jaxdiff (it holds no config.json): "
-            "name a folder that `jaxdiff train --run` made."
+            f"{path} is not a run folder of jaxdiff (it holds no config.json); "
+            "name a folder that `jaxdiff train --run` made"
         )
-    try:
-        config = json.loads(config_file.read_text())
-        found = config["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{config_file} cannot be read as the configuration of a run ({error}): "
-            "restore the file or train again."
-        ) from error
-    if found != FORMAT:
-        made_by = config.get("versions", {}).get("jaxdiff", "unknown")
-        raise UserError(
-            f"{path} was made by jaxdiff {made_by} in run format {found}, and this "
-            f"version reads format {FORMAT}: use that version, or train again."
-        )
+    config = _read_config(path, config_file)
     statistics_file = path / "statistics.npz"
     if not statistics_file.is_file() or (
-        _sha256(statistics_file) != config.get("statistics")
+        _sha256(statistics_file) != config["statistics"]
     ):
         raise UserError(
             f"{statistics_file} is missing or damaged (its SHA-256 differs from the "
-            "one in config.json): restore the file or train again."
+            "one in config.json); restore the file or train again"
         )
     with np.load(statistics_file, allow_pickle=False) as arrays:
         return config, dict(arrays)
+
+
+def _read_config(path: Path, config_file: Path) -> dict[str, Any]:
+    try:
+        found = _parse(config_file)
+        if "format" in found and found["format"] != FORMAT:
+            made_by = found.get("versions")
+            made_by = made_by.get("jaxdiff") if isinstance(made_by, dict) else None
+            raise UserError(
+                f"{path} was made by jaxdiff {made_by} in run format "
+                f"{found['format']}, and this version reads format {FORMAT}; use that "
+                "version or train again"
+            )
+        config = _read_sealed(config_file)
+        for part, kinds in ((config, _DOCUMENT), (config.get("dataset"), _DATASET)):
+            for name, kind in kinds.items():
+                if not isinstance(part.get(name, ...), kind):
+                    raise ValueError(f"{name!r} is missing or of the wrong type")
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{config_file} cannot be read as the configuration of a run "
+            f"({reason(error)}); restore the file or train again"
+        ) from error
+    return config
 
 
 @contextlib.contextmanager
@@ -122,22 +161,45 @@ def locked(path: Path) -> Iterator[None]:
 
     The lock belongs to the process: it is gone with it, however it ends.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"Another process is training in {path}: wait for it to end or name "
-                "another folder with --run."
-            ) from error
+    with contextlib.ExitStack() as stack:
+        with writing(path / ".lock", _NO_ROOM):
+            file = stack.enter_context((path / ".lock").open("w"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"another process is training in {path}; wait for it to end or "
+                    "name another folder with --run"
+                ) from error
         yield
 
 
-def append_metrics(path: Path, record: dict[str, Any]) -> None:
+def append_metrics(run: Path, record: Mapping[str, Any]) -> None:
     """Add one line to `metrics.jsonl`."""
-    with (path / "metrics.jsonl").open("a") as file:
+    path = run / "metrics.jsonl"
+    with writing(path, _NO_ROOM), path.open("a") as file:
         file.write(json.dumps(record) + "\n")
+
+
+def trim_metrics(run: Path, learner: str, *, step: int) -> None:
+    """Drop the lines of a learner after `step`, and a line that was cut short.
+
+    A resumed run writes them again: without this they would be there twice.
+    """
+    path = run / "metrics.jsonl"
+    if not path.is_file():
+        return
+
+    def kept(line: str) -> bool:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            record = json.loads(line)
+            return record["learner"] != learner or record["step"] <= step
+        return False
+
+    lines = path.read_text(errors="replace").splitlines(keepends=True)
+    text = "".join(filter(kept, lines))
+    with writing(path, _NO_ROOM):
+        _write(path, lambda file: file.write(text.encode()))
 
 
 # ---------------------------------------------------------------------- checkpoints
@@ -148,33 +210,25 @@ def save_state(
 ) -> Path:
     """Save `state` (host arrays) as the checkpoint of `learner` at `step`.
 
-    Keeps the newest `keep` checkpoints and the best one; removes older ones only after
-    the new one is complete.
+    Keeps the newest `keep` checkpoints and the best one; removes others only after the
+    new one is complete. One of a later step is always removed: training goes on from
+    the newest whole checkpoint, so that the later one must be damaged.
     """
     folder = run / "checkpoints" / learner
     final = folder / f"{step:09d}"
     partial = folder / f".{step:09d}.partial"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        with _checkpointer() as checkpointer:
-            checkpointer.save(
-                (partial / "state").absolute(),
-                args=ocp.args.StandardSave(_as_dict(state)),
-            )
-        text = _manifest_text(partial)
-        _write(partial / "manifest.json", lambda file: file.write(text.encode()))
+    with writing(final, "free some space, then go on with --resume"):
+        for leftover in folder.glob(".*.partial"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        _save_arrays(partial / "state", state)
+        _write_sealed(partial / "manifest.json", _digests(partial))
         shutil.rmtree(final, ignore_errors=True)
         os.replace(partial, final)
-    except OSError as error:
-        raise UserError(
-            f"The checkpoint {final} cannot be written ({error.strerror}): free some "
-            "space or mend the folder's permissions, then resume with --resume."
-        ) from error
-    kept = set(_steps(run, learner)[-keep:]) | {_best(run, learner).get("step")}
-    for old in _steps(run, learner):
-        if old not in kept:
-            shutil.rmtree(folder / f"{old:09d}", ignore_errors=True)
+    steps = _steps(run, learner)
+    so_far = [old for old in steps if old <= step]
+    kept = {*so_far[-keep:], _best(run, learner).get("step")}
+    for old in set(steps) - kept:
+        shutil.rmtree(folder / f"{old:09d}", ignore_errors=True)
     return final
 
 
@@ -185,12 +239,11 @@ def mark_best(run: Path, learner: str, *, step: int, metric: str, value: float) 
     recorded is never removed.
     """
     best = _best(run, learner)
-    if best and best["value"] >= value:
+    if math.isnan(value) or (best and best["value"] >= value):
         return False
-    text = json.dumps({"step": step, "metric": metric, "value": value})
-    folder = run / "checkpoints" / learner
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "best.json", lambda file: file.write(text.encode()))
+    path = run / "checkpoints" / learner / "best.json"
+    with writing(path, _NO_ROOM):
+        _write_sealed(path, {"step": step, "metric": metric, "value": value})
     return True
 
 
@@ -210,25 +263,27 @@ def restore_state(
     Returns:
       `(step, state)` with NumPy leaves, or None where the learner has no checkpoint. A
       damaged checkpoint is passed over for the one before, with a note.
+
+    Raises:
+      UserError: no checkpoint is whole, or it does not fit `like`.
     """
-    steps = _steps(run, learner)
-    order = list(reversed(steps))
+    order = _steps(run, learner)[::-1]
     marked = _best(run, learner).get("step") if best else None
-    if marked in steps:
-        order.remove(marked)
-        order.insert(0, marked)
+    # Stable: the others stay in order, newest first.
+    order.sort(key=lambda step: step != marked)
+    damage = []
     for step in order:
         folder = run / "checkpoints" / learner / f"{step:09d}"
         fault = _fault(folder)
         if fault is None:
+            if damage:
+                note(f"{'; '.join(damage)}; step {step} of {learner} is used instead")
             return step, _restore(folder, like)
-        note(
-            f"The checkpoint {folder} is damaged ({fault}); the one before it is used."
-        )
-    if steps:
+        damage.append(f"the checkpoint {folder} is damaged ({fault})")
+    if damage:
         raise UserError(
-            f"Every checkpoint of {learner} in {run} is damaged: restore the folder "
-            "from a copy or train again."
+            f"{'; '.join(damage)}; no other is left: restore the folder from a copy or "
+            "train again"
         )
     return None
 
@@ -240,6 +295,17 @@ def _checkpointer() -> ocp.Checkpointer:
 def _as_dict(state: TrainState) -> dict[str, Any]:
     """One level of field names, so that the files do not depend on a Python class."""
     return {name: getattr(state, name) for name in state.__dataclass_fields__}
+
+
+def _save_arrays(folder: Path, state: TrainState) -> None:
+    try:
+        with _checkpointer() as checkpointer:
+            checkpointer.save(
+                folder.absolute(), args=ocp.args.StandardSave(_as_dict(state))
+            )
+    except Exception as error:
+        # Orbax and TensorStore raise several types for a folder that takes no more.
+        raise OSError(reason(error)) from error
 
 
 def _restore(folder: Path, like: TrainState | None) -> TrainState:
@@ -259,8 +325,8 @@ def _restore(folder: Path, like: TrainState | None) -> TrainState:
     except (ValueError, KeyError, TypeError, AssertionError) as error:
         raise UserError(
             f"{folder} does not hold the arrays that this configuration asks for "
-            f"({str(error).splitlines()[0]}): it was made by other options or another "
-            "version of jaxdiff."
+            f"({reason(error)}); it was made by other options or another version of "
+            "jaxdiff, so train into another folder with --run"
         ) from error
 
 
@@ -272,51 +338,78 @@ def _steps(run: Path, learner: str) -> list[int]:
 
 
 def _best(run: Path, learner: str) -> dict[str, Any]:
-    try:
-        return json.loads((run / "checkpoints" / learner / "best.json").read_text())
-    except (OSError, ValueError):
+    """The record of the best checkpoint, empty where there is none."""
+    path = run / "checkpoints" / learner / "best.json"
+    if not path.is_file():
         return {}
+    try:
+        best = _read_sealed(path)
+    except ValueError as error:
+        note(f"{path} is damaged ({reason(error)}); no checkpoint counts as the best")
+        return {}
+    return best if best["step"] in _steps(run, learner) else {}
 
 
-# ------------------------------------------------------------------------ manifests
-
-
-def _manifest_text(folder: Path) -> str:
-    files = {
-        str(file.relative_to(folder)): _sha256(file)
-        for file in sorted((folder / "state").rglob("*"))
-        if file.is_file()
-    }
-    body = json.dumps(files, indent=1, sort_keys=True)
-    # The manifest's own digest: a flipped bit in it is damage like any other.
-    return f"{hashlib.sha256(body.encode()).hexdigest()}\n{body}\n"
+# -------------------------------------------------------------- digests and documents
 
 
 def _fault(folder: Path) -> str | None:
     """Says what is wrong with a checkpoint, or None where every byte is as written."""
-    manifest = folder / "manifest.json"
-    if not manifest.is_file():
-        return "it has no manifest"
-    if manifest.read_bytes() == _manifest_text(folder).encode():
-        return None
     try:
-        digest, _, body = manifest.read_text().partition("\n")
-        recorded = json.loads(body)
-        if hashlib.sha256(body.removesuffix("\n").encode()).hexdigest() != digest:
-            return "its manifest is damaged"
+        recorded = _read_sealed(folder / "manifest.json")
+    except OSError as error:
+        return f"its manifest cannot be read: {reason(error)}"
     except ValueError:
         return "its manifest is damaged"
-    for name, expected in recorded.items():
-        if not (folder / name).is_file():
+    found = _digests(folder)
+    for name in {**recorded, **found}:
+        if name not in found:
             return f"{name} is missing"
-        if _sha256(folder / name) != expected:
+        if name not in recorded:
+            return f"{name} is not in its manifest"
+        if recorded[name] != found[name]:
             return f"{name} differs from its SHA-256"
-    return "it holds a file that the manifest does not name"
+    return None
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a checkpoint but its manifest, by relative path."""
+    return {
+        str(file.relative_to(folder)): _sha256(file)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file != folder / "manifest.json"
+    }
 
 
 def _sha256(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _sealed(document: Mapping[str, Any]) -> str:
+    """A JSON document that ends in its own digest."""
+    digest = hashlib.sha256(json.dumps(document).encode()).hexdigest()
+    return json.dumps({**document, "sha256": digest}, indent=2) + "\n"
+
+
+def _write_sealed(path: Path, document: Mapping[str, Any]) -> None:
+    _write(path, lambda file: file.write(_sealed(document).encode()))
+
+
+def _read_sealed(path: Path) -> dict[str, Any]:
+    """Read what `_write_sealed` wrote; ValueError if a byte of it has changed."""
+    document = _parse(path)
+    document.pop("sha256", None)
+    if _sealed(document).encode() != path.read_bytes():
+        raise ValueError("its SHA-256 differs from the one it ends in")
+    return document
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    document = json.loads(path.read_bytes())
+    if not isinstance(document, dict):
+        raise ValueError("it holds no table")
+    return document
 
 
 def _write(path: Path, fill: Callable[[Any], Any]) -> None:

@@ -4,25 +4,39 @@ Importing this module loads neither JAX devices nor a simulator, so that the opt
 still decide on both.
 """
 
+import contextlib
 import dataclasses
+import functools
+import io
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
+import jax
+import numpy as np
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
+from jaxdiff import __version__
 from jaxdiff.devices import request_cpu_devices, select_devices
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, reason
+from jaxdiff.options import from_plain
 
 Devices = Annotated[
     int | None,
     tyro.conf.arg(help="devices to use; on CPU, virtual ones (default: all cores)"),
 ]
+Platform = Annotated[
+    Literal["cpu", "gpu", "tpu"] | None,
+    tyro.conf.arg(help="kind of device (default: the one that JAX prefers)"),
+]
+C = TypeVar("C")
+T = TypeVar("T")
 
 
 class Command(NamedTuple):
@@ -39,14 +53,29 @@ def main(args: list[str] | None = None) -> None:
     args = [value for value in args if value != "--debug"]
     try:
         _dispatch(args)
-    except UserError as error:
+        return
+    except KeyboardInterrupt:
+        message, code = "interrupted", 130
+    except BrokenPipeError:
+        # Whoever reads the output has heard enough; Python must not flush it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except (UserError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
         if debug:
             traceback.print_exc()
-        print(f"jaxdiff: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("jaxdiff: interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+        message, code = _sentence(error), 2
+    print("jaxdiff:", *message.split(), file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError):
+        where = f"{error.filename} cannot be used" if error.filename else "failed"
+        return f"{where} ({reason(error)}); mend it, or see where with --debug"
+    if isinstance(error, MemoryError | jax.errors.JaxRuntimeError):
+        advice = "if memory ran out, choose smaller sizes; --debug shows where"
+        return f"the machine cannot do this ({reason(error)}); {advice}"
+    return str(error)
 
 
 def _dispatch(args: list[str]) -> None:
@@ -56,29 +85,57 @@ def _dispatch(args: list[str]) -> None:
             COMMANDS[name].run(f"jaxdiff {name}", args[words:])
             return
     if args and args[0] in ("--version", "-V"):
-        from jaxdiff import __version__
-
         print(__version__)
         return
     if args and args[0] not in ("--help", "-h"):
         raise UserError(
-            f"There is no command {' '.join(args[:2])!r}: choose one of "
-            f"{', '.join(COMMANDS)}, and add --help for its options."
+            f"there is no command {' '.join(args[:2])!r}; choose one of "
+            f"{', '.join(COMMANDS)}, and add --help for its options"
         )
     print("usage: jaxdiff COMMAND [OPTIONS]\n")
     width = max(map(len, COMMANDS))
     for name, command in COMMANDS.items():
         print(f"  {name:<{width}}  {command.summary}")
     print("\n`jaxdiff COMMAND --help` lists the options of a command.")
+    print("--debug, in any command, shows where an error came from.")
 
 
 def _function(function: Callable[..., None]) -> Command:
     """A command whose options are the parameters of a function."""
 
+    # tyro calls what it parses for; here it only binds the arguments.
+    @functools.wraps(function)
+    def bind(*args: Any, **options: Any) -> Callable[[], None]:
+        return functools.partial(function, *args, **options)
+
     def run(prog: str, args: list[str]) -> None:
-        tyro.cli(function, prog=prog, args=args)
+        _parse(bind, prog, args)()
 
     return Command((function.__doc__ or "").splitlines()[0], run)
+
+
+def _parse(kind: Any, prog: str, args: list[str], **options: Any) -> Any:
+    """Read arguments by tyro, whose picture of an error becomes one sentence."""
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.cli(kind, prog=prog, args=args, **options)
+    except SystemExit as end:
+        if not end.code:
+            raise
+    # A title, then sections between rules: what is wrong, what was perhaps meant, help.
+    lines = [line.strip("│╭╮╰╯ ") for line in box.getvalue().splitlines()]
+    sections = re.split(r"─{3,}", " ".join(lines[1:]))
+    wrong = sections[0].strip().rstrip(".")
+    if wrong.startswith("Missing from"):
+        # Names are indented less than what they mean.
+        listed = box.getvalue().split("│ ─")[0]
+        names = re.findall(r"^│ {5}(\S+)", listed, re.MULTILINE)
+        wrong = f"{', '.join(names)} must be given"
+    meant = re.search(r"Perhaps you meant: (--\S+)", " ".join(sections[1:]))
+    advice = f"did you mean {meant[1]}, or " if meant else ""
+    first = wrong[:1] if wrong[:2].isupper() else wrong[:1].lower()
+    raise UserError(f"{first}{wrong[1:]}; {advice}see `{prog} --help`") from None
 
 
 # -------------------------------------------------------------------------- commands
@@ -91,6 +148,7 @@ def demo(
     num_steps: int | None = None,
     seed: int = 0,
     devices: Devices = None,
+    platform: Platform = None,
 ) -> None:
     """Make PointMaze data, train Diffuser, plan, act in MuJoCo, and draw it all.
 
@@ -100,8 +158,9 @@ def demo(
       num_steps: updates; fewer for a quicker look.
       seed: of everything random.
       devices: devices to use.
+      platform: their kind.
     """
-    chosen = _devices(devices)
+    chosen = _devices(devices, platform)
     from jaxdiff.demo import demo as run_demo
 
     result = run_demo(
@@ -132,10 +191,77 @@ def data_make(
 
     if recipe not in RECIPES:
         raise UserError(
-            f"There is no recipe {recipe!r}: choose one of {', '.join(RECIPES)}."
+            f"there is no recipe {recipe!r}; choose one of {', '.join(RECIPES)}"
         )
     path = RECIPES[recipe].make(steps=steps, seed=seed, noise=noise, root=root)
     print(f"{recipe} is in {path}")
+
+
+def data_info(name: Positional[str], /, *, root: Path | None = None) -> None:
+    """Describe a dataset: its size, ranges, returns and fingerprint.
+
+    Args:
+      name: recipe, Minari id or path.
+      root: folder of datasets; MINARI_DATASETS_PATH or Minari's own by default.
+    """
+    from jaxdiff.data.episodes import load_dataset
+
+    dataset = load_dataset(name, root=root)
+    episodes = dataset.episodes
+    lengths = episodes.lengths
+    returns = np.add.reduceat(episodes.rewards.astype(np.float64), episodes.starts)
+    fields = ("observations", "actions", "rewards", "goals")
+    arrays = {field: getattr(episodes, field) for field in fields}
+    _table(
+        {
+            "name": dataset.name,
+            "environment": dataset.environment or "unknown",
+            "fingerprint": dataset.fingerprint,
+            "episodes": len(lengths),
+            "steps": int(lengths.sum()),
+            "episode length": (float(lengths.min()), float(lengths.max())),
+            "terminated": int(episodes.terminated.sum()),
+            "return, mean": float(returns.mean()),
+            "return, range": (float(returns.min()), float(returns.max())),
+            **{
+                f"mean return, {policy}": float(value)
+                for policy, value in dataset.references.items()
+            },
+        }
+    )
+    print(f"\n{'field':<16}{'smallest':>12}{'mean':>12}{'largest':>12}")
+    for field, array in arrays.items():
+        if array is not None:
+            for i, column in enumerate(array.reshape(len(array), -1).T):
+                mean = float(column.mean(dtype=np.float64))
+                low, high = float(column.min()), float(column.max())
+                label = f"{field} {i}"
+                print(f"{label:<16}{low:>12.4g}{mean:>12.4g}{high:>12.4g}")
+
+
+def list_all(*, root: Path | None = None) -> None:
+    """List recipes, local datasets, algorithms and presets.
+
+    Args:
+      root: folder of datasets; MINARI_DATASETS_PATH or Minari's own by default.
+    """
+    from jaxdiff.algorithms import ALGORITHMS
+    from jaxdiff.data.locate import datasets_root, local_datasets
+    from jaxdiff.data.make import RECIPES
+    from jaxdiff.presets import PRESETS
+
+    stored = local_datasets(root)
+    made = {name for name, recipe in RECIPES.items() if recipe.dataset_id in stored}
+    _table(
+        {
+            "recipes": ", ".join(
+                f"{name} (made)" if name in made else name for name in RECIPES
+            ),
+            f"datasets in {datasets_root(root)}": ", ".join(stored) or "none",
+            "algorithms": ", ".join(ALGORITHMS),
+            "presets": ", ".join(PRESETS),
+        }
+    )
 
 
 def evaluate(
@@ -146,8 +272,9 @@ def evaluate(
     setting: Literal["multi", "single"] = "multi",
     seed: int = 1_000,
     best: bool = False,
-    num_envs: int = 50,
+    num_envs: int = 100,
     devices: Devices = None,
+    platform: Platform = None,
     choose: Literal["fixed", "earliest"] | None = None,
     candidates: int | None = None,
     replan_every: int | None = None,
@@ -164,13 +291,14 @@ def evaluate(
       best: use the best checkpoint instead of the newest.
       num_envs: environments side by side.
       devices: devices to use.
+      platform: their kind.
       choose: overrides how a plan is chosen.
       candidates: overrides the plans made for each problem.
       replan_every: overrides the steps between two plans.
       sampler: overrides the sampler.
       sampling_steps: overrides its steps.
     """
-    chosen = _devices(devices)
+    chosen = _devices(devices, platform)
     from jaxdiff.evaluate import evaluate_maze, save_evaluation
     from jaxdiff.run import load_run
 
@@ -207,6 +335,7 @@ def plan(
     candidates: int = 8,
     seed: int = 0,
     best: bool = False,
+    platform: Platform = None,
     figure: Path | None = None,
     out: Path | None = None,
 ) -> None:
@@ -221,9 +350,11 @@ def plan(
       candidates: plans made; the most consistent is shown.
       seed: of the plans' noise.
       best: use the best checkpoint instead of the newest.
+      platform: kind of device.
       figure: draw the plans here (PNG).
       out: write the plans here (NPZ).
     """
+    _devices(None, platform)
     from jaxdiff.plan import plan as make_plan
     from jaxdiff.plan import save_plans
     from jaxdiff.run import load_run, require_maze
@@ -256,11 +387,41 @@ def plan(
         {
             "horizon": len(best_plan),
             "candidates": candidates,
-            "feasible": int(plans.feasible.sum()),
             "inconsistency": float(plans.inconsistency[0]),
             "path_length": length,
         }
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions(Generic[C, T]):
+    """What every training command takes, beside options of the algorithm.
+
+    Attributes:
+      dataset: recipe, Minari id or path.
+      run: folder for checkpoints, metrics and pictures.
+      resume: go on with the run in the folder.
+      seed: of everything random.
+      preset: which defaults: demo, released or paper.
+      config: take all options from the config.json of another run.
+      eval_episodes: episodes of an evaluation during training, see --eval-every.
+      devices: devices to use.
+      platform: their kind.
+      algorithm: options of the algorithm.
+      training: options of its training.
+    """
+
+    dataset: str
+    run: Path
+    algorithm: OmitArgPrefixes[C]
+    training: OmitArgPrefixes[T]
+    resume: bool = False
+    seed: int = 0
+    preset: str = "demo"
+    config: Path | None = None
+    eval_episodes: int = 20
+    devices: Devices = None
+    platform: Platform = None
 
 
 def _train(algorithm: str) -> Command:
@@ -275,34 +436,27 @@ def _train(algorithm: str) -> Command:
         if source is not None:
             config, training = _read_config(Path(source), algorithm, config, training)
 
-        @dataclasses.dataclass(frozen=True)
-        class Options:
-            dataset: str
-            """Recipe, Minari id or path."""
-            run: Path
-            """Folder for checkpoints, metrics and pictures."""
-            resume: bool = False
-            """Go on with the run in the folder."""
-            seed: int = 0
-            """Of everything random."""
-            preset: str = chosen
-            """Which defaults: demo, released or paper."""
-            config: Path | None = None
-            """Take all options from the config.json of another run."""
-            devices: Devices = None
-            eval_episodes: int = 20
-            """Episodes of an evaluation during training, see --eval-every."""
-            algorithm: OmitArgPrefixes[type(config)] = config
-            training: OmitArgPrefixes[type(training)] = training
-
-        options = tyro.cli(Options, prog=prog, args=args)
+        kind: Any = TrainOptions
+        options = _parse(
+            kind[type(config), type(training)],
+            prog,
+            args,
+            description=f"Train {algorithm} on a dataset into a run folder.",
+            default=TrainOptions(
+                dataset=tyro.MISSING,
+                run=tyro.MISSING,
+                algorithm=config,
+                training=training,
+                preset=chosen,
+            ),
+        )
         _run_training(algorithm, options)
 
     return Command(f"Train {algorithm} on a dataset into a run folder.", run)
 
 
-def _run_training(algorithm: str, options: Any) -> None:
-    devices = _devices(options.devices)
+def _run_training(algorithm: str, options: TrainOptions) -> None:
+    devices = _devices(options.devices, options.platform)
     from jaxdiff.data.episodes import load_dataset
     from jaxdiff.evaluate import evaluate_maze
     from jaxdiff.run import maze_of, train_run
@@ -330,7 +484,9 @@ def _run_training(algorithm: str, options: Any) -> None:
 
 COMMANDS: dict[str, Command] = {
     "demo": _function(demo),
+    "list": _function(list_all),
     "data make": _function(data_make),
+    "data info": _function(data_info),
     "train diffuser": _train("diffuser"),
     "evaluate": _function(evaluate),
     "plan": _function(plan),
@@ -340,10 +496,13 @@ COMMANDS: dict[str, Command] = {
 # --------------------------------------------------------------------------- helpers
 
 
-def _devices(count: int | None) -> list[Any]:
+def _devices(count: int | None, platform: str | None = None) -> list[Any]:
     """Chooses devices before JAX touches any: on CPU, one virtual device a core."""
     request_cpu_devices(count or len(os.sched_getaffinity(0)))
-    return select_devices(count)
+    devices = select_devices(count, platform=platform)
+    if platform is not None:
+        jax.config.update("jax_default_device", devices[0])
+    return devices
 
 
 def _point(maze: Any, name: str, text: str, xy: bool) -> Any:
@@ -356,7 +515,7 @@ def _point(maze: Any, name: str, text: str, xy: bool) -> Any:
     except ValueError:
         form = "x,y in metres" if xy else "row,col of a cell"
         raise UserError(
-            f"--{name} is {text!r}: write it as {form}, such as 1,1."
+            f"--{name} is {text!r}; write it as {form}, such as 1,1"
         ) from None
     point = (first, second)
     return point if xy else cell_to_xy(maze, point)
@@ -374,8 +533,6 @@ def _value_of(args: list[str], flag: str) -> str | None:
 
 def _read_config(path: Path, algorithm: str, config: Any, training: Any) -> Any:
     """Take the options of another run from its config.json."""
-    from jaxdiff.run import from_plain
-
     try:
         document = json.loads(path.read_text())
         if document["algorithm"] != algorithm:
@@ -386,13 +543,13 @@ def _read_config(path: Path, algorithm: str, config: Any, training: Any) -> Any:
         )
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read ({error.strerror}): give --config the config.json "
-            "of a run."
+            f"{path} cannot be read ({reason(error)}); give --config the config.json "
+            "of a run"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError, UserError) as error:
         raise UserError(
-            f"{path} is no configuration for {algorithm} ({error}): give --config the "
-            "config.json of a run of it."
+            f"{path} is no configuration for {algorithm} ({reason(error)}); give "
+            "--config the config.json of a run of it"
         ) from error
 
 

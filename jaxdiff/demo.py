@@ -12,12 +12,12 @@ from jaxdiff.data.episodes import load_dataset
 from jaxdiff.data.make import RECIPES
 from jaxdiff.devices import Device
 from jaxdiff.envs.pointmaze import cell_to_xy, free_cells
-from jaxdiff.errors import UserError
+from jaxdiff.errors import writing
 from jaxdiff.evaluate import Rollouts, evaluate_maze
 from jaxdiff.plan import plan
 from jaxdiff.presets import preset
 from jaxdiff.progress import note
-from jaxdiff.run import Run, require_maze, train_run
+from jaxdiff.run import Run, load_run, require_maze, train_run
 
 RECIPE = "pointmaze-umaze"
 DATA_STEPS = 200_000
@@ -61,23 +61,29 @@ def demo(
         resume=True,
     )
     train_seconds = time.monotonic() - started
+    # The same network acts twice: by plans of one horizon, and by earliest arrival.
+    fixed, _ = evaluate_maze(
+        load_run(run.path, overrides={"choose": "fixed"}),
+        episodes=episodes,
+        seed=seed + 1000,
+        devices=devices,
+    )
     record, rollouts = evaluate_maze(
-        run, episodes=episodes, seed=seed + 1000, devices=devices
+        run,
+        episodes=episodes,
+        seed=seed + 1000,
+        devices=devices,
     )
     result = {
         **{name: record[name] for name in _REPORTED},
+        **{f"fixed_{name}": fixed[name] for name in _REPORTED[:5]},
         "plan_seconds": _draw(run, rollouts, out / "figures"),
         "train_seconds": train_seconds,
         "episodes": episodes,
         "updates": training.num_steps,
     }
-    try:
+    with writing(out / "demo.json", "name another folder with --out"):
         (out / "demo.json").write_text(json.dumps(result, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(
-            f"{out / 'demo.json'} cannot be written ({error.strerror}): name another "
-            "folder with --out."
-        ) from error
     return result
 
 
@@ -113,6 +119,7 @@ def _draw(run: Run, rollouts: Rollouts, folder: Path) -> float:
         executed=rollouts.observations[shown, :, :2],
         starts=rollouts.observations[shown, 0, :2],
         goals=rollouts.goals[shown],
+        titles=[f"return {value:.0f}" for value in rollouts.returns[shown]],
     )
     figures.save(drawn, folder / "plans.png")
 

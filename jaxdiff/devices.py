@@ -1,5 +1,7 @@
 """Which devices a run uses and where its arrays lie: one home for both questions."""
 
+import contextlib
+import os
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -7,29 +9,53 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, reason
 
 Device: TypeAlias = Any  # jax.Device, which type checkers do not see as a class
 
 
 def request_cpu_devices(count: int) -> None:
-    """Asks for `count` virtual CPU devices; must run before JAX touches a device.
+    """Asks for `count` virtual CPU devices; in vain once JAX has touched a device.
 
     XLA's threads inside one operation gain little at the sizes of planners; splitting
     the batch over two virtual devices uses two cores.
     """
-    jax.config.update("jax_num_cpu_devices", count)
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return  # asked for already, and XLA starts no CPU when asked twice
+    # RuntimeError: JAX has started, with as many devices as it was asked for then.
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", count)
 
 
-def select_devices(count: int | None = None) -> list[Device]:
-    """Return the first `count` devices over all processes, or every device."""
-    devices = jax.devices()
+def select_devices(
+    count: int | None = None, *, platform: str | None = None
+) -> list[Device]:
+    """Return the first `count` devices over all processes, or every device.
+
+    Args:
+      count: how many; None for all.
+      platform: "cpu", "gpu" or "tpu"; None for the one that JAX prefers.
+
+    Raises:
+      UserError: there are not as many, or none of that platform.
+    """
+    if platform is None:
+        # JAX takes the CPU without a word where JAX_PLATFORMS asks for an absent GPU.
+        wanted = os.environ.get("JAX_PLATFORMS", "").split(",")[0]
+        platform = "gpu" if wanted in ("cuda", "rocm") else wanted or None
+    try:
+        devices = jax.devices(platform)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"no {platform} device can be used on this machine ({reason(error)}); "
+            "install JAX for it, or choose another one with --platform"
+        ) from error
     if count is None:
         return devices
     if count < 1 or count > len(devices):
         raise UserError(
             f"{count} devices were asked for with --devices, and this machine offers "
-            f"{len(devices)} ({devices[0].platform}): ask for 1 to {len(devices)}."
+            f"{len(devices)} ({devices[0].platform}); ask for 1 to {len(devices)}"
         )
     return devices[:count]
 

@@ -1,10 +1,42 @@
 """The one error that is the user's to mend."""
 
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
 
 class UserError(Exception):
     """Something a user asked for cannot be done.
 
-    The message is one sentence: what is wrong, where, and what to do about it. The
-    command line prints it on standard error and exits with code 2; from Python it is
-    an ordinary exception.
+    The message is one sentence that starts in lower case and ends without a period:
+    what is wrong and where; what to do about it. The command line prints it on standard
+    error and exits with code 2; from Python it is an ordinary exception.
     """
+
+
+def reason(error: BaseException) -> str:
+    """Give the first line of an error's message, or its type if it has none."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike, advice: str) -> Iterator[None]:
+    """Make the folder of `path`, and turn what keeps it from being written into words.
+
+    Args:
+      path: the file or folder being written.
+      advice: what to do about it, the second half of the sentence.
+
+    Raises:
+      UserError: no permission, no space, or no such place.
+    """
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{os.fspath(path)} cannot be written ({reason(error)}); {advice}"
+        ) from error

@@ -27,7 +27,7 @@ import numpy as np
 from jaxdiff.algorithms.base import Algorithm, TrainState
 from jaxdiff.devices import Device, share, split_batch
 from jaxdiff.envs import pointmaze
-from jaxdiff.errors import UserError
+from jaxdiff.errors import writing
 from jaxdiff.progress import progress
 from jaxdiff.run import Run, require_maze
 
@@ -285,16 +285,19 @@ def _joined(parts: list[Any]) -> Any:
     return np.concatenate([padded(part) for part in parts])
 
 
+Setting = Literal["multi", "single"]
+
+
 def evaluate_maze(
     run: Run,
     *,
     episodes: int = 100,
-    setting: Literal["multi", "single"] = "multi",
+    setting: Setting = "multi",
     seed: int = 0,
-    num_envs: int = 50,
+    num_envs: int = 100,
     devices: Sequence[Device] | None = None,
 ) -> tuple[dict[str, Any], Rollouts]:
-    """Scores a run in its maze, beside the expert and the random policy.
+    """Score a run in its maze, beside the expert and the random policy.
 
     Args:
       run: a trained planner or policy.
@@ -311,29 +314,10 @@ def evaluate_maze(
       UserError: the run's dataset is not of a maze.
     """
     maze = require_maze(run)
-    options = {"goal_cell": np.asarray(maze.goal_cell)} if setting == "single" else None
-
-    def play(label: str, make_policy: Callable[[int], Policy]) -> Rollouts:
-        return rollout(
-            make_policy,
-            lambda: pointmaze.make_env(maze.name),
-            episodes=episodes,
-            num_envs=num_envs,
-            seed=seed,
-            options=options,
-            label=label,
-        )
-
-    box = gymnasium.spaces.Box(-1.0, 1.0, (2,))
-    expert = play("expert", lambda n: expert_policy(maze, num_envs=n, seed=seed))
-    chance = play("random", lambda _: random_policy(box, seed=seed))
+    game: dict[str, Any] = {"episodes": episodes, "setting": setting, "seed": seed}
+    expert, chance = maze_references(maze, num_envs=num_envs, **game)
     started = time.monotonic()
-    own = play(
-        run.name,
-        lambda n: agent(
-            run.algorithm, run.states, num_envs=n, seed=seed, devices=devices
-        ),
-    )
+    own = play_maze(run, num_envs=num_envs, devices=devices, **game)
     value, low, high = score(own.returns, chance.returns, expert.returns)
     record = {
         "setting": f"{maze.name}-{setting}",
@@ -354,15 +338,67 @@ def evaluate_maze(
     return record, own
 
 
+def maze_references(
+    maze: pointmaze.Maze,
+    *,
+    episodes: int,
+    setting: Setting = "multi",
+    seed: int = 0,
+    num_envs: int = 100,
+) -> tuple[Rollouts, Rollouts]:
+    """Play the expert and the random policy: what a score of 100 and of 0 mean."""
+    box = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+    policies: dict[str, Callable[[int], Policy]] = {
+        "expert": lambda n: expert_policy(maze, num_envs=n, seed=seed),
+        "random": lambda _: random_policy(box, seed=seed),
+    }
+    expert, chance = (
+        rollout(
+            make_policy,
+            lambda: pointmaze.make_env(maze.name),
+            episodes=episodes,
+            num_envs=num_envs,
+            seed=seed,
+            options=_reset_options(maze, setting),
+            label=label,
+        )
+        for label, make_policy in policies.items()
+    )
+    return expert, chance
+
+
+def play_maze(
+    run: Run,
+    *,
+    episodes: int,
+    setting: Setting = "multi",
+    seed: int = 0,
+    num_envs: int = 100,
+    devices: Sequence[Device] | None = None,
+) -> Rollouts:
+    """Play a run in its maze; see `evaluate_maze` for the arguments."""
+    maze = require_maze(run)
+    return rollout(
+        lambda n: agent(
+            run.algorithm, run.states, num_envs=n, seed=seed, devices=devices
+        ),
+        lambda: pointmaze.make_env(maze.name),
+        episodes=episodes,
+        num_envs=num_envs,
+        seed=seed,
+        options=_reset_options(maze, setting),
+        label=run.name,
+    )
+
+
+def _reset_options(maze: pointmaze.Maze, setting: Setting) -> dict[str, Any] | None:
+    return {"goal_cell": np.asarray(maze.goal_cell)} if setting == "single" else None
+
+
 def save_evaluation(run: Run, record: dict[str, Any]) -> Path:
     """Write a record of `evaluate_maze` into the run folder, under the next number."""
     folder = run.path / "evaluations"
-    try:
-        folder.mkdir(exist_ok=True)
-        path = folder / f"{len(list(folder.glob('*.json'))):03d}.json"
+    path = folder / f"{len(list(folder.glob('*.json'))):03d}.json"
+    with writing(path, "mend the permissions of the run folder or free some space"):
         path.write_text(json.dumps(record, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written ({error.strerror}): mend its permissions."
-        ) from error
     return path

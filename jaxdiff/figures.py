@@ -6,10 +6,9 @@ in the maze's frame, where its centre is the origin. Colours are safe for colour
 readers: time runs along viridis, categories along the palette of Okabe and Ito (2008).
 """
 
-import contextlib
 import math
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -24,7 +23,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from jaxdiff.envs.pointmaze import GOAL_RADIUS, TIME_STEP, Maze, cell_to_xy
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, writing
 
 _WIDTH = 9.0  # inches; at 150 dots per inch about twice the width of a README's column
 _SMALL, _TEXT = 8.0, 9.0  # points
@@ -55,22 +54,8 @@ def save(figure: Figure, path: str | pathlib.Path, *, dpi: int = 150) -> None:
             f"the picture {path} has an ending that names no known format; use .png, "
             ".pdf or .svg"
         )
-    with _writing(path):
+    with writing(path, "choose another path"):
         figure.savefig(path, dpi=dpi, facecolor="white", bbox_inches="tight")
-
-
-@contextlib.contextmanager
-def _writing(path: str | pathlib.Path) -> Iterator[None]:
-    """Make the parent folders and turn failures to write into one sentence."""
-    path = pathlib.Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        reason = error.strerror or "the disk refused it"
-        raise UserError(
-            f"the picture {path} could not be written ({reason}); choose another path"
-        ) from error
 
 
 def _draw_maze(axes: Axes, maze: Maze) -> None:
@@ -409,7 +394,7 @@ def animate_episode(
         frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames
     ]
     milliseconds = round(1000 * every * TIME_STEP)
-    with _writing(path):
+    with writing(path, "choose another path"):
         frames[0].save(
             path, format="GIF", save_all=True, append_images=frames[1:], loop=0,
             duration=[milliseconds] * (len(frames) - 1) + [1000],

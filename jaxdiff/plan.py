@@ -10,7 +10,7 @@ import numpy as np
 from jaxdiff.algorithms.diffuser import declared_horizons
 from jaxdiff.data.normalizer import Normalizer
 from jaxdiff.envs import pointmaze
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, writing
 from jaxdiff.progress import note
 from jaxdiff.run import Run, maze_of
 
@@ -23,14 +23,12 @@ class RankedPlans:
       observations: `[C, H, O]`, environment units.
       actions: `[C, H, A]`, environment units.
       inconsistency: `[C]`, see `jaxdiff.algorithms.dynamics`.
-      feasible: `[C]` bool, as consistent as 95% of real windows.
       path: `[S + 1, H, O]`, the best plan at every noise level, noisiest first.
     """
 
     observations: np.ndarray
     actions: np.ndarray
     inconsistency: np.ndarray
-    feasible: np.ndarray
     path: np.ndarray
 
 
@@ -58,15 +56,15 @@ def plan(
         that was not declared.
     """
     if run.algorithm.plan is None:
-        raise UserError(f"{run.name} does not plan: act with it by `jaxdiff evaluate`.")
+        raise UserError(f"{run.name} does not plan; act with it by `jaxdiff evaluate`")
     action_dim = run.document["dataset"]["action_dim"]
     normalizer = run.statistics.normalizer
     start, goal = _problem(run, normalizer, action_dim, start, goal)
     declared = declared_horizons(run.config)
     if horizon is not None and horizon not in declared:
         raise UserError(
-            f"The horizon {horizon} is not one that {run.path} declares: choose one of "
-            f"{', '.join(map(str, declared))}."
+            f"the horizon {horizon} is not one that {run.path} declares; choose one of "
+            f"{', '.join(map(str, declared))}"
         )
     make = jax.jit(
         run.algorithm.plan, static_argnames=("horizon", "candidates", "return_path")
@@ -87,7 +85,6 @@ def plan(
         observations=trajectories[..., action_dim:],
         actions=trajectories[..., :action_dim],
         inconsistency=inconsistency[order],
-        feasible=inconsistency[order] <= float(run.statistics.dynamics.tolerance),
         path=np.asarray(out.path[:, 0, order[0], :, action_dim:]),
     )
 
@@ -97,32 +94,34 @@ def _problem(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Check a start and a goal and completes them to arrays."""
     start = np.asarray(start, np.float32)
+    goal = None if goal is None else np.asarray(goal, np.float32)
     knots = np.asarray(normalizer.knots)[:, action_dim:]
     size = knots.shape[-1]
     maze = maze_of(run)
     if maze is not None:
-        pointmaze.require_free(maze, start[:2], "start")
-        if len(start) == 2:
+        for point, what in ((start, "start"), (goal, "goal")):
+            if point is not None and point.size >= 2:
+                pointmaze.require_free(maze, point[:2], what)
+        if start.shape == (2,):
             start = np.concatenate([start, np.zeros(2, np.float32)])
-        if goal is not None:
-            pointmaze.require_free(maze, np.asarray(goal)[:2], "goal")
     if start.shape != (size,) or not np.isfinite(start).all():
         raise UserError(
-            f"The start {start.tolist()} is not an observation of {run.path}: give "
-            f"{size} finite numbers."
+            f"the start {start.tolist()} is not an observation of {run.path}; give "
+            f"{size} finite numbers"
         )
     outside = (start < knots[0] - 1e-4) | (start > knots[-1] + 1e-4)
     if outside.any() and run.config.normalizer != "gaussian":
         note(
-            f"The start lies outside the range of the data in dimension "
-            f"{int(np.argmax(outside))}; plans from there are extrapolations."
+            f"the start lies outside the range of the data in dimension "
+            f"{int(np.argmax(outside))}; plans from there are extrapolations"
         )
     if goal is None:
         return start, None
-    goal = np.asarray(goal, np.float32)
-    if goal.shape != (min(len(goal), size),) or not np.isfinite(goal).all():
+    fits = goal.ndim == 1 and (1 if maze is None else 2) <= len(goal) <= size
+    if not fits or not np.isfinite(goal).all():
         raise UserError(
-            f"The goal {goal.tolist()} does not fit observations of {size} numbers."
+            f"the goal {goal.tolist()} does not fit observations of {size} numbers; "
+            "give their leading entries, all finite"
         )
     return start, goal
 
@@ -130,11 +129,5 @@ def _problem(
 def save_plans(plans: RankedPlans, path: str | Path) -> None:
     """Write plans as an NPZ file with the fields of `RankedPlans`."""
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            np.savez(file, **dataclasses.asdict(plans))
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror}): name another file."
-        ) from error
+    with writing(path, "name another file with --out"), path.open("wb") as file:
+        np.savez(file, **dataclasses.asdict(plans))

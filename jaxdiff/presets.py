@@ -6,7 +6,6 @@ medium maze, which three levels cannot halve: 264 stands in for it. Both execute
 plan an episode with a unit-gain controller.
 """
 
-import dataclasses
 from typing import Any
 
 from jaxdiff.algorithms.diffuser import DiffuserConfig
@@ -37,8 +36,8 @@ def preset(algorithm: str, name: str, dataset: str) -> tuple[Any, TrainConfig]:
     """
     if name not in PRESETS:
         raise UserError(
-            f"There is no preset {name!r} for {algorithm}: choose one of "
-            f"{', '.join(PRESETS)}."
+            f"there is no preset {name!r} for {algorithm}; choose one of "
+            f"{', '.join(PRESETS)}"
         )
     horizon, diffusion_steps = _RELEASED.get(dataset, (128, 64))
     if name == "demo":
@@ -50,11 +49,15 @@ def preset(algorithm: str, name: str, dataset: str) -> tuple[Any, TrainConfig]:
         horizons=_horizons(horizon),
         diffusion_steps=diffusion_steps,
         dim_mults=(1, 4, 8),
+        prediction="x0",
+        action_weight=1.0,
         goal_dim=4,
         learning_rate=2e-4 if name == "released" else 4e-5,
         accumulate=2,
         ema_every=10,
         ema_start=2_000,
+        candidates=1,
+        choose="fixed",
         kp=1.0,
         kd=1.0,
     )
@@ -68,8 +71,3 @@ def _horizons(horizon: int) -> tuple[int, ...]:
     """A dozen horizons up to a quarter more than the default, multiples of 4."""
     longest = horizon + horizon // 4
     return tuple(sorted({4 * round(longest * i / 13 / 4) for i in range(1, 14)}))
-
-
-def override(config: Any, values: dict[str, Any]) -> Any:
-    """Replace fields of a configuration by name."""
-    return dataclasses.replace(config, **values)

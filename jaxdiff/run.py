@@ -1,7 +1,6 @@
 """Runs: from a dataset to a folder, and from a folder back to something that acts."""
 
 import dataclasses
-import json
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,8 @@ from jaxdiff.algorithms import ALGORITHMS, Algorithm, Entry, TrainState
 from jaxdiff.data.episodes import Dataset, load_dataset, split_episodes
 from jaxdiff.devices import Device
 from jaxdiff.envs.pointmaze import MAZES, Maze
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, reason
+from jaxdiff.options import from_plain, to_plain
 from jaxdiff.train import TrainConfig, fit
 
 
@@ -77,8 +77,8 @@ def train_run(
     entry = _entry(algorithm)
     asked = {
         "algorithm": algorithm,
-        "config": _plain(config),
-        "training": _plain(training),
+        "config": to_plain(config),
+        "training": to_plain(training),
         "seed": seed,
         "dataset": {
             "name": dataset.name,
@@ -91,12 +91,12 @@ def train_run(
     train, held_out = split_episodes(dataset.episodes)
     with checkpoint.locked(path):
         if not (path / "config.json").exists():
-            statistics = entry.measure(config, train, held_out)
+            statistics = entry.measure(config, train)
             checkpoint.create_run(path, asked, _pack(statistics))
         elif not resume:
             raise UserError(
-                f"{path} already holds a run: go on with it by --resume, or name "
-                "another folder with --run."
+                f"{path} already holds a run; go on with it by --resume, or name "
+                "another folder with --run"
             )
         document, arrays = checkpoint.read_run(path)
         _check_same(path, document, asked)
@@ -136,24 +136,26 @@ def load_run(
     document, arrays = checkpoint.read_run(path)
     entry = _entry(document["algorithm"])
     try:
-        config = dataclasses.replace(
-            from_plain(entry.config, document["config"]), **dict(overrides or {})
-        )
+        config = from_plain(entry.config, document["config"])
         statistics = _unpack(entry.statistics, arrays)
-        action_dim = document["dataset"]["action_dim"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, UserError) as error:
         raise UserError(
-            f"{path / 'config.json'} does not fit this version of jaxdiff ({error}): "
-            f"use version {document['versions'].get('jaxdiff')} or train again."
+            f"{path / 'config.json'} does not fit this version of jaxdiff "
+            f"({reason(error)}); use version {document['versions'].get('jaxdiff')} or "
+            "train again"
         ) from error
-    built = entry.build(config, statistics, action_dim=action_dim)
+    config = dataclasses.replace(config, **dict(overrides or {}))
+    built = entry.build(
+        config, statistics, action_dim=document["dataset"]["action_dim"]
+    )
     states: dict[str, TrainState] = {}
     for name in built.learners:
         found = checkpoint.restore_state(path, name, best=best)
         if found is None:
             raise UserError(
-                f"{path} holds no checkpoint of {name} yet: train it with "
-                f"`jaxdiff train {document['algorithm']} --run {path} --resume`."
+                f"{path} holds no checkpoint of {name} yet; train it with "
+                f"`jaxdiff train {document['algorithm']} --dataset "
+                f"{document['dataset']['name']} --run {path} --resume`"
             )
         states[name] = found[1]
     return Run(path, document["algorithm"], config, statistics, built, states, document)
@@ -178,7 +180,7 @@ def require_maze(run: Run) -> Maze:
     if maze is None:
         raise UserError(
             f"{run.path} was trained on {run.document['dataset']['name']}, which is no "
-            "maze: this command needs a run of a maze."
+            "maze; give this command a run of a maze"
         )
     return maze
 
@@ -186,8 +188,8 @@ def require_maze(run: Run) -> Maze:
 def _entry(algorithm: str) -> Entry:
     if algorithm not in ALGORITHMS:
         raise UserError(
-            f"There is no algorithm {algorithm!r}: choose one of "
-            f"{', '.join(ALGORITHMS)}."
+            f"there is no algorithm {algorithm!r}; choose one of "
+            f"{', '.join(ALGORITHMS)}"
         )
     return ALGORITHMS[algorithm]
 
@@ -207,32 +209,20 @@ def _check_same(path: Path, document: Mapping[str, Any], asked: dict[str, Any]) 
         ]
     if changed:
         raise UserError(
-            f"{path} was trained with other options: {'; '.join(changed)}. Resume with "
-            "the old ones, or name another folder with --run."
+            f"{path} was trained with other options ({', '.join(changed)}); resume "
+            "with the old ones, or name another folder with --run"
         )
     before = document.get("dataset", {}).get("fingerprint")
     if before != asked["dataset"]["fingerprint"]:
         raise UserError(
             f"{path} was trained on other data than {asked['dataset']['name']} holds "
-            "now (their fingerprints differ): restore that dataset, or name another "
-            "folder with --run."
+            "now (their fingerprints differ); restore that dataset, or name another "
+            "folder with --run"
         )
 
 
 # How long to train and how often to look may change between two halves of a run.
 _MAY_CHANGE = ("num_steps", "log_every", "save_every", "eval_every", "keep")
-
-
-def _plain(config: Any) -> dict[str, Any]:
-    """A dataclass as JSON would give it back: lists for tuples."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def from_plain(kind: type, values: Mapping[str, Any]) -> Any:
-    """Build a configuration from JSON values; unknown names are an error."""
-    return kind(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    )
 
 
 def _pack(tree: Any) -> dict[str, np.ndarray]:

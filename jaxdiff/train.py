@@ -27,6 +27,7 @@ from jaxdiff import checkpoint
 from jaxdiff.algorithms.base import Algorithm, Learner, Metrics, TrainState
 from jaxdiff.devices import Device, first_replica, replicate
 from jaxdiff.errors import UserError
+from jaxdiff.options import check_options
 from jaxdiff.progress import note, progress
 
 # Score of all states: a name and a value, the higher the better.
@@ -52,6 +53,10 @@ class TrainConfig:
     save_every: int = 1_000
     eval_every: int = 0
     keep: int = 2
+
+    def __post_init__(self) -> None:
+        counts = ("num_steps", "batch_size", "log_every", "save_every", "keep")
+        check_options(self, eval_every=0, **dict.fromkeys(counts, 1))
 
 
 def fit(
@@ -134,6 +139,8 @@ def _fit_one(
     like = jax.eval_shape(init, prepared)
     found = checkpoint.restore_state(job.run, job.name, like) if job.run else None
     step, state = found or (0, jax.tree.map(np.asarray, jax.jit(init)(prepared)))
+    if job.run is not None:
+        checkpoint.trim_metrics(job.run, job.name, step=step)
     if step >= config.num_steps:
         return state
 
@@ -168,7 +175,8 @@ def _fit_one(
                     job.run, job.name, state, step=stop, keep=config.keep
                 )
             if stopping.is_set():
-                note(f"Stopped after update {stop} of {job.name}, as asked.")
+                saved = f" and saved in {job.run}" if job.run else ""
+                note(f"stopped after update {stop} of {job.name}{saved}, as asked")
                 raise SystemExit(0)
     return first_replica(placed)
 
@@ -283,15 +291,11 @@ def _report(job: _Job, step: int, metrics: Metrics) -> dict[str, float]:
     values = {name: float(value) for name, value in first_replica(metrics).items()}
     for name, value in values.items():
         if not math.isfinite(value):
-            kept = (
-                f"the last good checkpoint stays in {job.run}"
-                if job.run
-                else "nothing was saved"
-            )
+            kept = f" (the last good checkpoint stays in {job.run})" if job.run else ""
             raise UserError(
-                f"Training of {job.name} stopped by update {step}, for {name} became "
-                f"{value}; {kept}: lower --learning-rate or look for extreme values "
-                "in the dataset."
+                f"training of {job.name} stopped by update {step}, for {name} became "
+                f"{value}{kept}; lower --learning-rate or look for extreme values in "
+                "the dataset"
             )
     _write(job, step, values)
     return values
@@ -320,26 +324,32 @@ def _due(step: int, every: int, config: TrainConfig) -> bool:
 def _check(name: str, config: TrainConfig, devices: Sequence[Device]) -> None:
     if config.batch_size % len(devices):
         raise UserError(
-            f"The batch of {config.batch_size} examples of {name} does not divide over "
-            f"{len(devices)} devices: choose a --batch-size divisible by it."
+            f"the batch of {config.batch_size} examples of {name} does not divide over "
+            f"{len(devices)} devices; choose a --batch-size divisible by it"
         )
-    for field in ("num_steps", "batch_size", "log_every", "save_every", "keep"):
-        if getattr(config, field) < 1:
-            raise UserError(
-                f"--{field.replace('_', '-')} is {getattr(config, field)} for {name}: "
-                "it must be at least 1."
-            )
 
 
 @contextlib.contextmanager
 def _stop_requested() -> Iterator[threading.Event]:
-    """Turn SIGTERM into a request to save at the end of the running dispatch."""
+    """Turn SIGTERM and Ctrl-C into a request to save after the running dispatch.
+
+    A second signal of a kind is met as it was before, so that Ctrl-C twice aborts.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event  # Python delivers signals to the main thread alone
         return
-    previous = signal.signal(signal.SIGTERM, lambda *_: event.set())
+
+    def stop(number: int, _: Any) -> None:
+        event.set()
+        signal.signal(number, previous[number])
+
+    previous = {
+        number: signal.signal(number, stop)
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
         yield event
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

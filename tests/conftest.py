@@ -7,6 +7,16 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import pytest
 
+from jaxdiff.cli import main
+from jaxdiff.data.make import RECIPES
+
+# A Diffuser that trains in seconds; it plans, if badly.
+TINY = (
+    *("--dim", "8", "--dim-mults", "1", "2", "--horizon", "16"),
+    *("--horizons", "16", "24", "--diffusion-steps", "4", "--batch-size", "8"),
+    *("--num-steps", "4", "--save-every", "2", "--log-every", "2", "--devices", "1"),
+)
+
 
 @pytest.fixture
 def compilations():
@@ -20,3 +30,22 @@ def compilations():
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield seen
     jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """A folder of datasets that holds pointmaze-umaze, of 1200 steps."""
+    root = tmp_path_factory.mktemp("datasets")
+    RECIPES["pointmaze-umaze"].make(steps=1200, root=root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_data, tmp_path_factory):
+    """The folder of a run trained by `TINY` on `tiny_data`; copy it to change it."""
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(tiny_data))
+        named = ("--dataset", "pointmaze-umaze", "--run", str(path))
+        main(["train", "diffuser", *named, *TINY])
+    return path

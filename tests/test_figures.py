@@ -232,12 +232,12 @@ def test_unwritable_paths_are_the_users_error(tmp_path):
     figure = figures.draw_scores(RESULTS)
     (tmp_path / "folder.png").mkdir()
     for path in (tmp_path / "file" / "a.png", tmp_path / "folder.png"):
-        with pytest.raises(UserError, match="could not be written"):
+        with pytest.raises(UserError, match="cannot be written"):
             figures.save(figure, path)
     for name in ("a.xyz", "a"):
         with pytest.raises(UserError, match="no known format"):
             figures.save(figure, tmp_path / name)
-    with pytest.raises(UserError, match="could not be written"):
+    with pytest.raises(UserError, match="cannot be written"):
         figures.animate_episode(
             UMAZE, np.zeros((2, 4)), straight(UMAZE, 4), (1, 1), tmp_path / "file/a.gif"
         )

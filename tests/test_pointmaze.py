@@ -323,10 +323,10 @@ def test_a_killed_run_leaves_no_dataset_and_the_next_one_cleans_up(tmp_path):
 
 
 def test_bad_requests_are_user_errors(tmp_path):
-    with pytest.raises(UserError, match="got 0"):
+    with pytest.raises(UserError, match="--steps is 0"):
         maker.make_pointmaze("umaze", steps=0, root=tmp_path)
     (tmp_path / "jaxdiff").write_text("a file where a folder must be")
-    with pytest.raises(UserError, match=r"cannot write the dataset .*umaze-v0"):
+    with pytest.raises(UserError, match=r"umaze-v0 cannot be written"):
         maker.make_pointmaze("umaze", steps=5, root=tmp_path)
 
 

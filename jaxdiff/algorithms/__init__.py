@@ -13,7 +13,7 @@ class Entry(NamedTuple):
     Attributes:
       config: class of its options.
       statistics: class of what it measures on a dataset.
-      measure: `(config, train episodes, held-out episodes) -> statistics`.
+      measure: `(config, episodes) -> statistics`.
       build: `(config, statistics, *, action_dim) -> Algorithm`.
     """
 

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdiff.errors import UserError
 from jaxdiff.record import record
 
 Metrics = dict[str, jax.Array]
@@ -105,6 +106,11 @@ def accumulated(grad_fn: Callable[..., Any], parts: int) -> Callable[..., Any]:
         return grad_fn
 
     def sliced(params, keys, batch):
+        if len(keys) % parts:
+            raise UserError(
+                f"a batch of {len(keys)} examples on a device does not divide into "
+                f"{parts} slices; choose an --accumulate that divides it"
+            )
         split = jax.tree.map(
             lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), (keys, batch)
         )

@@ -10,10 +10,9 @@ and a plan is a sample of the learned distribution with the same entries clamped
 present state and to the goal. Any horizon that the U-Net divides may be asked for.
 
 Which of several plans to follow is decided by `jaxdiff.algorithms.dynamics`: how well
-each agrees with a model of one step, and whether as well as real windows do. Under
-`choose="earliest"` plans of every declared horizon are made at once and the earliest
-feasible arrival is taken, for a plan of fixed horizon arrives at its last step, however
-near the goal is.
+each agrees with a model of one step. A plan of fixed horizon arrives at its last step,
+however near the goal is; under `choose="earliest"` plans of every declared horizon are
+made at once and the earliest one that is about as consistent as the longest is taken.
 """
 
 import dataclasses
@@ -42,7 +41,6 @@ from jaxdiff.data.windows import (
     Windows,
     draw_window,
     padded_windows,
-    take_window,
     window_starts,
 )
 from jaxdiff.diffusion import (
@@ -60,14 +58,28 @@ from jaxdiff.diffusion import (
 )
 from jaxdiff.errors import UserError
 from jaxdiff.networks import TemporalUNet, horizon_multiple
+from jaxdiff.options import check_options
 from jaxdiff.record import record
 
+_POSITIVE = (
+    *("diffusion_steps", "dim", "dim_mults", "accumulate", "ema_every"),
+    *("sampling_steps", "candidates"),
+)
+_NOT_NEGATIVE = (
+    *("clip", "goal_dim", "learning_rate", "learning_rate_decay", "ema_decay"),
+    *("ema_start", "temperature", "slack", "replan_every"),
+)
 _SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "dpmpp2m": dpm_solver_pp}
 
 
 @dataclasses.dataclass(frozen=True)
 class DiffuserConfig:
-    """Options of Diffuser. The defaults are the demo's; see `PRESETS` for others.
+    """Options of Diffuser; see `jaxdiff.presets` for those of the paper and its code.
+
+    The defaults learn a maze in minutes on two cores. Two of them are not Diffuser's:
+    the network predicts v, whose estimate of x0 is near x_t at low noise (to predict x0
+    itself, it must first undo its own normalisation layers), and actions, which are
+    noisy and which the controller does not need, weigh little.
 
     Attributes:
       horizon: steps of a training window, and of a plan unless asked otherwise.
@@ -95,6 +107,8 @@ class DiffuserConfig:
       temperature: scale of all noise in sampling.
       candidates: plans made for each problem and horizon.
       choose: "fixed" plans for `horizon`; "earliest" for the earliest arrival.
+      slack: how much less consistent than the plan of the longest horizon an earlier
+        one may be, as a factor.
       controller: "track" follows the planned states with gains `kp`, `kd` on position
         and velocity; "action" executes the planned actions.
       kp: force per metre.
@@ -108,12 +122,12 @@ class DiffuserConfig:
     dim: int = 32
     dim_mults: tuple[int, ...] = (1, 2, 4)
     attention: bool = False
-    prediction: Literal["x0", "noise", "v"] = "x0"
+    prediction: Literal["x0", "noise", "v"] = "v"
     clip: float | None = 1.0
     normalizer: Literal["limits", "gaussian", "cdf"] = "limits"
     padding: bool = False
     norm: Literal["l2", "l1"] = "l2"
-    action_weight: float = 1.0
+    action_weight: float = 0.1
     first_action_weight: float | None = None
     loss_discount: float = 1.0
     goal_dim: int = 2
@@ -126,12 +140,28 @@ class DiffuserConfig:
     sampler: Literal["ddpm", "ddim", "dpmpp2m"] = "ddpm"
     sampling_steps: int | None = None
     temperature: float = 1.0
-    candidates: int = 1
-    choose: Literal["fixed", "earliest"] = "fixed"
+    candidates: int = 2
+    choose: Literal["fixed", "earliest"] = "earliest"
+    slack: float = 2.5
     controller: Literal["track", "action"] = "track"
     kp: float = 10.0
     kd: float = 4.2
     replan_every: int = 0
+
+    def __post_init__(self) -> None:
+        check_options(
+            self,
+            **dict.fromkeys(("horizon", "horizons"), 2),
+            **dict.fromkeys(_POSITIVE, 1),
+            **dict.fromkeys(_NOT_NEGATIVE, 0),
+        )
+        if self.ema_decay > 1:
+            raise UserError(f"--ema-decay is {self.ema_decay}; it must be at most 1")
+        if (self.sampling_steps or 0) > self.diffusion_steps:
+            raise UserError(
+                f"--sampling-steps is {self.sampling_steps}; it must be at most the "
+                f"{self.diffusion_steps} of --diffusion-steps"
+            )
 
 
 @record
@@ -179,7 +209,7 @@ class Carry:
     remaining: jax.Array
 
 
-def measure(config: DiffuserConfig, train: Episodes, held_out: Episodes) -> Statistics:
+def measure(config: DiffuserConfig, train: Episodes) -> Statistics:
     """Measures a dataset: its normalizer, and the dynamics of one step."""
     rows = _rows(train)
     normalizer = fit(config.normalizer, rows)
@@ -187,15 +217,10 @@ def measure(config: DiffuserConfig, train: Episodes, held_out: Episodes) -> Stat
     has_action = np.ones(len(rows), bool)
     has_action[train.starts + train.lengths] = False
     action_dim = train.actions.shape[1]
-    real = _windows(config, normalizer, held_out)
-    picks = np.linspace(0, len(real.starts) - 1, min(1000, len(real.starts)))
-    windows = jax.vmap(take_window, (None, 0, None))(
-        real, jnp.asarray(picks, jnp.int32), config.horizon
-    )
     following = np.roll(scaled, -1, axis=0)[:, action_dim:]
     return Statistics(
         normalizer=normalizer,
-        dynamics=fit_dynamics(scaled[has_action], following[has_action], windows),
+        dynamics=fit_dynamics(scaled[has_action], following[has_action]),
     )
 
 
@@ -294,7 +319,11 @@ def _denoiser_learner(
             start=config.ema_start,
         )
         state = dataclasses.replace(
-            step=step, params=params, slow={"ema": averaged}, opt_state=opt_state
+            state,
+            step=step,
+            params=params,
+            slow={"ema": averaged},
+            opt_state=opt_state,
         )
         return state, metrics
 
@@ -371,7 +400,7 @@ def _actor(
 ) -> tuple[Callable[..., Any], Callable[[int], Carry]]:
     horizons = _acting_horizons(config)
     rows, dim = horizons[-1], statistics.normalizer.low.shape[-1]
-    tolerance = statistics.dynamics.tolerance
+    choose = _earliest if config.choose == "earliest" else _fitting
 
     def init_carry(batch: int) -> Carry:
         return Carry(
@@ -381,38 +410,15 @@ def _actor(
             remaining=jnp.zeros(batch, jnp.int32),
         )
 
-    def best_plan(problem, horizon):
+    def best_plan(states, key, observation, goal, horizon):
         """The most consistent candidate `[B, rows, D]`, padded, and how consistent."""
-        plans = plan(*problem, horizon=horizon)
+        key = jax.random.fold_in(key, horizon)
+        plans = plan(states, key, observation, goal, horizon=horizon)
         best = jnp.argmin(plans.inconsistency, axis=1)
         pick = jax.vmap(lambda candidates, i: candidates[i])
         missing = ((0, 0), (0, rows - horizon), (0, 0))
         padded = jnp.pad(pick(plans.trajectories, best), missing, mode="edge")
         return padded, pick(plans.inconsistency, best)
-
-    def new_plans(states, key, observation, goal, wanted, remaining, trajectory, last):
-        """Replace the plans that are `wanted [B]`."""
-        fitting = jnp.searchsorted(jnp.asarray(horizons), remaining + 1)
-        fitting = jnp.minimum(fitting, len(horizons) - 1)
-        strain = jnp.full(wanted.shape, jnp.inf)
-        for i, horizon in enumerate(horizons):
-            if config.choose == "fixed":
-                considered = wanted & (fitting == i)
-            else:
-                # Horizons increase: a feasible plan found already arrives earlier.
-                considered = wanted & (strain > tolerance)
-            problem = (states, jax.random.fold_in(key, i), observation, goal)
-            # The branch not taken costs nothing: a step without a new plan is fast.
-            candidate, its_strain = jax.lax.cond(
-                jnp.any(considered),
-                functools.partial(best_plan, problem, horizon),
-                functools.partial(lambda *kept: kept, trajectory, strain),
-            )
-            better = considered & (its_strain < strain)
-            trajectory = jnp.where(better[:, None, None], candidate, trajectory)
-            last = jnp.where(better, horizon - 1, last)
-            strain = jnp.where(better, its_strain, strain)
-        return trajectory, last
 
     def act(states, carry, key, observation, reset, goal=None):
         remaining = jnp.where(reset, config.horizon - 1, carry.remaining)
@@ -421,12 +427,19 @@ def _actor(
             # Near the arrival the last plan is followed to its end; planning anew
             # would put the arrival off for ever.
             wanted |= (carry.index >= config.replan_every) & (remaining > 0)
-        trajectory, last = new_plans(
-            states, key, observation, goal, wanted, remaining, carry.plan, carry.last
+        trajectory, last = choose(
+            functools.partial(best_plan, states, key, observation, goal),
+            horizons,
+            wanted,
+            remaining,
+            (carry.plan, carry.last),
+            slack=config.slack,
         )
         index = jnp.where(wanted, 0, carry.index)
         if config.choose == "earliest":
-            remaining = jnp.where(wanted, last, remaining)
+            # A new plan may bring the arrival forward and never puts it off.
+            arrival = jnp.where(reset, last, jnp.minimum(last, remaining))
+            remaining = jnp.where(wanted, arrival, remaining)
         action = _control(config, trajectory, last, index, observation, action_dim)
         carry = Carry(
             plan=trajectory, last=last, index=index + 1, remaining=remaining - 1
@@ -434,6 +447,57 @@ def _actor(
         return ActOutput(action=action, plan=trajectory, planned=wanted), carry
 
     return act, init_carry
+
+
+# Two ways to choose. `best_plan(horizon)` gives trajectories `[B, rows, D]` and their
+# inconsistency `[B]`; `wanted [B]` says who needs a plan; `old` are the plans so far with
+# their last rows. Planning stands behind `cond`, so that a step without it is fast.
+
+
+def _fitting(best_plan, horizons, wanted, remaining, old, *, slack):
+    """Plan with the shortest horizon that covers the steps that remain."""
+    del slack
+    trajectory, last = old
+    fitting = jnp.searchsorted(jnp.asarray(horizons), remaining + 1)
+    fitting = jnp.minimum(fitting, len(horizons) - 1)
+    for i, horizon in enumerate(horizons):
+        chosen = wanted & (fitting == i)
+        new = jax.lax.cond(
+            jnp.any(chosen),
+            lambda horizon=horizon: best_plan(horizon)[0],
+            lambda kept=trajectory: kept,
+        )
+        trajectory = jnp.where(chosen[:, None, None], new, trajectory)
+        last = jnp.where(chosen, horizon - 1, last)
+    return trajectory, last
+
+
+def _earliest(best_plan, horizons, wanted, remaining, old, *, slack):
+    """Plan with the shortest horizon whose plan is feasible.
+
+    The longest horizon leaves most time. How consistent the model is there is what can
+    be asked of it at the others: feasible is a plan within `slack` times that.
+    """
+    del remaining
+    trajectory, last = old
+    nothing = (trajectory, jnp.full(wanted.shape, jnp.inf))
+    new, reference = jax.lax.cond(
+        jnp.any(wanted), lambda: best_plan(horizons[-1]), lambda: nothing
+    )
+    trajectory = jnp.where(wanted[:, None, None], new, trajectory)
+    last = jnp.where(wanted, horizons[-1] - 1, last)
+    searching = wanted
+    for horizon in horizons[:-1]:
+        new, strain = jax.lax.cond(
+            jnp.any(searching),
+            lambda horizon=horizon: best_plan(horizon),
+            lambda: nothing,
+        )
+        feasible = searching & (strain <= slack * reference)
+        trajectory = jnp.where(feasible[:, None, None], new, trajectory)
+        last = jnp.where(feasible, horizon - 1, last)
+        searching &= ~feasible
+    return trajectory, last
 
 
 def _control(
@@ -480,8 +544,8 @@ def declared_horizons(config: DiffuserConfig) -> list[int]:
     for horizon in horizons:
         if horizon % multiple or horizon < 2:
             raise UserError(
-                f"the horizon {horizon} is not a positive multiple of {multiple}, which "
-                f"a U-Net of {len(config.dim_mults)} levels halves; choose "
+                f"the horizon {horizon} is not a positive multiple of {multiple}, as "
+                f"a U-Net of {len(config.dim_mults)} levels needs; choose "
                 f"{max(1, round(horizon / multiple)) * multiple}"
             )
     return horizons

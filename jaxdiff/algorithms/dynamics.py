@@ -15,7 +15,6 @@ worst steps finds the few impossible ones (a jump through a wall) that a mean ov
 steps would hide.
 """
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -32,32 +31,25 @@ class Dynamics:
     Attributes:
       weights: `[A + O + 1, O]`, W of equation (1).
       scale: `[O]`, root mean square of the error of equation (1).
-      tolerance: `[]`, inconsistency that 95% of real held-out windows stay below.
     """
 
     weights: Any
     scale: Any
-    tolerance: Any
 
 
-def fit_dynamics(
-    rows: np.ndarray, following: np.ndarray, windows: np.ndarray
-) -> Dynamics:
-    """Fits the model by least squares.
+def fit_dynamics(rows: np.ndarray, following: np.ndarray) -> Dynamics:
+    """Fit the model by least squares.
 
     Args:
       rows: `[M, A + O]`, normalised, one a transition.
       following: `[M, O]`, the normalised observation after it.
-      windows: `[W, H, A + O]`, normalised windows not among `rows`, for the tolerance.
     """
     inputs = np.concatenate([rows, np.ones_like(rows[:, :1])], axis=1)
     weights = np.linalg.lstsq(inputs, following, rcond=None)[0].astype(np.float32)
     error = inputs @ weights - following
     # A dimension that the model predicts exactly must not divide by zero.
     scale = np.maximum(np.sqrt(np.mean(error**2, axis=0)), 1e-6).astype(np.float32)
-    dynamics = Dynamics(weights=weights, scale=scale, tolerance=np.float32(np.inf))
-    tolerance = np.quantile(inconsistency(dynamics, windows), 0.95)
-    return dataclasses.replace(dynamics, tolerance=np.float32(tolerance))
+    return Dynamics(weights=weights, scale=scale)
 
 
 def inconsistency(dynamics: Dynamics, trajectories: Any) -> jax.Array:

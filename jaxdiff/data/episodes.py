@@ -20,9 +20,8 @@ from jaxdiff.data.readers import (
     read_d4rl,
     read_minari,
     read_npz,
-    reason,
 )
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, reason
 from jaxdiff.record import record
 
 
@@ -102,8 +101,11 @@ def load_dataset(
     path = locate_dataset(name, root=root, download=download)
     environment, references = None, {}
     if path.suffix == ".npz":
-        fields = read_npz(path, required=[name for name in _FIELDS if name != "goals"])
-        episodes = Episodes(**{name: fields.get(name) for name in _FIELDS})
+        needed = [name for name in _FIELDS if name != "goals"]
+        fields = read_npz(path, required=needed)
+        episodes = Episodes(
+            **{name: fields[name] for name in needed}, goals=fields.get("goals")
+        )
     else:
         recording = read_minari(path) if path.is_dir() else read_d4rl(path)
         episodes = concatenate_episodes(recording, str(path))

@@ -6,8 +6,7 @@ import re
 
 from jaxdiff.data.make import RECIPES
 from jaxdiff.data.make.pointmaze import datasets_root
-from jaxdiff.data.readers import reason
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, reason
 
 # Name with a version, perhaps in namespaces: "D4RL/pointmaze/umaze-v2".
 _MINARI_ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
@@ -56,6 +55,19 @@ def locate_dataset(
     raise UserError(
         f"there is no dataset {name!r} in {datasets_root(root)}, and the recipes are "
         f"{', '.join(RECIPES)}; {advice}"
+    )
+
+
+def local_datasets(root: str | os.PathLike | None = None) -> list[str]:
+    """List the Minari ids stored in the folder of datasets."""
+    root = datasets_root(root)
+    folders = [file.parent.parent for file in root.glob("**/data/metadata.json")]
+    names = [folder.relative_to(root) for folder in folders]
+    # A hidden folder is a dataset that is not complete.
+    return sorted(
+        name.as_posix()
+        for name in names
+        if not any(part.startswith(".") for part in name.parts)
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, reason
 
 _D4RL_FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")
 
@@ -33,11 +33,6 @@ class Recording(NamedTuple):
     goals: list[np.ndarray]
     environment: str | None = None
     references: Mapping[str, float] = {}
-
-
-def reason(error: Exception) -> str:
-    """Give the first line of an error's message, or its type if it has none."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def read_minari(folder: pathlib.Path) -> Recording:

@@ -22,7 +22,7 @@ from jaxdiff.envs.pointmaze import (
     make_env,
     maze_by_name,
 )
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, writing
 from jaxdiff.progress import progress
 
 EPISODE_STEPS = 1000
@@ -84,7 +84,7 @@ def make_pointmaze(
     """
     spec = maze_by_name(maze)
     if steps < 1:
-        raise UserError(f"steps must be at least 1, got {steps}")
+        raise UserError(f"--steps is {steps}; it must be at least 1")
     folder = datasets_root(root) / pointmaze_id(maze)
     with _replacing(folder) as partial:
         stream = record_stream(spec, steps=steps, seed=seed, noise=noise)
@@ -198,22 +198,18 @@ def _replacing(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     partial = folder.with_name(f".{folder.name}.partial")
     old = folder.with_name(f".{folder.name}.old")
     try:
-        if old.exists() and not folder.exists():
-            # A run was killed between the two renames below.
-            old.rename(folder)
-        for leftover in (partial, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        partial.mkdir(parents=True)
-        yield partial
-        if folder.exists():
-            folder.rename(old)
-        partial.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot write the dataset {folder} ({error.strerror}); choose another "
-            "folder with MINARI_DATASETS_PATH"
-        ) from error
+        with writing(folder, "choose another folder with MINARI_DATASETS_PATH"):
+            if old.exists() and not folder.exists():
+                # A run was killed between the two renames below.
+                old.rename(folder)
+            for leftover in (partial, old):
+                shutil.rmtree(leftover, ignore_errors=True)
+            partial.mkdir()
+            yield partial
+            if folder.exists():
+                folder.rename(old)
+            partial.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -1,0 +1,201 @@
+"""What every algorithm must do, whatever it is.
+
+The task is in `points`: from a position and a goal, the right action is known.
+"""
+
+import dataclasses
+import functools
+import shutil
+
+import chex
+import jax
+import numpy as np
+import pytest
+from points import STEPS, line, straight_lines
+
+from jaxdiff.algorithms import ALGORITHMS
+from jaxdiff.algorithms.diffuser import DiffuserConfig
+from jaxdiff.data.episodes import Dataset, fingerprint
+from jaxdiff.evaluate import agent
+from jaxdiff.run import load_run, train_run
+from jaxdiff.train import TrainConfig
+
+# The smallest options that learn the task: a name of ALGORITHMS -> its options, and how
+# many updates that takes.
+TINY = {
+    "diffuser": (
+        DiffuserConfig(
+            horizon=STEPS,
+            horizons=(STEPS,),
+            diffusion_steps=8,
+            dim=16,
+            dim_mults=(1,),
+            prediction="x0",
+            action_weight=1.0,
+            goal_dim=2,
+            learning_rate=3e-3,
+            ema_decay=0.98,
+            temperature=0.0,
+            candidates=1,
+            choose="fixed",
+            controller="action",
+        ),
+        400,
+    ),
+}
+TRAINING = TrainConfig(batch_size=64, log_every=25, save_every=50, keep=100)
+ENVS = 16
+
+names = pytest.mark.parametrize("name", list(ALGORITHMS))
+
+
+@functools.cache
+def dataset():
+    episodes = straight_lines()
+    return Dataset("lines", episodes, None, fingerprint(episodes), {})
+
+
+def train(name, path, num_steps, **options):
+    return train_run(
+        name,
+        dataset(),
+        path,
+        config=TINY[name][0],
+        training=dataclasses.replace(TRAINING, num_steps=num_steps),
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Name -> a run; each algorithm is trained once for all tests of this module."""
+
+    @functools.cache
+    def get(name):
+        return train(name, tmp_path_factory.mktemp("runs") / name, TINY[name][1])
+
+    return get
+
+
+@functools.cache
+def problems(count=ENVS):
+    rng = np.random.default_rng(1)
+    return rng.uniform(-0.9, 0.9, (2, count, 2)).astype(np.float32)
+
+
+def acts(run, observation, goal, *, steps=2, seed=0, **options):
+    """Actions of the first steps, `[steps, B, A]`, the observations standing still."""
+    policy = agent(
+        run.algorithm, run.states, num_envs=len(observation), seed=seed, **options
+    )
+    reset = np.ones(len(observation), bool)
+    return np.stack(
+        [policy(observation, goal, reset & (t == 0))[0] for t in range(steps)]
+    )
+
+
+def test_every_algorithm_is_here():
+    assert TINY.keys() == ALGORITHMS.keys()
+
+
+@names
+def test_learns_what_is_known(name, trained):
+    observation, goal = problems()
+    found = acts(trained(name), observation, goal)
+    _, expected = line(observation, goal, STEPS)
+    error = np.sqrt(np.mean((found - expected) ** 2))
+    assert error < 0.25 * np.std(expected)
+    if trained(name).algorithm.plan is not None:
+        plan_is_a_line(trained(name), observation, goal)
+
+
+def plan_is_a_line(run, observation, goal):
+    plans = jax.jit(run.algorithm.plan)(
+        run.states, jax.random.key(0), observation, goal
+    )
+    positions, _ = line(observation, goal, STEPS)
+    error = np.asarray(plans.trajectories[:, 0, :, 2:]) - positions
+    # Both ends are given; what lies between must have been learned.
+    assert np.sqrt(np.mean(error**2)) < 0.15 * np.std(positions)
+    np.testing.assert_allclose(error[:, [0, -1]], 0, atol=1e-6)
+
+
+@names
+def test_a_loaded_run_acts_as_before(name, trained):
+    run = trained(name)
+    np.testing.assert_array_equal(
+        acts(load_run(run.path), *problems()), acts(run, *problems())
+    )
+
+
+@names
+def test_no_environment_depends_on_the_others(name, trained):
+    observation, goal = problems()
+    alone = acts(trained(name), observation, goal)
+    others = np.random.default_rng(2).permutation(ENVS - 1) + 1
+    order = np.concatenate([[0], others])
+    together = acts(trained(name), observation[order], goal[order])
+    np.testing.assert_array_equal(together[:, 0], alone[:, 0])
+    assert (together[0, 1:] != alone[0, 1:]).any()
+
+
+@names
+def test_a_second_call_compiles_nothing(name, trained, compilations):
+    run = trained(name)
+    observation, goal = problems()
+    policy = agent(run.algorithm, run.states, num_envs=ENVS)
+    policy(observation, goal, np.ones(ENVS, bool))
+    compilations.clear()
+    policy(goal, observation, np.zeros(ENVS, bool))
+    policy(observation, goal, np.arange(ENVS) == 3)
+    assert not compilations
+    if run.algorithm.plan is not None:
+        plan = jax.jit(run.algorithm.plan)
+        plan(run.states, jax.random.key(0), observation, goal)
+        compilations.clear()
+        plan(run.states, jax.random.key(1), goal, observation)
+        assert not compilations
+
+
+@names
+def test_stopped_and_resumed_is_the_same_and_compiles_once(
+    name, trained, tmp_path, compilations
+):
+    run = trained(name)
+    whole, half = TINY[name][1], TINY[name][1] // 2
+    path = tmp_path / "run"
+    shutil.copytree(run.path, path)
+    for learner in run.states:
+        for folder in (path / "checkpoints" / learner).glob("*[0-9]"):
+            if int(folder.name) > half:
+                shutil.rmtree(folder)
+    compilations.clear()
+    resumed = train(name, path, whole, resume=True)
+    chex.assert_trees_all_equal(resumed.states, run.states)
+    # Many dispatches, few programs: each learner's dispatch and what prepares it.
+    assert (whole - half) / TRAINING.log_every >= 8
+    dispatches = [seconds for seconds in compilations if seconds > 0.5]
+    assert len(dispatches) <= 2 * len(run.states)
+
+
+@names
+def test_eight_devices_are_as_one(name, trained, tmp_path):
+    run = trained(name)
+    path = tmp_path / "one"
+    shutil.copytree(run.path, path)
+    eight = train(name, tmp_path / "eight", 100, devices=jax.devices()[:8])
+    for learner, state in eight.states.items():
+        for folder in (path / "checkpoints" / learner).glob("*[0-9]"):
+            if int(folder.name) > 100:
+                shutil.rmtree(folder)
+        one = load_run(path).states[learner]
+        assert int(one.step) == int(state.step) == 100
+        chex.assert_trees_all_close(one.params, state.params, atol=1e-5)
+        chex.assert_trees_all_close(one.slow, state.slow, atol=1e-5)
+
+
+@names
+def test_acting_over_two_devices_is_acting_over_one(name, trained):
+    one = acts(trained(name), *problems())
+    two = acts(trained(name), *problems(), devices=jax.devices()[:2])
+    np.testing.assert_allclose(two, one, atol=1e-5)

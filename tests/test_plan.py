@@ -1,0 +1,182 @@
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiff.algorithms.base import Algorithm
+from jaxdiff.algorithms.diffuser import DiffuserConfig, Plans
+from jaxdiff.data.normalizer import fit
+from jaxdiff.errors import UserError
+from jaxdiff.plan import plan, save_plans
+from jaxdiff.run import Run
+
+ACTIONS, OBSERVATIONS = 2, 4
+LEVELS = 3
+
+
+def imagine(
+    states, key, observation, goal, *, horizon=None, candidates=None, return_path=False
+):
+    """Plans whose every entry tells whose it is: candidates by their inconsistency."""
+    horizon = 8 if horizon is None else horizon
+    inconsistency = jax.random.uniform(key, (1, candidates))
+    x = jnp.broadcast_to(
+        inconsistency[..., None, None],
+        (1, candidates, horizon, ACTIONS + OBSERVATIONS),
+    )
+    x = x.at[:, :, 0, ACTIONS:].set(observation)
+    if goal is not None:
+        x = x.at[:, :, -1, ACTIONS : ACTIONS + goal.shape[-1]].set(goal)
+    path = jnp.stack([x + level for level in reversed(range(LEVELS + 1))])
+    return Plans(
+        trajectories=x, inconsistency=inconsistency, path=path if return_path else None
+    )
+
+
+def planning_run(*, maze=True, normalizer="limits", planner=imagine):
+    # Data within two metres of the centre, no faster than five metres a second.
+    limits = np.array([[1, 1, 2, 2, 5, 5]], np.float32)
+    rows = np.concatenate([-limits, limits])
+    config = DiffuserConfig(
+        horizon=8, horizons=(4, 8, 12), dim_mults=(1, 2), normalizer=normalizer
+    )
+    environment = "PointMaze_UMaze-v3" if maze else "Hopper-v5"
+    return Run(
+        path="runs/here",
+        name="planner",
+        config=config,
+        statistics=types.SimpleNamespace(normalizer=fit(normalizer, rows)),
+        algorithm=Algorithm({}, None, None, planner),
+        states={},
+        document={
+            "dataset": {
+                "name": "data",
+                "environment": environment,
+                "action_dim": ACTIONS,
+            }
+        },
+    )
+
+
+START, GOAL = (1.0, 1.0), (-1.0, -1.0)  # metres, both in free cells
+
+
+def test_the_most_consistent_plan_comes_first():
+    ranked = plan(planning_run(), START, GOAL, candidates=6)
+    assert ranked.inconsistency.shape == (6,)
+    assert (np.diff(ranked.inconsistency) > 0).all()
+    # Rows stayed with their plan.
+    own = ranked.inconsistency[:, None, None]
+    np.testing.assert_array_equal(ranked.actions, own + np.zeros((6, 8, ACTIONS)))
+    np.testing.assert_array_equal(
+        ranked.observations[:, 1:-1], own + np.zeros((6, 6, OBSERVATIONS))
+    )
+    assert ranked.path.shape == (LEVELS + 1, 8, OBSERVATIONS)
+    np.testing.assert_array_equal(ranked.path[-1], ranked.observations[0])
+    np.testing.assert_allclose(ranked.path[0], ranked.observations[0] + LEVELS)
+
+
+def test_a_position_in_a_maze_is_a_state_at_rest():
+    ranked = plan(planning_run(), START, GOAL)
+    np.testing.assert_array_equal(
+        ranked.observations[:, 0], np.tile([*START, 0, 0], (8, 1))
+    )
+    np.testing.assert_array_equal(ranked.observations[:, -1, :2], [GOAL] * 8)
+    moving = plan(planning_run(), (*START, 0.5, -0.5), GOAL)
+    np.testing.assert_array_equal(moving.observations[0, 0], [*START, 0.5, -0.5])
+
+
+def test_a_goal_may_be_left_out():
+    ranked = plan(planning_run(), START)
+    np.testing.assert_array_equal(
+        ranked.observations[:, -1], ranked.inconsistency[:, None] + np.zeros((8, 4))
+    )
+
+
+def test_seeds_and_horizons():
+    run = planning_run()
+    one, same = plan(run, START, GOAL), plan(run, START, GOAL)
+    np.testing.assert_array_equal(one.observations, same.observations)
+    other = plan(run, START, GOAL, seed=1)
+    assert (one.inconsistency != other.inconsistency).all()
+    for horizon in (4, 8, 12):
+        ranked = plan(run, START, GOAL, horizon=horizon, candidates=1)
+        assert ranked.observations.shape == (1, horizon, OBSERVATIONS)
+
+
+@pytest.mark.parametrize(
+    ("start", "goal", "words"),
+    [
+        ((0.0, 0.0), GOAL, "start .*wall"),
+        (START, (-0.5, 0.0), "goal .*wall"),
+        ((7.0, 1.0), GOAL, "start .*outside"),
+        (START, (1.0, 99.0), "goal .*outside"),
+        ((np.nan, 1.0), GOAL, "start"),
+        (START, (np.inf, 1.0), "goal"),
+        ((*START, np.nan, 0.0), GOAL, "start"),
+        ((*START, 0.0), GOAL, "start"),
+        ((*START, 0.0, 0.0, 0.0), GOAL, "start"),
+        ((1.0,), GOAL, "start"),
+        (START, (1.0,), "goal"),
+        (START, (), "goal"),
+        (START, (*GOAL, 0.0, 0.0, 0.0), "goal"),
+        (START, (*GOAL, np.nan, 0.0), "goal"),
+    ],
+)
+def test_problems_that_cannot_be_are_refused(start, goal, words):
+    with pytest.raises(UserError, match=f"(?i){words}"):
+        plan(planning_run(), start, goal)
+
+
+def test_outside_mazes_a_start_is_a_whole_observation():
+    run = planning_run(maze=False)
+    ranked = plan(run, (0.0, 0.0, 1.0, 0.0))
+    np.testing.assert_array_equal(ranked.observations[0, 0], [0, 0, 1, 0])
+    for start in ((0.0, 0.0), (0.0, 0.0, np.inf, 0.0)):
+        with pytest.raises(UserError, match=r"(?i)start .*4 finite numbers"):
+            plan(run, start)
+
+
+def test_a_second_plan_compiles_nothing(compilations):
+    run = planning_run()
+    plan(run, START, GOAL)
+    compilations.clear()
+    plan(run, GOAL, START, seed=1)
+    assert not compilations
+
+
+def test_a_horizon_must_be_declared():
+    with pytest.raises(UserError, match=r"(?i)horizon 16.*4, 8, 12"):
+        plan(planning_run(), START, GOAL, horizon=16)
+
+
+def test_only_planners_plan():
+    with pytest.raises(UserError, match="does not plan"):
+        plan(planning_run(planner=None), START, GOAL)
+
+
+def test_a_start_beyond_the_data_is_warned_of(capsys):
+    run = planning_run()
+    plan(run, (*START, 0.0, 4.9), GOAL)
+    assert not capsys.readouterr().err
+    plan(run, (*START, 0.0, -5.1), GOAL)
+    assert "dimension 3" in capsys.readouterr().err
+    plan(run, (*START, 5.1, 0.0), GOAL)
+    assert "dimension 2" in capsys.readouterr().err
+    # A Gaussian has no range to leave.
+    plan(planning_run(normalizer="gaussian"), (*START, 50.0, 0.0), GOAL)
+    assert not capsys.readouterr().err
+
+
+def test_plans_are_saved_by_field(tmp_path):
+    ranked = plan(planning_run(), START, GOAL)
+    save_plans(ranked, tmp_path / "new" / "plan.npz")
+    with np.load(tmp_path / "new" / "plan.npz") as stored:
+        assert set(stored) == set(ranked.__dataclass_fields__)
+        for name in stored:
+            np.testing.assert_array_equal(stored[name], getattr(ranked, name))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        save_plans(ranked, tmp_path / "file" / "plan.npz")

@@ -1,0 +1,100 @@
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from benchmarks.rows import bootstrap_interval, write_rows
+
+FIELDS = {
+    *("experiment", "setting", "method", "metric", "value", "low", "high", "n"),
+    *("seeds", "seconds", "command", "commit", "device", "versions"),
+}
+
+
+def row(setting="umaze", method="diffuser", metric="score", value=1.0, **more):
+    named = {"setting": setting, "method": method, "metric": metric, "value": value}
+    return {**named, **more}
+
+
+def written(path):
+    return json.loads(path.read_text())
+
+
+def test_rows_have_every_field(tmp_path):
+    path = write_rows(
+        "maze", [row(low=0.5, high=1.5, n=3)], command="measure", directory=tmp_path
+    )
+    (stored,) = written(path)
+    assert path == tmp_path / "maze.json"
+    assert stored.keys() == FIELDS
+    assert stored["experiment"] == "maze"
+    assert stored["command"] == "measure"
+    assert (stored["low"], stored["high"], stored["n"]) == (0.5, 1.5, 3)
+    assert stored["seeds"] is stored["seconds"] is None
+    assert stored["versions"]["jax"]
+    assert stored["commit"]
+    assert stored["device"]
+
+
+def test_a_row_replaces_the_one_of_its_name_and_no_other(tmp_path):
+    old = [row(), row(method="random"), row(setting="large"), row(metric="success")]
+    path = write_rows("maze", old, command="old", directory=tmp_path)
+    write_rows("maze", [row(value=2.0)], command="new", directory=tmp_path)
+    after = written(path)
+    assert [stored["value"] for stored in after] == [2.0, 1.0, 1.0, 1.0]
+    assert [stored["command"] for stored in after] == ["new", "old", "old", "old"]
+    write_rows("maze", [row(method="expert")], command="new", directory=tmp_path)
+    assert len(written(path)) == 5
+    assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("field", ["setting", "method", "metric", "value"])
+def test_a_row_must_name_itself_and_its_value(tmp_path, field):
+    broken = row()
+    del broken[field]
+    with pytest.raises(ValueError, match=field):
+        write_rows("maze", [row(), broken], command="measure", directory=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_field_of_another_name_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="lowest"):
+        write_rows("maze", [row(lowest=0.0)], command="measure", directory=tmp_path)
+
+
+def test_interval_is_of_its_statistic():
+    # One outlier in ten moves the mean, and not the median.
+    values = [1.0] * 9 + [100.0]
+    low, high = bootstrap_interval(values, statistic=np.median)
+    assert low == high == 1.0
+    low, high = bootstrap_interval(values)
+    assert low == 1.0
+    assert high > np.mean(values)
+
+
+def test_interval_shrinks_and_is_the_seeds():
+    values = np.random.default_rng(0).normal(5.0, 2.0, 1600)
+    low, high = bootstrap_interval(values)
+    # The mean of n normal numbers has an interval of 2 * 1.96 sigma / sqrt(n).
+    np.testing.assert_allclose(high - low, 2 * 1.96 * 2 / 40, rtol=0.1)
+    wide = bootstrap_interval(values[:100])
+    np.testing.assert_allclose((wide[1] - wide[0]) / (high - low), 4, rtol=0.25)
+    assert bootstrap_interval(values) == (low, high)
+    assert bootstrap_interval(values, seed=1) != (low, high)
+    narrow = bootstrap_interval(values, confidence=0.5)
+    assert low < narrow[0] < narrow[1] < high
+
+
+@pytest.mark.parametrize("values", [[], [[1.0, 2.0]]])
+def test_interval_needs_a_list_of_values(values):
+    with pytest.raises(ValueError, match="non-empty list"):
+        bootstrap_interval(values)
+
+
+def test_stored_results_hold_their_values():
+    for path in pathlib.Path("benchmarks/results").glob("*.json"):
+        for stored in written(path):
+            assert stored.keys() >= FIELDS, path
+            if stored["low"] is not None:
+                assert stored["low"] <= stored["value"] <= stored["high"], stored
