@@ -127,8 +127,14 @@ def read_run(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             f"{statistics_file} is missing or damaged (its SHA-256 differs from the "
             "one in config.json); restore the file or train again"
         )
-    with np.load(statistics_file, allow_pickle=False) as arrays:
-        return config, dict(arrays)
+    try:
+        with np.load(statistics_file, allow_pickle=False) as arrays:
+            return config, dict(arrays)
+    except ValueError as error:
+        # Its digest is right, so that someone wrote it so: pickled objects.
+        raise UserError(
+            f"{statistics_file} is no file of arrays ({reason(error)}); train again"
+        ) from error
 
 
 def _read_config(path: Path, config_file: Path) -> dict[str, Any]:
@@ -143,16 +149,20 @@ def _read_config(path: Path, config_file: Path) -> dict[str, Any]:
                 "version or train again"
             )
         config = _read_sealed(config_file)
-        for part, kinds in ((config, _DOCUMENT), (config.get("dataset"), _DATASET)):
-            for name, kind in kinds.items():
-                if not isinstance(part.get(name, ...), kind):
-                    raise ValueError(f"{name!r} is missing or of the wrong type")
+        _require(config, _DOCUMENT)
+        _require(config["dataset"], _DATASET)
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"{config_file} cannot be read as the configuration of a run "
             f"({reason(error)}); restore the file or train again"
         ) from error
     return config
+
+
+def _require(found: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    for name, kind in kinds.items():
+        if not isinstance(found.get(name, ...), kind):
+            raise ValueError(f"{name!r} is missing or of the wrong type")
 
 
 @contextlib.contextmanager

@@ -106,6 +106,7 @@ def _function(function: Callable[..., None]) -> Command:
     # tyro calls what it parses for; here it only binds the arguments.
     @functools.wraps(function)
     def bind(*args: Any, **options: Any) -> Callable[[], None]:
+        _require_seed(options.get("seed", 0))
         return functools.partial(function, *args, **options)
 
     def run(prog: str, args: list[str]) -> None:
@@ -124,15 +125,15 @@ def _parse(kind: Any, prog: str, args: list[str], **options: Any) -> Any:
         if not end.code:
             raise
     # A title, then sections between rules: what is wrong, what was perhaps meant, help.
-    lines = [line.strip("│╭╮╰╯ ") for line in box.getvalue().splitlines()]
-    sections = re.split(r"─{3,}", " ".join(lines[1:]))
-    wrong = sections[0].strip().rstrip(".")
-    if wrong.startswith("Missing from"):
+    _, _, text = re.sub("[│╭╮╰╯]", " ", box.getvalue()).partition("\n")
+    sections = re.split(r"(?m)^ *[─-]{3,} *$", text)
+    wrong, *rest = [section for section in sections if section.strip()]
+    if "Missing from" in wrong:
         # Names are indented less than what they mean.
-        listed = box.getvalue().split("│ ─")[0]
-        names = re.findall(r"^│ {5}(\S+)", listed, re.MULTILINE)
+        names = re.findall(r"^ {6}(\S+)", wrong, re.MULTILINE)
         wrong = f"{', '.join(names)} must be given"
-    meant = re.search(r"Perhaps you meant: (--\S+)", " ".join(sections[1:]))
+    wrong = " ".join(wrong.split()).rstrip(".").replace(". Expected", ", expected")
+    meant = re.search(r"Perhaps you meant:\s+(--\S+)", "\n".join(rest))
     advice = f"did you mean {meant[1]}, or " if meant else ""
     first = wrong[:1] if wrong[:2].isupper() else wrong[:1].lower()
     raise UserError(f"{first}{wrong[1:]}; {advice}see `{prog} --help`") from None
@@ -456,6 +457,7 @@ def _train(algorithm: str) -> Command:
 
 
 def _run_training(algorithm: str, options: TrainOptions) -> None:
+    _require_seed(options.seed)
     devices = _devices(options.devices, options.platform)
     from jaxdiff.data.episodes import load_dataset
     from jaxdiff.evaluate import evaluate_maze
@@ -503,6 +505,11 @@ def _devices(count: int | None, platform: str | None = None) -> list[Any]:
     if platform is not None:
         jax.config.update("jax_default_device", devices[0])
     return devices
+
+
+def _require_seed(seed: int) -> None:
+    if not 0 <= seed < 2**31:
+        raise UserError(f"--seed is {seed}; it must be between 0 and {2**31 - 1}")
 
 
 def _point(maze: Any, name: str, text: str, xy: bool) -> Any:

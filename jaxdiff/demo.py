@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxdiff import figures
 from jaxdiff.data.episodes import load_dataset
 from jaxdiff.data.make import RECIPES
@@ -115,7 +117,7 @@ def _draw(run: Run, rollouts: Rollouts, folder: Path) -> float:
     shown = slice(0, 8)
     drawn = figures.draw_plans(
         maze,
-        rollouts.plans[shown, :, first : first + 2],
+        [_until_arrival(plan[:, first : first + 2]) for plan in rollouts.plans[shown]],
         executed=rollouts.observations[shown, :, :2],
         starts=rollouts.observations[shown, 0, :2],
         goals=rollouts.goals[shown],
@@ -125,21 +127,29 @@ def _draw(run: Run, rollouts: Rollouts, folder: Path) -> float:
 
     cells = free_cells(maze)
     start, goal = cell_to_xy(maze, cells[0]), cell_to_xy(maze, cells[-1])
-    longest = max(run.config.horizons)
-    horizons = [h for h in run.config.horizons if h >= longest // 3]
-    spread = horizons[:: max(1, len(horizons) // 4)][:4]
+    shown_horizons = [
+        run.config.horizons[2],
+        run.config.horizon,
+        *run.config.horizons[-1:],
+    ]
     positions = {
         horizon: plan(run, start, goal, horizon=horizon).observations[0, :, :2]
-        for horizon in spread
+        for horizon in shown_horizons
     }
     figures.save(figures.draw_horizons(maze, positions, goal), folder / "horizons.png")
 
-    plan(run, start, goal)
     started = time.monotonic()
-    ranked = plan(run, start, goal)
+    ranked = plan(run, start, goal, horizon=run.config.horizon)  # compiled above
     seconds = time.monotonic() - started
     figures.save(
-        figures.draw_denoising(maze, ranked.path[..., :2]), folder / "denoising.png"
+        figures.draw_denoising(maze, ranked.path[..., :2], start=start, goal=goal),
+        folder / "denoising.png",
     )
     note(f"Pictures are in {folder}.")
     return seconds
+
+
+def _until_arrival(positions: np.ndarray) -> np.ndarray:
+    """Cut off the repetitions of the last row that fill a plan up, `[H, 2]`."""
+    moving = np.flatnonzero((positions[1:] != positions[:-1]).any(-1))
+    return positions[: moving[-1] + 2] if len(moving) else positions

@@ -27,7 +27,7 @@ import numpy as np
 from jaxdiff.algorithms.base import Algorithm, TrainState
 from jaxdiff.devices import Device, share, split_batch
 from jaxdiff.envs import pointmaze
-from jaxdiff.errors import writing
+from jaxdiff.errors import UserError, writing
 from jaxdiff.progress import progress
 from jaxdiff.run import Run, require_maze
 
@@ -146,6 +146,9 @@ def rollout(
       options: passed to every reset.
       label: shown beside the progress bar.
     """
+    for flag, count in (("--episodes", episodes), ("--num-envs", num_envs)):
+        if count < 1:
+            raise UserError(f"{flag} is {count}; it must be at least 1")
     num_envs = min(num_envs, episodes)
     # Plain environments in lock-step: Gymnasium's vector environments either restart
     # by themselves, adding steps of the next episode, or refuse to step past an end.
@@ -265,7 +268,7 @@ def _wave(
     }
 
 
-def _split(observation: Any) -> tuple[np.ndarray, np.ndarray | None]:
+def _split(observation: Any) -> tuple[np.ndarray, Any]:
     """Separates a goal-dictionary observation into observation and goal."""
     if isinstance(observation, dict):
         return observation["observation"], observation["desired_goal"]

@@ -61,6 +61,8 @@ def plan(
     normalizer = run.statistics.normalizer
     start, goal = _problem(run, normalizer, action_dim, start, goal)
     declared = declared_horizons(run.config)
+    if candidates < 1:
+        raise UserError(f"--candidates is {candidates}; it must be at least 1")
     if horizon is not None and horizon not in declared:
         raise UserError(
             f"the horizon {horizon} is not one that {run.path} declares; choose one of "

@@ -344,7 +344,7 @@ def _stop_requested() -> Iterator[threading.Event]:
         event.set()
         signal.signal(number, previous[number])
 
-    previous = {
+    previous: dict[int, Any] = {
         number: signal.signal(number, stop)
         for number in (signal.SIGTERM, signal.SIGINT)
     }

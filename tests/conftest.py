@@ -12,8 +12,18 @@ from jaxdiff.data.make import RECIPES
 
 # A Diffuser that trains in seconds; it plans, if badly.
 TINY = (
-    *("--dim", "8", "--dim-mults", "1", "2", "--horizon", "16"),
-    *("--horizons", "16", "24", "--diffusion-steps", "4", "--batch-size", "8"),
+    *("--dim", "8", "--dim-mults", "1", "--horizon", "16"),
+    *(
+        "--horizons",
+        "16",
+        "24",
+        "--diffusion-steps",
+        "4",
+        "--sampling-steps",
+        "4",
+        "--batch-size",
+        "8",
+    ),
     *("--num-steps", "4", "--save-every", "2", "--log-every", "2", "--devices", "1"),
 )
 

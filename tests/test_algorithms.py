@@ -43,6 +43,9 @@ TINY = {
         400,
     ),
 }
+# Adam moves a parameter by about the learning rate, whatever the rounding of a small
+# gradient, so runs that sum in another order differ by a share of that.
+ROUNDING = {"diffuser": 0.01 * 3e-3}
 TRAINING = TrainConfig(batch_size=64, log_every=25, save_every=50, keep=100)
 ENVS = 16
 
@@ -77,20 +80,29 @@ def trained(tmp_path_factory):
     return get
 
 
+@pytest.fixture(scope="module")
+def policy(trained):
+    """Name -> the policy of its run, compiled once for all tests of this module."""
+
+    @functools.cache
+    def get(name):
+        run = trained(name)
+        return agent(run.algorithm, run.states, num_envs=ENVS)
+
+    return get
+
+
 @functools.cache
-def problems(count=ENVS):
+def problems():
     rng = np.random.default_rng(1)
-    return rng.uniform(-0.9, 0.9, (2, count, 2)).astype(np.float32)
+    return rng.uniform(-0.9, 0.9, (2, ENVS, 2)).astype(np.float32)
 
 
-def acts(run, observation, goal, *, steps=2, seed=0, **options):
+def acts(policy, observation, goal, *, steps=2):
     """Actions of the first steps, `[steps, B, A]`, the observations standing still."""
-    policy = agent(
-        run.algorithm, run.states, num_envs=len(observation), seed=seed, **options
-    )
-    reset = np.ones(len(observation), bool)
+    begins = np.ones(ENVS, bool)
     return np.stack(
-        [policy(observation, goal, reset & (t == 0))[0] for t in range(steps)]
+        [policy(observation, goal, begins & (t == 0))[0] for t in range(steps)]
     )
 
 
@@ -99,9 +111,9 @@ def test_every_algorithm_is_here():
 
 
 @names
-def test_learns_what_is_known(name, trained):
+def test_learns_what_is_known(name, trained, policy):
     observation, goal = problems()
-    found = acts(trained(name), observation, goal)
+    found = acts(policy(name), observation, goal)
     _, expected = line(observation, goal, STEPS)
     error = np.sqrt(np.mean((found - expected) ** 2))
     assert error < 0.25 * np.std(expected)
@@ -121,33 +133,32 @@ def plan_is_a_line(run, observation, goal):
 
 
 @names
-def test_a_loaded_run_acts_as_before(name, trained):
-    run = trained(name)
+def test_a_loaded_run_acts_as_before(name, trained, policy):
+    loaded = load_run(trained(name).path)
+    again = agent(loaded.algorithm, loaded.states, num_envs=ENVS)
     np.testing.assert_array_equal(
-        acts(load_run(run.path), *problems()), acts(run, *problems())
+        acts(again, *problems()), acts(policy(name), *problems())
     )
 
 
 @names
-def test_no_environment_depends_on_the_others(name, trained):
+def test_no_environment_depends_on_the_others(name, policy):
     observation, goal = problems()
-    alone = acts(trained(name), observation, goal)
-    others = np.random.default_rng(2).permutation(ENVS - 1) + 1
-    order = np.concatenate([[0], others])
-    together = acts(trained(name), observation[order], goal[order])
+    alone = acts(policy(name), observation, goal)
+    order = np.append(0, np.random.default_rng(2).permutation(ENVS - 1) + 1)
+    together = acts(policy(name), observation[order], goal[order])
     np.testing.assert_array_equal(together[:, 0], alone[:, 0])
     assert (together[0, 1:] != alone[0, 1:]).any()
 
 
 @names
-def test_a_second_call_compiles_nothing(name, trained, compilations):
+def test_a_second_call_compiles_nothing(name, trained, policy, compilations):
     run = trained(name)
     observation, goal = problems()
-    policy = agent(run.algorithm, run.states, num_envs=ENVS)
-    policy(observation, goal, np.ones(ENVS, bool))
+    policy(name)(observation, goal, np.ones(ENVS, bool))
     compilations.clear()
-    policy(goal, observation, np.zeros(ENVS, bool))
-    policy(observation, goal, np.arange(ENVS) == 3)
+    policy(name)(goal, observation, np.zeros(ENVS, bool))
+    policy(name)(observation, goal, np.arange(ENVS) == 3)
     assert not compilations
     if run.algorithm.plan is not None:
         plan = jax.jit(run.algorithm.plan)
@@ -157,45 +168,46 @@ def test_a_second_call_compiles_nothing(name, trained, compilations):
         assert not compilations
 
 
+def stopped(run, step, path):
+    """A copy of a run that knows nothing of what came after a step."""
+    shutil.copytree(run.path, path)
+    for learner in run.states:
+        for folder in (path / "checkpoints" / learner).iterdir():
+            if folder.name.isdigit() and int(folder.name) > step:
+                shutil.rmtree(folder)
+    return path
+
+
 @names
 def test_stopped_and_resumed_is_the_same_and_compiles_once(
     name, trained, tmp_path, compilations
 ):
-    run = trained(name)
-    whole, half = TINY[name][1], TINY[name][1] // 2
-    path = tmp_path / "run"
-    shutil.copytree(run.path, path)
-    for learner in run.states:
-        for folder in (path / "checkpoints" / learner).glob("*[0-9]"):
-            if int(folder.name) > half:
-                shutil.rmtree(folder)
+    whole, kept = TINY[name][1], TINY[name][1] // 4 * 3
+    path = stopped(trained(name), kept, tmp_path / "run")
     compilations.clear()
     resumed = train(name, path, whole, resume=True)
-    chex.assert_trees_all_equal(resumed.states, run.states)
+    chex.assert_trees_all_equal(resumed.states, trained(name).states)
     # Many dispatches, few programs: each learner's dispatch and what prepares it.
-    assert (whole - half) / TRAINING.log_every >= 8
+    assert (whole - kept) / TRAINING.log_every >= 4
     dispatches = [seconds for seconds in compilations if seconds > 0.5]
-    assert len(dispatches) <= 2 * len(run.states)
+    assert len(dispatches) <= 2 * len(resumed.states)
 
 
 @names
 def test_eight_devices_are_as_one(name, trained, tmp_path):
-    run = trained(name)
-    path = tmp_path / "one"
-    shutil.copytree(run.path, path)
+    one = load_run(stopped(trained(name), 100, tmp_path / "one"))
     eight = train(name, tmp_path / "eight", 100, devices=jax.devices()[:8])
     for learner, state in eight.states.items():
-        for folder in (path / "checkpoints" / learner).glob("*[0-9]"):
-            if int(folder.name) > 100:
-                shutil.rmtree(folder)
-        one = load_run(path).states[learner]
-        assert int(one.step) == int(state.step) == 100
-        chex.assert_trees_all_close(one.params, state.params, atol=1e-5)
-        chex.assert_trees_all_close(one.slow, state.slow, atol=1e-5)
+        same = one.states[learner]
+        assert int(same.step) == int(state.step) == 100
+        chex.assert_trees_all_close(same.params, state.params, atol=ROUNDING[name])
+        chex.assert_trees_all_close(same.slow, state.slow, atol=ROUNDING[name])
 
 
 @names
-def test_acting_over_two_devices_is_acting_over_one(name, trained):
-    one = acts(trained(name), *problems())
-    two = acts(trained(name), *problems(), devices=jax.devices()[:2])
-    np.testing.assert_allclose(two, one, atol=1e-5)
+def test_acting_over_two_devices_is_acting_over_one(name, trained, policy):
+    run = trained(name)
+    two = agent(run.algorithm, run.states, num_envs=ENVS, devices=jax.devices()[:2])
+    np.testing.assert_allclose(
+        acts(two, *problems()), acts(policy(name), *problems()), atol=1e-5
+    )

@@ -1,6 +1,393 @@
+import json
+import os
+import shutil
+
+import h5py
+import hypothesis
+import numpy as np
+import pytest
+from conftest import TINY
+from hypothesis import strategies as st
+
+import jaxdiff
+from jaxdiff import checkpoint, cli
+from jaxdiff.cli import main
+from jaxdiff.errors import UserError
 from jaxdiff.run import load_run
 
+RECIPE = "pointmaze-umaze"
 
-def test_tiny(tiny_run):
+
+def sentence(capsys, *args):
+    """The one sentence that a command ends in, with exit code 2."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(arg) for arg in args])
+    assert ended.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    start, _, text = lines[0].partition(": ")
+    assert start == "jaxdiff"
+    # What is wrong; what to do about it.
+    assert "; " in text
+    assert not text.endswith(".")
+    return text
+
+
+@pytest.fixture(autouse=True)
+def datasets(tiny_data, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tiny_data))
+
+
+def episodes(**changes):
+    arrays = {
+        "observations": np.random.default_rng(0).normal(size=(42, 4)),
+        "actions": np.zeros((42, 2), np.float32),
+        "rewards": np.zeros(42, np.float32),
+        "starts": np.array([0, 21]),
+        "lengths": np.array([20, 20]),
+        "terminated": np.zeros(2, bool),
+    }
+    return {**arrays, **changes}
+
+
+def spoiled(array, index, value):
+    array = array.copy()
+    array[index] = value
+    return array
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tiny_run):
+    """A folder of everything that can be wrong with files."""
+    world = tmp_path_factory.mktemp("world")
+    (world / "text.txt").write_text("nothing")
+    (world / "empty").mkdir()
+    (world / "foreign").mkdir()
+    (world / "foreign" / "model.pt").write_text("")
+    (world / "foreign" / "config.json").write_text('{"hidden": 3}')
+    sound = episodes()
+    observations, actions = sound["observations"], sound["actions"]
+    for name, changes in {
+        "sound": {},
+        "nan": {"observations": spoiled(observations, (7, 2), np.nan)},
+        "dtype": {"actions": np.full((42, 2), "left")},
+        "pickle": {"actions": np.full((42, 2), None)},
+        "short": {"lengths": np.array([40, 0]), "starts": np.array([0, 41])},
+        "rows": {"actions": actions[:-1]},
+        "rank": {"observations": observations[:, 0]},
+    }.items():
+        np.savez(world / f"{name}.npz", **episodes(**changes))
+    with h5py.File(world / "whole.hdf5", "w") as file:
+        for name in ("observations", "actions", "rewards", "terminals", "timeouts"):
+            file[name] = np.zeros((3000, 2))
+    content = (world / "whole.hdf5").read_bytes()
+    (world / "cut.hdf5").write_bytes(content[: len(content) // 2])
+    for name in ("version", "unsaved", "spoiled"):
+        shutil.copytree(tiny_run, world / name)
+    document = json.loads((world / "version" / "config.json").read_text())
+    document["format"] = 99
+    (world / "version" / "config.json").write_text(json.dumps(document))
+    shutil.rmtree(world / "unsaved" / "checkpoints")
+    for manifest in (world / "spoiled" / "checkpoints").rglob("manifest.json"):
+        manifest.write_text("")
+    return world
+
+
+TRAIN = ("train", "diffuser", "--run", "{world}/new", *TINY, "--dataset")
+AGAIN = ("train", "diffuser", "--run", "{run}", *TINY, "--dataset", RECIPE)
+PLAN = ("plan", "{run}", "--start", "1,1", "--goal", "3,1")
+
+# Arguments, and what the sentence must name.
+ERRORS = {
+    "command": (["trian"], ["'trian'", "train diffuser"]),
+    "algorithm": (["train", "difuser"], ["'train difuser'", "train diffuser"]),
+    "recipe": (["data", "make", "pointmaze-huge"], ["huge", "pointmaze-large"]),
+    "dataset": ([*TRAIN, "pointmaze-huge"], ["'pointmaze-huge'", "pointmaze-large"]),
+    "maze": (["data", "info", "pointmaze-tiny"], ["pointmaze-tiny", RECIPE]),
+    "not made": ([*TRAIN, "pointmaze-medium"], ["`jaxdiff data make pointmaze-medium"]),
+    "no steps": (["data", "make", RECIPE, "--steps", "0"], ["--steps is 0"]),
+    "preset": ([*TRAIN, RECIPE, "--preset", "fancy"], ["'fancy'", "released"]),
+    "choice": ([*TRAIN, RECIPE, "--sampler", "euler"], ["--sampler", "euler", "ddim"]),
+    "number": ([*TRAIN, RECIPE, "--dim", "wide"], ["--dim", "wide"]),
+    "range": ([*TRAIN, RECIPE, "--dim", "0"], ["--dim is 0", "at least 1"]),
+    "nan rate": ([*TRAIN, RECIPE, "--learning-rate", "nan"], ["--learning-rate"]),
+    "steps": ([*TRAIN, RECIPE, "--sampling-steps", "9"], ["--sampling-steps is 9"]),
+    "seed": ([*TRAIN, RECIPE, "--seed", "-1"], ["--seed is -1"]),
+    "option": ([*TRAIN, RECIPE, "--diim", "8"], ["--diim", "--dim"]),
+    "missing": (["train", "diffuser"], ["--dataset, --run"]),
+    "no value": (["plan", "r", "--start"], ["--start"]),
+    "text": ([*TRAIN, "{world}/text.txt"], ["text.txt is no dataset"]),
+    "folder": ([*TRAIN, "{world}/empty"], ["empty is no dataset"]),
+    "no file": ([*TRAIN, "{world}/gone.npz"], ["no file or folder", "gone.npz"]),
+    "cut": ([*TRAIN, "{world}/cut.hdf5"], ["cut.hdf5", "truncated"]),
+    "nan": ([*TRAIN, "{world}/nan.npz"], ["nan.npz", "'observations'", "row 7"]),
+    "dtype": ([*TRAIN, "{world}/dtype.npz"], ["dtype.npz", "'actions' has type"]),
+    "pickle": ([*TRAIN, "{world}/pickle.npz"], ["pickle.npz", "Python objects"]),
+    "length": ([*TRAIN, "{world}/short.npz"], ["episode 1 has no transitions"]),
+    "rows": ([*TRAIN, "{world}/rows.npz"], ["'actions' has 41 rows"]),
+    "rank": ([*TRAIN, "{world}/rank.npz"], ["'observations' has shape"]),
+    "window": ([*TRAIN, "{world}/sound.npz", "--horizon", "30"], ["30", "20 steps"]),
+    "divisible": (
+        [*TRAIN, RECIPE, "--horizon", "15", "--dim-mults", "1", "2"],
+        ["horizon 15", "choose 16"],
+    ),
+    "bucket": ([*PLAN, "--horizon", "20"], ["horizon 20", "16, 24"]),
+    "wall": ([*PLAN, "--start", "0,0"], ["start", "wall", "1,1"]),
+    "outside": ([*PLAN, "--goal", "9,9"], ["goal", "outside", "1,1"]),
+    "outside in metres": ([*PLAN, "--xy", "--goal", "50,50"], ["goal", "outside"]),
+    "nan point": ([*PLAN, "--xy", "--start", "nan,1"], ["start"]),
+    "no point": ([*PLAN, "--start", "here"], ["--start is 'here'", "row,col"]),
+    "candidates": ([*PLAN, "--candidates", "0"], ["--candidates is 0"]),
+    "no run": (["evaluate", "{world}/gone"], ["no run folder", "gone"]),
+    "empty run": (["evaluate", "{world}/empty"], ["empty", "no config.json"]),
+    "foreign run": (["evaluate", "{world}/foreign"], ["foreign", "config.json"]),
+    "version": (["evaluate", "{world}/version"], ["format 99", "reads format 1"]),
+    "unsaved": (["evaluate", "{world}/unsaved"], ["no checkpoint", "--resume"]),
+    "spoiled": (["evaluate", "{world}/spoiled"], ["damaged", "no other is left"]),
+    "episodes": (["evaluate", "{run}", "--episodes", "0"], ["--episodes is 0"]),
+    "override": (["evaluate", "{run}", "--sampling-steps", "9"], ["--sampling-steps"]),
+    "no resume": ([*AGAIN], ["already holds a run", "--resume"]),
+    "changed": ([*AGAIN, "--resume", "--dim", "16"], ["dim (was 8, now 16)"]),
+    "other seed": ([*AGAIN, "--resume", "--seed", "5"], ["seed (was 0, now 5)"]),
+    "other data": (
+        [*AGAIN, "--resume", "--dataset", "{world}/sound.npz"],
+        ["other data", "fingerprints"],
+    ),
+    "config": ([*TRAIN, RECIPE, "--config", "{world}/text.txt"], ["text.txt"]),
+    "no config": ([*TRAIN, RECIPE, "--config", "{world}/gone"], ["gone", "No such"]),
+    "gpu": ([*TRAIN, RECIPE, "--platform", "gpu"], ["no gpu device", "--platform"]),
+    "devices": ([*TRAIN, RECIPE, "--devices", "99"], ["99 devices", "1 to 8"]),
+    "batch": ([*TRAIN, RECIPE, "--devices", "3"], ["8 examples", "3 devices"]),
+    "run in a file": (
+        [*TRAIN, RECIPE, "--run", "{world}/text.txt/run"],
+        ["text.txt", "cannot be written"],
+    ),
+    "run in /proc": ([*TRAIN, RECIPE, "--run", "/proc/run"], ["/proc/run", "cannot"]),
+    "root in a file": (
+        ["data", "make", RECIPE, "--root", "{world}/text.txt"],
+        ["text.txt", "cannot be written"],
+    ),
+    "demo in a file": (["demo", "--out", "{world}/text.txt"], ["text.txt"]),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_error_is_one_sentence(name, capsys, world, tiny_run):
+    args, words = ERRORS[name]
+    capsys.readouterr()
+    text = sentence(capsys, *(arg.format(world=world, run=tiny_run) for arg in args))
+    for word in words:
+        assert word in text, text
+    shutil.rmtree(world / "new", ignore_errors=True)
+
+
+def test_dataset_that_cannot_be_fetched(capsys, monkeypatch, tmp_path):
+    def fail(_):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("minari.download_dataset", fail)
+    args = (*TRAIN[:3], tmp_path / "run", "--dataset", "D4RL/door/human-v2")
+    text = sentence(capsys, *args)
+    assert "'D4RL/door/human-v2' (no route to host)" in text
+
+
+def test_gpu_asked_for_by_the_environment(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    args = (*TRAIN[:3], tmp_path / "run", "--dataset", RECIPE)
+    assert "no gpu device" in sentence(capsys, *args)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_folder_without_permission(capsys, tmp_path):
+    tmp_path.chmod(0o500)
+    text = sentence(capsys, "data", "make", RECIPE, "--root", tmp_path / "root")
+    assert "Permission denied" in text
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (OSError(28, "No space left on device", "/tmp/x"), "/tmp/x"),
+        (MemoryError(), "memory"),
+        (UserError("first\nsecond; third"), "first second"),
+    ],
+)
+def test_whatever_is_left_over_is_one_sentence(capsys, monkeypatch, error, word):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("jaxdiff.data.episodes.load_dataset", fail)
+    assert word in sentence(capsys, "data", "info", "x")
+
+
+def test_debug_shows_the_traceback(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "info", "nowhere", "--debug"])
+    assert ended.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Traceback")
+    assert lines[-1].startswith("jaxdiff: there is no dataset 'nowhere'")
+
+
+def test_interrupt_ends_without_a_traceback(capsys, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jaxdiff.data.episodes.load_dataset", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "info", "x"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "jaxdiff: interrupted\n"
+
+
+# ---------------------------------------------------------------------------- success
+
+
+@pytest.mark.parametrize("command", ["", *cli.COMMANDS])
+def test_help(capsys, command):
+    try:
+        main([*command.split(), "--help"])
+    except SystemExit as ended:
+        assert not ended.code
+    out, err = capsys.readouterr()
+    assert f"usage: jaxdiff {command}".strip() in out
+    assert not err
+
+
+def test_version(capsys):
+    main(["--version"])
+    assert capsys.readouterr().out == f"{jaxdiff.__version__}\n"
+
+
+def test_list(capsys, tiny_data):
+    (tiny_data / "jaxdiff" / ".half-v0" / "data").mkdir(parents=True, exist_ok=True)
+    (tiny_data / "jaxdiff" / ".half-v0" / "data" / "metadata.json").touch()
+    main(["list"])
+    out = capsys.readouterr().out
+    assert f"{RECIPE} (made), pointmaze-medium, pointmaze-large" in out
+    assert "jaxdiff/pointmaze/umaze-v0" in out
+    assert "half" not in out
+    assert "diffuser" in out
+    assert "demo, released, paper" in out
+    main(["list", "--root", str(tiny_data / "nowhere")])
+    assert "none" in capsys.readouterr().out
+
+
+def test_data_info(capsys):
+    main(["data", "info", RECIPE])
+    out = capsys.readouterr().out
+    rows = {line[:21].strip(): line.split()[1:] for line in out.splitlines() if line}
+    assert rows["steps"] == ["1200"]
+    assert rows["episodes"] == ["2"]
+    assert float(rows["mean return, expert"][-1]) > 50
+    low, mean, high = (
+        map(float, rows["actions 0"][1:])
+        if "actions 0" in rows
+        else (
+            -1.0,
+            0.0,
+            1.0,
+        )
+    )
+    assert -1 <= low < mean < high <= 1
+    assert len(rows["fingerprint"][0]) == 64
+
+
+def test_plan_writes_its_files(capsys, tmp_path, tiny_run):
+    paths = {"--out": tmp_path / "p" / "plans.npz", "--figure": tmp_path / "plan.png"}
+    named = [str(word) for pair in paths.items() for word in pair]
+    main(["plan", str(tiny_run), "--start", "1,1", "--goal", "3,1", *named])
+    out, _ = capsys.readouterr()
+    assert "inconsistency" in out
+    with np.load(paths["--out"]) as plans:
+        assert plans["observations"].shape == (8, 16, 4)
+    assert paths["--figure"].stat().st_size > 1000
+
+
+def test_start_outside_the_data_warns(capsys, tiny_run, monkeypatch):
     run = load_run(tiny_run)
-    assert run.name == "diffuser"
+    run = run._replace(algorithm=run.algorithm._replace(plan=None))
+    from jaxdiff import plan as module
+
+    maze = module.maze_of(run)
+    start = np.array([*jaxdiff.envs.pointmaze.cell_to_xy(maze, (1, 1)), 90.0, 0.0])
+    module._problem(run, run.statistics.normalizer, 2, start, None)
+    assert "outside the range of the data in dimension 2" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------- fuzz
+
+VALUES = st.one_of(
+    st.integers(-1000, 1000).map(str),
+    st.floats(-1e3, 1e3).map(str),
+    st.sampled_from(["nan", "inf", "None", "", "True", "1e999", "-1", "0x10", "é"]),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+)
+FLAGS = ("dim", "horizon", "horizons", "clip", "sampler", "padding", "learning-rate")
+FLAGS += ("num-steps", "batch-size", "keep", "seed", "devices", "preset", "config")
+quick = hypothesis.settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+
+
+@quick
+@hypothesis.given(flag=st.sampled_from(FLAGS), value=VALUES)
+def test_any_value_of_an_option_is_met_with_a_sentence(capsys, flag, value):
+    hypothesis.assume(value not in ("-h", "--help"))
+    args = ("--dataset", "nowhere", "--run", "/proc/run", f"--{flag}", value)
+    sentence(capsys, "train", "diffuser", *args)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-1000, 1000) | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=4,
+)
+
+
+def places(document, path=()):
+    for name, value in document.items():
+        yield (*path, name)
+        if isinstance(value, dict):
+            yield from places(value, (*path, name))
+
+
+@quick
+@hypothesis.given(data=st.data())
+def test_any_configuration_is_met_with_a_sentence(
+    capsys, tiny_run, tmp_path_factory, data
+):
+    """Other values, under a digest that fits: as another version might write them."""
+    run = tmp_path_factory.getbasetemp() / "fuzzed"
+    shutil.rmtree(run, ignore_errors=True)
+    shutil.copytree(tiny_run, run)
+    document = json.loads((run / "config.json").read_text())
+    document.pop("sha256")
+    *path, last = data.draw(st.sampled_from(sorted(places(document))))
+    part = document
+    for name in path:
+        part = part[name]
+    part[last] = data.draw(JSON)
+    checkpoint._write_sealed(run / "config.json", document)
+    try:
+        load_run(run)
+    except UserError as error:
+        assert "\n" not in str(error)
+    named = ("--dataset", "nowhere", "--run", run, "--config", run / "config.json")
+    sentence(capsys, "train", "diffuser", *named)
+
+
+@quick
+@hypothesis.given(text=st.binary(max_size=40) | JSON.map(lambda x: repr(x).encode()))
+def test_any_file_for_a_configuration_is_met_with_a_sentence(
+    capsys, tmp_path_factory, text
+):
+    run = tmp_path_factory.getbasetemp() / "nonsense"
+    run.mkdir(exist_ok=True)
+    (run / "config.json").write_bytes(text)
+    assert "config.json" in sentence(capsys, "evaluate", run)
+    named = ("--dataset", "nowhere", "--run", run, "--config", run / "config.json")
+    assert "config.json" in sentence(capsys, "train", "diffuser", *named)

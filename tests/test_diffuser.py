@@ -468,13 +468,15 @@ def test_an_environment_that_begins_anew_disturbs_no_other(monkeypatch):
     )
 
 
-def replanned(monkeypatch, steps, *, need=None, **options):
+def replanned(monkeypatch, steps, *, need=None, every=2, **options):
     """Times at which plans are made, and the horizons of the plans followed."""
 
     def feasible(horizon, observed):
         return jnp.where(horizon >= observed, 1.0, 100.0)
 
-    play = actor(monkeypatch, needing(feasible), replan_every=2, horizon=12, **options)
+    play = actor(
+        monkeypatch, needing(feasible), replan_every=every, horizon=12, **options
+    )
     observations = np.zeros((steps, 1, 4), np.float32)
     if need is not None:
         observations[:, 0, 0] = need
@@ -491,6 +493,12 @@ def test_plans_shrink_towards_the_arrival(monkeypatch):
     assert horizons == [12, 12, 8, 8, 4, 4]
     # The last of them arrives no later than its rounding up to a declared horizon.
     assert times[-1] + horizons[-1] - 1 <= 11 + 4
+
+
+def test_a_shorter_plan_covers_all_that_remains(monkeypatch):
+    times, horizons = replanned(monkeypatch, 20, every=1)
+    assert times == list(range(11))
+    assert horizons == [12] * 4 + [8] * 4 + [4] * 3
 
 
 def test_earliest_arrivals_come_nearer_and_then_planning_ends(monkeypatch):

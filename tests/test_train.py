@@ -13,7 +13,7 @@ from toy import OFFSET, SLOPE, line_algorithm, line_data
 
 from jaxdiff.algorithms.base import accumulated, ema
 from jaxdiff.errors import UserError
-from jaxdiff.train import TrainConfig, fit
+from jaxdiff.train import TrainConfig, _stop_requested, fit
 
 
 def fit_line(*, steps=60, data=None, algorithm=None, **kwargs):
@@ -118,7 +118,7 @@ def test_held_out_loss_is_of_averaged_parameters(tmp_path):
 
 def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path):
     fit_line(steps=40, run=tmp_path)
-    with pytest.raises(UserError, match="line stopped by update 50.*loss became nan"):
+    with pytest.raises(UserError, match=r"line stopped by update 50.*loss became nan"):
         fit_line(steps=60, run=tmp_path, data=line_data(poison=True))
     folder = tmp_path / "checkpoints" / "line"
     assert sorted(entry.name for entry in folder.iterdir()) == [
@@ -127,11 +127,14 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path):
     ]
 
 
-def test_sigterm_saves_and_ends(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_saves_and_ends(tmp_path, number):
+    before = signal.getsignal(number)
+
     def stop():
         while not (tmp_path / "metrics.jsonl").exists():
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     threading.Thread(target=stop).start()
     with pytest.raises(SystemExit) as ended:
@@ -140,11 +143,19 @@ def test_sigterm_saves_and_ends(tmp_path):
     (saved,) = (tmp_path / "checkpoints" / "line").iterdir()
     assert 0 < int(saved.name) < 10_000_000
     # The signal is the process's own again.
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(number) is before
+
+
+def test_second_interrupt_aborts():
+    with _stop_requested() as stopping:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stopping.wait(1.0)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_batch_must_divide_over_devices():
-    with pytest.raises(UserError, match="16 examples of line.*3 devices"):
+    with pytest.raises(UserError, match=r"16 examples of line.*3 devices"):
         fit_line(devices=jax.devices()[:3])
 
 

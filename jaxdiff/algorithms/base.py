@@ -15,9 +15,8 @@ same batch. Every statistic over a batch goes through `pmean` when `axis_name` i
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -25,7 +24,9 @@ import optax
 from jaxdiff.errors import UserError
 from jaxdiff.record import record
 
-Metrics = dict[str, jax.Array]
+# A nest of arrays; the recursive type of chex refuses the one of optax.
+ArrayTree: TypeAlias = Any
+Metrics: TypeAlias = dict[str, jax.Array]
 
 
 @record
@@ -41,9 +42,9 @@ class TrainState:
     """
 
     step: jax.Array
-    params: chex.ArrayTree
-    slow: chex.ArrayTree
-    model_state: chex.ArrayTree
+    params: ArrayTree
+    slow: ArrayTree
+    model_state: ArrayTree
     opt_state: optax.OptState
 
 
@@ -123,14 +124,14 @@ def accumulated(grad_fn: Callable[..., Any], parts: int) -> Callable[..., Any]:
 
 
 def ema(
-    slow: chex.ArrayTree,
-    params: chex.ArrayTree,
+    slow: ArrayTree,
+    params: ArrayTree,
     step: jax.Array,
     *,
     decay: float,
     every: int = 1,
     start: int = 0,
-) -> chex.ArrayTree:
+) -> ArrayTree:
     """Move averaged parameters: a copy before `start`, then an average.
 
     Args:

@@ -117,7 +117,7 @@ class DiffuserConfig:
     """
 
     horizon: int = 128
-    horizons: tuple[int, ...] = tuple(range(16, 164, 12))
+    horizons: tuple[int, ...] = (24, 40, 56, 72, 92, 112, 136, 160)
     diffusion_steps: int = 64
     dim: int = 32
     dim_mults: tuple[int, ...] = (1, 2, 4)
@@ -257,7 +257,7 @@ def diffuser(
 def _denoiser_learner(
     config: DiffuserConfig, statistics: Statistics, action_dim: int
 ) -> Learner:
-    network = _network(config)
+    network: Any = _network(config)
     dim = statistics.normalizer.low.shape[-1]
     optimizer = optax.adam(_learning_rate(config))
     levels = cosine_schedule(config.diffusion_steps)
@@ -333,7 +333,7 @@ def _denoiser_learner(
 def _planner(
     config: DiffuserConfig, statistics: Statistics, action_dim: int
 ) -> Callable[..., Plans]:
-    network = _network(config)
+    network: Any = _network(config)
     normalizer = statistics.normalizer
     dim = normalizer.low.shape[-1]
     levels = cosine_schedule(config.diffusion_steps)
@@ -450,8 +450,8 @@ def _actor(
 
 
 # Two ways to choose. `best_plan(horizon)` gives trajectories `[B, rows, D]` and their
-# inconsistency `[B]`; `wanted [B]` says who needs a plan; `old` are the plans so far with
-# their last rows. Planning stands behind `cond`, so that a step without it is fast.
+# inconsistency `[B]`; `wanted [B]` says who needs a plan; `old` are the plans followed
+# so far and their last rows. Planning stands behind `cond`: a step without it is fast.
 
 
 def _fitting(best_plan, horizons, wanted, remaining, old, *, slack):

@@ -148,7 +148,8 @@ def concatenate_episodes(recording: Recording, where: str) -> Episodes:
         }
     except ValueError as error:
         raise UserError(
-            f"{where}: episodes differ in the size of their fields ({reason(error)})"
+            f"{where}: episodes differ in the size of their fields ({reason(error)}); "
+            "all must agree"
         ) from error
     return Episodes(
         observations=arrays["observations"],
@@ -212,7 +213,7 @@ def _check_layout(fields: Mapping[str, np.ndarray], where: str) -> None:
     """Check that starts, lengths and rows fit together."""
     lengths, starts = fields["lengths"], fields["starts"]
     if not len(lengths):
-        raise UserError(f"{where} holds no episodes")
+        raise UserError(f"{where} holds no episodes; record some first")
     for name in ("starts", "terminated"):
         if len(fields[name]) != len(lengths):
             raise UserError(
@@ -234,8 +235,8 @@ def _check_layout(fields: Mapping[str, np.ndarray], where: str) -> None:
     for name in ("observations", "actions", "rewards", "goals"):
         if name in fields and len(fields[name]) != rows:
             raise UserError(
-                f"{where}: field {name!r} has {len(fields[name])} rows and 'lengths' "
-                f"asks for {rows} (one more per episode than it has transitions)"
+                f"{where}: field {name!r} has {len(fields[name])} rows; 'lengths' "
+                f"asks for {rows}, one more per episode than it has transitions"
             )
 
 

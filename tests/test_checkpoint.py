@@ -1,0 +1,396 @@
+import dataclasses
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiff import checkpoint
+from jaxdiff.algorithms.base import TrainState
+from jaxdiff.checkpoint import (
+    create_run,
+    locked,
+    mark_best,
+    read_run,
+    restore_state,
+    save_state,
+)
+from jaxdiff.errors import UserError
+
+LEARNER = "line"
+
+
+def state_of(value):
+    value = jnp.float32(value)
+    return TrainState(
+        step=jnp.int32(value),
+        params={"w": jnp.linspace(-value, value, 40).reshape(8, 5), "b": value},
+        slow={"ema": {"w": jnp.full((8, 5), jnp.nan), "b": -value}},
+        model_state={},
+        opt_state=(jnp.int32(value), {"mu": jnp.zeros(3)}),
+    )
+
+
+def save(run, *steps, **options):
+    for step in steps:
+        save_state(run, LEARNER, jax.device_get(state_of(step)), step=step, **options)
+    return run
+
+
+def folder(run, step):
+    return run / "checkpoints" / LEARNER / f"{step:09d}"
+
+
+def kept(run):
+    folders = (run / "checkpoints" / LEARNER).iterdir()
+    return sorted(int(entry.name) for entry in folders if entry.name.isdigit())
+
+
+def restored_step(run, **options):
+    found = restore_state(run, LEARNER, **options)
+    return None if found is None else found[0]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A run with checkpoints 10 and 20; copy it to damage it."""
+    return save(tmp_path_factory.mktemp("run"), 10, 20)
+
+
+# ------------------------------------------------------------------- save and restore
+
+
+def test_restored_state_is_bit_equal(saved):
+    like = jax.eval_shape(lambda: state_of(0))
+    step, state = restore_state(saved, LEARNER, like)
+    assert step == 20
+    chex.assert_trees_all_equal(state, state_of(20))
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, state_of(20))
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(state))
+
+
+def test_parameters_come_back_without_a_template(saved):
+    _, state = restore_state(saved, LEARNER)
+    chex.assert_trees_all_equal(state.params, state_of(20).params)
+    chex.assert_trees_all_equal(state.slow, state_of(20).slow)
+
+
+@pytest.mark.parametrize("change", ["shape", "name", "missing"])
+def test_state_of_other_shapes_is_refused(saved, change):
+    params = dict(state_of(0).params)
+    if change == "shape":
+        params["w"] = jnp.zeros((8, 6))
+    elif change == "name":
+        params["v"] = params.pop("w")
+    else:
+        del params["w"]
+    like = jax.eval_shape(lambda: dataclasses.replace(state_of(0), params=params))
+    with pytest.raises(UserError, match="000000020 does not hold the arrays"):
+        restore_state(saved, LEARNER, like)
+
+
+def test_nothing_saved_is_none(tmp_path):
+    assert restore_state(tmp_path, LEARNER) is None
+
+
+def test_newest_and_best_are_kept(tmp_path):
+    for step, value in ((10, 0.5), (20, 0.9), (30, 0.1), (40, 0.2), (50, 0.9)):
+        new = mark_best(tmp_path, LEARNER, step=step, metric="score", value=value)
+        assert new == (step in (10, 20))  # an equal one does not beat it
+        save(tmp_path, step, keep=2)
+    assert kept(tmp_path) == [20, 40, 50]
+    assert restored_step(tmp_path) == 50
+    assert restored_step(tmp_path, best=True) == 20
+
+
+def test_score_that_is_nan_is_never_the_best(tmp_path):
+    assert not mark_best(tmp_path, LEARNER, step=1, metric="score", value=np.nan)
+    assert mark_best(tmp_path, LEARNER, step=2, metric="score", value=-1.0)
+
+
+def test_best_is_marked_again_where_its_checkpoint_never_came(tmp_path):
+    """Killed between the mark and the checkpoint."""
+    save(tmp_path, 10)
+    mark_best(tmp_path, LEARNER, step=20, metric="score", value=0.9)
+    assert restored_step(tmp_path, best=True) == 10
+    assert mark_best(tmp_path, LEARNER, step=20, metric="score", value=0.8)
+
+
+# ----------------------------------------------------------------------------- damage
+
+
+def damages(path, count):
+    """`count` (file, change) over all files of a folder, seeded."""
+    rng = random.Random(0)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    assert path / "manifest.json" in files
+    for i in range(count):
+        file = files[i % len(files)]
+        size = file.stat().st_size
+        where = rng.randrange(max(size, 1))
+        yield file, where, rng.randrange(8), i % 3 == 2
+
+
+def test_every_flipped_bit_and_truncation_is_detected(saved, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(saved, run)
+    tried = 0
+    for file, where, bit, truncate in damages(folder(run, 20), 90):
+        content = file.read_bytes()
+        if truncate:
+            changed = content[:where]
+        else:
+            changed = bytearray(content)
+            changed[where : where + 1] = bytes([(content or b"\0")[where] ^ 1 << bit])
+        file.write_bytes(changed)
+        if bytes(changed) != content:
+            assert restored_step(run) == 10, (file, where, bit, truncate)
+            assert "000000020 is damaged" in capsys.readouterr().err
+            tried += 1
+        file.write_bytes(content)
+    assert tried >= 80
+    assert restored_step(run) == 20
+    assert capsys.readouterr().err == ""
+
+
+def test_missing_and_extra_files_are_detected(saved, tmp_path):
+    for i, file in enumerate(f for f in folder(saved, 20).rglob("*") if f.is_file()):
+        run = tmp_path / str(i)
+        shutil.copytree(saved, run)
+        (run / file.relative_to(saved)).unlink()
+        assert restored_step(run) == 10, file
+    shutil.copytree(saved, tmp_path / "extra")
+    (folder(tmp_path / "extra", 20) / "state" / "stray").write_text("")
+    assert restored_step(tmp_path / "extra") == 10
+
+
+def test_no_whole_checkpoint_is_one_sentence(saved, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(saved, run)
+    for step in (10, 20):
+        (folder(run, step) / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match=r"000000020 is damaged.*no other is left"):
+        restore_state(run, LEARNER)
+
+
+def test_half_written_checkpoint_is_ignored_and_cleared(saved, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(saved, run)
+    leftover = folder(run, 20).with_name(".000000030.partial")
+    shutil.copytree(folder(run, 20), leftover)
+    assert restored_step(run) == 20
+    save(run, 40)
+    assert not leftover.exists()
+
+
+def test_training_on_past_a_damaged_checkpoint_loses_nothing(tmp_path):
+    """The damaged one has the later step: it must not push out the whole one."""
+    save(tmp_path, 10, 30)
+    (folder(tmp_path, 30) / "manifest.json").write_text("")
+    assert restored_step(tmp_path) == 10
+    save(tmp_path, 20, keep=1)
+    assert kept(tmp_path) == [20]
+    assert restored_step(tmp_path) == 20
+    save(tmp_path, 30)
+    assert restored_step(tmp_path) == 30
+
+
+def test_damaged_best_gives_way_to_the_newest(tmp_path, capsys):
+    mark_best(tmp_path, LEARNER, step=10, metric="score", value=1.0)
+    save(tmp_path, 10, 20, 30, 40, keep=2)
+    assert kept(tmp_path) == [10, 30, 40]
+    (folder(tmp_path, 10) / "manifest.json").unlink()
+    assert restored_step(tmp_path, best=True) == 40
+    assert "step 40 of line is used instead" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "[]", "nonsense", '{"step": 10, "value": 2.0}'])
+def test_damaged_record_of_the_best_is_no_record(tmp_path, capsys, text):
+    mark_best(tmp_path, LEARNER, step=10, metric="score", value=1.0)
+    save(tmp_path, 10, 20)
+    (tmp_path / "checkpoints" / LEARNER / "best.json").write_text(text)
+    assert restored_step(tmp_path, best=True) == 20
+    assert "best.json is damaged" in capsys.readouterr().err
+    assert mark_best(tmp_path, LEARNER, step=20, metric="score", value=0.1)
+
+
+# ---------------------------------------------------------------------------- the run
+
+
+DOCUMENT = {
+    "algorithm": "diffuser",
+    "config": {"horizon": 16},
+    "training": {},
+    "seed": 0,
+    "dataset": {
+        "name": "d",
+        "environment": None,
+        "fingerprint": "f",
+        "references": {},
+        "action_dim": 2,
+    },
+}
+
+
+def made_run(path):
+    create_run(path, DOCUMENT, {"mean": np.arange(6.0)})
+    return path
+
+
+def edit(path, **changes):
+    """Change a configuration as another version might have written it."""
+    document = checkpoint._parse(path / "config.json")
+    document.pop("sha256")
+    checkpoint._write_sealed(path / "config.json", {**document, **changes})
+
+
+def test_run_is_read_back(tmp_path):
+    config, statistics = read_run(made_run(tmp_path / "a" / "run"))
+    assert {name: config[name] for name in DOCUMENT} == DOCUMENT
+    assert config["versions"]["jax"] == jax.__version__
+    np.testing.assert_array_equal(statistics["mean"], np.arange(6.0))
+
+
+def test_other_format_is_refused_with_the_reason(tmp_path):
+    edit(made_run(tmp_path), format=7, versions={"jaxdiff": "9.9"})
+    with pytest.raises(UserError, match=r"by jaxdiff 9\.9 in run format 7.* reads.* 1"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"algorithm": 3},
+        {"dataset": None},
+        {"dataset": {**DOCUMENT["dataset"], "action_dim": "2"}},
+        {"config": []},
+    ],
+)
+def test_foreign_configuration_is_refused(tmp_path, change):
+    edit(made_run(tmp_path), **change)
+    with pytest.raises(UserError, match=r"config\.json cannot be read"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "statistics.npz"])
+def test_every_flipped_byte_of_the_run_is_detected(tmp_path, name):
+    file = made_run(tmp_path) / name
+    content = file.read_bytes()
+    rng = random.Random(1)
+    for where in rng.sample(range(len(content)), 40):
+        changed = bytearray(content)
+        changed[where] ^= 1 << rng.randrange(8)
+        for damaged in (changed, content[:where]):
+            file.write_bytes(damaged)
+            with pytest.raises(UserError, match=name):
+                read_run(tmp_path)
+    file.unlink()
+    with pytest.raises(UserError, match=name):
+        read_run(tmp_path)
+
+
+def test_checkpoints_of_a_lost_run_are_not_taken_over(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "run")
+    with pytest.raises(UserError, match=r"without the config\.json"):
+        made_run(tmp_path / "run")
+
+
+def test_nothing_read_can_hold_code(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "boom"),)
+
+    made_run(tmp_path)
+    np.savez(tmp_path / "statistics.npz", mean=np.array([Bomb()], dtype=object))
+    digest = checkpoint._sha256(tmp_path / "statistics.npz")
+    edit(tmp_path, statistics=digest)
+    with pytest.raises(UserError, match=r"statistics\.npz"):
+        read_run(tmp_path)
+    assert not (tmp_path / "boom").exists()
+
+
+def test_second_process_is_refused(tmp_path):
+    code = (
+        "import sys, pathlib\n"
+        "from jaxdiff.checkpoint import locked\n"
+        "from jaxdiff.errors import UserError\n"
+        "try:\n"
+        "    with locked(pathlib.Path(sys.argv[1])): print('held')\n"
+        "except UserError as error: print(error)\n"
+    )
+
+    def other():
+        command = [sys.executable, "-c", code, str(tmp_path)]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+    with locked(tmp_path):
+        assert other().startswith(f"another process is training in {tmp_path}; ")
+    assert other() == "held"
+
+
+# ----------------------------------------------------------------------- no more room
+
+
+def test_full_disk_is_one_sentence(tmp_path, monkeypatch):
+    save(tmp_path, 10)
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"metrics\.jsonl cannot be written.*No space"):
+        checkpoint.append_metrics(tmp_path, {"loss": 1.0})
+
+    def no_room(*_):
+        raise OSError(28, "No space left on device")
+
+    for call in ("fsync", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, no_room)
+            with pytest.raises(UserError, match=r"000000020 cannot .*No space left"):
+                save(tmp_path, 20)
+            with pytest.raises(UserError, match=r"new cannot|config.json cannot"):
+                made_run(tmp_path / "new")
+        assert restored_step(tmp_path) == 10
+    save(tmp_path, 20)
+    assert kept(tmp_path) == [10, 20]
+
+
+def test_what_orbax_cannot_write_is_one_sentence(tmp_path, monkeypatch):
+    def no_room(*_, **__):
+        raise ValueError("RESOURCE_EXHAUSTED: no room\nand many lines more")
+
+    monkeypatch.setattr(checkpoint.ocp.Checkpointer, "save", no_room)
+    with pytest.raises(UserError, match=r"cannot be written \(RESOURCE_EXH[^\n]*\); "):
+        save(tmp_path, 10)
+
+
+def test_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "run", tmp_path / "file"):
+        with (
+            pytest.raises(UserError, match=r"file.* cannot be written"),
+            locked(path),
+        ):
+            pass
+
+
+# ---------------------------------------------------------------------------- metrics
+
+
+def test_metrics_are_trimmed_to_the_restored_step(tmp_path):
+    for learner, step in (("a", 10), ("b", 10), ("a", 20), ("b", 20), ("b", 30)):
+        checkpoint.append_metrics(tmp_path, {"learner": learner, "step": step})
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(path.read_text() + '{"learner": "b", "st')
+    checkpoint.trim_metrics(tmp_path, "b", step=20)
+    found = [json.loads(line) for line in path.open()]
+    assert [(x["learner"], x["step"]) for x in found] == [
+        ("a", 10),
+        ("b", 10),
+        ("a", 20),
+        ("b", 20),
+    ]
