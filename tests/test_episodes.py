@@ -115,7 +115,7 @@ def test_a_sound_record_passes():
         ({"actions": np.array([["a"]] * 5)}, "'actions' has type <U1"),
         ({"actions": np.zeros((5, 2), np.int64)}, "'actions' has type int64"),
         ({"rewards": np.zeros((5, 1), np.float32)}, r"'rewards' has shape \[5, 1\]"),
-        ({"rewards": np.zeros(4, np.float32)}, "'rewards' has 4 rows .* 5"),
+        ({"rewards": np.zeros(4, np.float32)}, "'rewards' has 4 rows.* 5"),
         ({"lengths": np.array([4, 0])}, "episode 1 has no transitions"),
         ({"lengths": np.zeros(0, int), "starts": np.zeros(0, int)}, "no episodes"),
         ({"terminated": np.zeros(2, bool)}, "'terminated' has 2 entries"),

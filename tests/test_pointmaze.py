@@ -337,3 +337,10 @@ def test_import_loads_no_environment_library():
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_relative_folder_of_datasets_works(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    maker.make_pointmaze("umaze", steps=50, root="data")
+    dataset = load_dataset("pointmaze-umaze", root="data")
+    assert dataset.episodes.lengths.tolist() == [50]

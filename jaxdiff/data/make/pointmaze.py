@@ -96,7 +96,8 @@ def make_pointmaze(
 def datasets_root(root: str | os.PathLike | None = None) -> pathlib.Path:
     """Give the folder that holds datasets: `root`, or the one that Minari uses."""
     default = pathlib.Path.home() / ".minari" / "datasets"
-    return pathlib.Path(root or os.environ.get("MINARI_DATASETS_PATH") or default)
+    chosen = root or os.environ.get("MINARI_DATASETS_PATH") or default
+    return pathlib.Path(chosen).absolute()  # Minari mistakes the size of relative ones
 
 
 def record_stream(
