@@ -137,6 +137,14 @@ def read_run(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         ) from error
 
 
+def update_run(path: Path, **parts: Any) -> dict[str, Any]:
+    """Replace parts of a run's configuration; return the whole of it."""
+    with writing(path / "config.json", _NO_ROOM):
+        document = {**_read_sealed(path / "config.json"), **parts}
+        _write_sealed(path / "config.json", document)
+    return document
+
+
 def _read_config(path: Path, config_file: Path) -> dict[str, Any]:
     try:
         found = _parse(config_file)

@@ -100,6 +100,8 @@ def train_run(
             )
         document, arrays = checkpoint.read_run(path)
         _check_same(path, document, asked)
+        if document["training"] != asked["training"]:
+            document = checkpoint.update_run(path, training=asked["training"])
         statistics = _unpack(entry.statistics, arrays)
         built = entry.build(
             config, statistics, action_dim=asked["dataset"]["action_dim"]

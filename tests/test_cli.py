@@ -321,6 +321,16 @@ def test_plan_writes_its_files(capsys, tmp_path, tiny_run):
     assert paths["--figure"].stat().st_size > 1000
 
 
+def test_resume_writes_down_what_may_change(tiny_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    main([arg.format(run=run) for arg in (*AGAIN, "--resume", "--keep", "3")])
+    document = json.loads((run / "config.json").read_text())
+    assert document["training"]["keep"] == 3
+    del document["sha256"]
+    assert load_run(run).document == document
+
+
 def test_finished_run_is_not_trained_again(capsys, tiny_run):
     main([arg.format(run=tiny_run) for arg in (*AGAIN, "--resume")])
     out, err = capsys.readouterr()

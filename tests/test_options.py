@@ -28,6 +28,7 @@ class Options:
         ({"count": 2.0}, "--count is 2.0; it must be a whole number"),
         ({"count": True}, "--count is True; it must be a whole number"),
         ({"rate": "fast"}, "--rate is 'fast'; it must be a finite number"),
+        ({"rate": True}, "--rate is True; it must be a finite number"),
         ({"rate": float("inf")}, "--rate is inf; it must be a finite number"),
         ({"widths": (1, 0)}, r"--widths is \(1, 0\); it must be at least 1"),
         ({"widths": (1, "2")}, "--widths is .*; it must be a list, each a whole"),
@@ -74,7 +75,7 @@ def test_writing_makes_the_folder_and_lets_user_errors_through(tmp_path):
     ):
         pass
     with (
-        pytest.raises(UserError, match="^inner$"),
+        pytest.raises(UserError, match=r"^inner$"),
         writing(tmp_path / "x", "do this"),
     ):
         raise UserError("inner")

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -90,6 +91,14 @@ def test_metrics_have_learner_step_and_loss(tmp_path):
     assert [record["step"] for record in found] == [10, 20, 30, 40, 45]
     assert all(record["learner"] == "line" for record in found)
     assert found[-1]["loss"] < found[0]["loss"]
+
+
+def test_resumed_run_reports_each_update_once(tmp_path):
+    fit_line(steps=40, run=tmp_path)
+    found = records(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints" / "line" / "000000040")
+    fit_line(steps=40, run=tmp_path)
+    assert records(tmp_path) == found
 
 
 def test_best_checkpoint_outlives_newer_ones(tmp_path):

@@ -9,14 +9,11 @@ position) is shown to it clean,
 and a plan is a sample of the learned distribution with the same entries clamped to the
 present state and to the goal. Any horizon that the U-Net divides may be asked for.
 
-Which of several plans to follow is decided by `jaxdiff.algorithms.dynamics`: how well
-each agrees with a model of one step. A plan of fixed horizon arrives at its last step,
-however near the goal is; under `choose="earliest"` plans of every declared horizon are
-made at once and the earliest one that is about as consistent as the longest is taken.
+`jaxdiff.algorithms.dynamics` measures how well a plan agrees with a model of one step;
+`jaxdiff.algorithms.following` chooses a plan and turns it into actions.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -26,7 +23,6 @@ import numpy as np
 import optax
 
 from jaxdiff.algorithms.base import (
-    ActOutput,
     Algorithm,
     Learner,
     TrainState,
@@ -35,6 +31,7 @@ from jaxdiff.algorithms.base import (
     pmean,
 )
 from jaxdiff.algorithms.dynamics import Dynamics, fit_dynamics, inconsistency
+from jaxdiff.algorithms.following import Plans, follow
 from jaxdiff.data.episodes import Episodes
 from jaxdiff.data.normalizer import Normalizer, fit, normalize, unnormalize
 from jaxdiff.data.windows import (
@@ -177,40 +174,8 @@ class Statistics:
     dynamics: Dynamics
 
 
-@record
-class Plans:
-    """Candidate plans.
-
-    Attributes:
-      trajectories: `[B, C, H, A + O]`, environment units.
-      inconsistency: `[B, C]`, see `jaxdiff.algorithms.dynamics`; smaller is better.
-      path: `[S + 1, B, C, H, A + O]`, the plans at every noise level, or None.
-    """
-
-    trajectories: jax.Array
-    inconsistency: jax.Array
-    path: jax.Array | None = None
-
-
-@record
-class Carry:
-    """What acting remembers.
-
-    Attributes:
-      plan: `[B, max(horizons), A + O]`, environment units, its last row repeated.
-      last: `[B]`, row at which the plan ends.
-      index: `[B]`, row of the plan that the present observation corresponds to.
-      remaining: `[B]`, steps left until the arrival that was first planned.
-    """
-
-    plan: jax.Array
-    last: jax.Array
-    index: jax.Array
-    remaining: jax.Array
-
-
 def measure(config: DiffuserConfig, train: Episodes) -> Statistics:
-    """Measures a dataset: its normalizer, and the dynamics of one step."""
+    """Measure a dataset: its normalizer, and the dynamics of one step."""
     rows = _rows(train)
     normalizer = fit(config.normalizer, rows)
     scaled = np.asarray(normalize(normalizer, rows))
@@ -245,7 +210,10 @@ def diffuser(
     """
     declared_horizons(config)
     plan = _planner(config, statistics, action_dim)
-    act, init_carry = _actor(config, statistics, plan, action_dim)
+    dim = statistics.normalizer.low.shape[-1]
+    act, init_carry = follow(
+        plan, config, _acting_horizons(config), dim=dim, action_dim=action_dim
+    )
     return Algorithm(
         learners={"denoiser": _denoiser_learner(config, statistics, action_dim)},
         act=act,
@@ -390,135 +358,6 @@ def _planner(
         )
 
     return plan
-
-
-def _actor(
-    config: DiffuserConfig,
-    statistics: Statistics,
-    plan: Callable[..., Plans],
-    action_dim: int,
-) -> tuple[Callable[..., Any], Callable[[int], Carry]]:
-    horizons = _acting_horizons(config)
-    rows, dim = horizons[-1], statistics.normalizer.low.shape[-1]
-    choose = _earliest if config.choose == "earliest" else _fitting
-
-    def init_carry(batch: int) -> Carry:
-        return Carry(
-            plan=jnp.zeros((batch, rows, dim)),
-            last=jnp.zeros(batch, jnp.int32),
-            index=jnp.zeros(batch, jnp.int32),
-            remaining=jnp.zeros(batch, jnp.int32),
-        )
-
-    def best_plan(states, key, observation, goal, horizon):
-        """The most consistent candidate `[B, rows, D]`, padded, and how consistent."""
-        key = jax.random.fold_in(key, horizon)
-        plans = plan(states, key, observation, goal, horizon=horizon)
-        best = jnp.argmin(plans.inconsistency, axis=1)
-        pick = jax.vmap(lambda candidates, i: candidates[i])
-        missing = ((0, 0), (0, rows - horizon), (0, 0))
-        padded = jnp.pad(pick(plans.trajectories, best), missing, mode="edge")
-        return padded, pick(plans.inconsistency, best)
-
-    def act(states, carry, key, observation, reset, goal=None):
-        remaining = jnp.where(reset, config.horizon - 1, carry.remaining)
-        wanted = reset
-        if config.replan_every:
-            # Near the arrival the last plan is followed to its end; planning anew
-            # would put the arrival off for ever.
-            wanted |= (carry.index >= config.replan_every) & (remaining > 0)
-        trajectory, last = choose(
-            functools.partial(best_plan, states, key, observation, goal),
-            horizons,
-            wanted,
-            remaining,
-            (carry.plan, carry.last),
-            slack=config.slack,
-        )
-        index = jnp.where(wanted, 0, carry.index)
-        if config.choose == "earliest":
-            # A new plan may bring the arrival forward and never puts it off.
-            arrival = jnp.where(reset, last, jnp.minimum(last, remaining))
-            remaining = jnp.where(wanted, arrival, remaining)
-        action = _control(config, trajectory, last, index, observation, action_dim)
-        carry = Carry(
-            plan=trajectory, last=last, index=index + 1, remaining=remaining - 1
-        )
-        return ActOutput(action=action, plan=trajectory, planned=wanted), carry
-
-    return act, init_carry
-
-
-# Two ways to choose. `best_plan(horizon)` gives trajectories `[B, rows, D]` and their
-# inconsistency `[B]`; `wanted [B]` says who needs a plan; `old` are the plans followed
-# so far and their last rows. Planning stands behind `cond`: a step without it is fast.
-
-
-def _fitting(best_plan, horizons, wanted, remaining, old, *, slack):
-    """Plan with the shortest horizon that covers the steps that remain."""
-    del slack
-    trajectory, last = old
-    fitting = jnp.searchsorted(jnp.asarray(horizons), remaining + 1)
-    fitting = jnp.minimum(fitting, len(horizons) - 1)
-    for i, horizon in enumerate(horizons):
-        chosen = wanted & (fitting == i)
-        new = jax.lax.cond(
-            jnp.any(chosen),
-            lambda horizon=horizon: best_plan(horizon)[0],
-            lambda kept=trajectory: kept,
-        )
-        trajectory = jnp.where(chosen[:, None, None], new, trajectory)
-        last = jnp.where(chosen, horizon - 1, last)
-    return trajectory, last
-
-
-def _earliest(best_plan, horizons, wanted, remaining, old, *, slack):
-    """Plan with the shortest horizon whose plan is feasible.
-
-    The longest horizon leaves most time. How consistent the model is there is what can
-    be asked of it at the others: feasible is a plan within `slack` times that.
-    """
-    del remaining
-    trajectory, last = old
-    nothing = (trajectory, jnp.full(wanted.shape, jnp.inf))
-    new, reference = jax.lax.cond(
-        jnp.any(wanted), lambda: best_plan(horizons[-1]), lambda: nothing
-    )
-    trajectory = jnp.where(wanted[:, None, None], new, trajectory)
-    last = jnp.where(wanted, horizons[-1] - 1, last)
-    searching = wanted
-    for horizon in horizons[:-1]:
-        new, strain = jax.lax.cond(
-            jnp.any(searching),
-            lambda horizon=horizon: best_plan(horizon),
-            lambda: nothing,
-        )
-        feasible = searching & (strain <= slack * reference)
-        trajectory = jnp.where(feasible[:, None, None], new, trajectory)
-        last = jnp.where(feasible, horizon - 1, last)
-        searching &= ~feasible
-    return trajectory, last
-
-
-def _control(
-    config: DiffuserConfig,
-    trajectory: jax.Array,
-    last: jax.Array,
-    index: jax.Array,
-    observation: jax.Array,
-    action_dim: int,
-) -> jax.Array:
-    """Turn row `index` of the plans into actions `[B, A]`."""
-    at = jax.vmap(lambda rows, i: rows[i])
-    if config.controller == "action":
-        return at(trajectory, jnp.minimum(index, last))[:, :action_dim]
-    target = at(trajectory, jnp.minimum(index + 1, last))[:, action_dim:]
-    position, velocity = jnp.split(target, 2, axis=-1)
-    # The plan ends where the goal is; from then on the goal is to stay there.
-    velocity = jnp.where((index >= last)[:, None], 0.0, velocity)
-    here, speed = jnp.split(observation, 2, axis=-1)
-    action = config.kp * (position - here) + config.kd * (velocity - speed)
-    return jnp.clip(action, -1.0, 1.0)
 
 
 def _network(config: DiffuserConfig) -> TemporalUNet:

@@ -1,0 +1,205 @@
+"""From plans to actions: which plan is chosen, when it is renewed, how it is followed.
+
+A plan of fixed horizon arrives at its last step, however near the goal is. So there are
+two ways to choose one:
+
+- `choose="fixed"`: plan for the declared horizon; when planning anew on the way, for
+  the shortest horizon that covers the steps remaining, or arrival would be put off
+  for ever;
+- `choose="earliest"`: make plans of every horizon at once and take the shortest that
+  is feasible, that is, about as consistent with the dynamics (see
+  `jaxdiff.algorithms.dynamics`) as the plan of the longest horizon, which leaves most
+  time.
+
+Row k of a plan is the state k steps on. Following it, with position p and velocity v,
+
+(1) action = clip(kp (p[k+1] - p) + kd (v[k+1] - v), -1, 1)
+
+tracks the planned states; after its last row the target stands still there.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiff.algorithms.base import ActOutput
+from jaxdiff.record import record
+
+
+@record
+class Plans:
+    """Candidate plans.
+
+    Attributes:
+      trajectories: `[B, C, H, A + O]`, environment units.
+      inconsistency: `[B, C]`, see `jaxdiff.algorithms.dynamics`; smaller is better.
+      path: `[S + 1, B, C, H, A + O]`, the plans at every noise level, or None.
+    """
+
+    trajectories: jax.Array
+    inconsistency: jax.Array
+    path: jax.Array | None = None
+
+
+@record
+class Carry:
+    """What acting remembers.
+
+    Attributes:
+      plan: `[B, max(horizons), A + O]`, environment units, its last row repeated.
+      last: `[B]`, row at which the plan ends.
+      index: `[B]`, row of the plan that the present observation corresponds to.
+      remaining: `[B]`, steps left until the arrival that was first planned.
+    """
+
+    plan: jax.Array
+    last: jax.Array
+    index: jax.Array
+    remaining: jax.Array
+
+
+def follow(
+    plan: Callable[..., Plans],
+    config: Any,
+    horizons: Sequence[int],
+    *,
+    dim: int,
+    action_dim: int,
+) -> tuple[Callable[..., Any], Callable[[int], Carry]]:
+    """Build the acting pair of a planner.
+
+    Args:
+      plan: `(states, key, observation, goal, *, horizon) -> Plans`.
+      config: options `horizon`, `choose`, `slack`, `replan_every`, `controller`, `kp`
+        and `kd`, as in `DiffuserConfig`.
+      horizons: horizons that may be planned for, in increasing order; each is compiled
+        into the program of `act`.
+      dim: A + O.
+      action_dim: A.
+
+    Returns:
+      `act` and `init_carry` of an `Algorithm`.
+    """
+    rows = horizons[-1]
+    choose = _earliest if config.choose == "earliest" else _fitting
+
+    def init_carry(batch: int) -> Carry:
+        return Carry(
+            plan=jnp.zeros((batch, rows, dim)),
+            last=jnp.zeros(batch, jnp.int32),
+            index=jnp.zeros(batch, jnp.int32),
+            remaining=jnp.zeros(batch, jnp.int32),
+        )
+
+    def best_plan(states, key, observation, goal, horizon):
+        """The most consistent candidate `[B, rows, D]`, padded, and how consistent."""
+        key = jax.random.fold_in(key, horizon)
+        plans = plan(states, key, observation, goal, horizon=horizon)
+        best = jnp.argmin(plans.inconsistency, axis=1)
+        pick = jax.vmap(lambda candidates, i: candidates[i])
+        missing = ((0, 0), (0, rows - horizon), (0, 0))
+        padded = jnp.pad(pick(plans.trajectories, best), missing, mode="edge")
+        return padded, pick(plans.inconsistency, best)
+
+    def act(states, carry, key, observation, reset, goal=None):
+        remaining = jnp.where(reset, config.horizon - 1, carry.remaining)
+        wanted = reset
+        if config.replan_every:
+            # Near the arrival the last plan is followed to its end; planning anew
+            # would put the arrival off for ever.
+            wanted |= (carry.index >= config.replan_every) & (remaining > 0)
+        trajectory, last = choose(
+            functools.partial(best_plan, states, key, observation, goal),
+            horizons,
+            wanted,
+            remaining,
+            (carry.plan, carry.last),
+            slack=config.slack,
+        )
+        index = jnp.where(wanted, 0, carry.index)
+        if config.choose == "earliest":
+            # A new plan may bring the arrival forward and never puts it off.
+            arrival = jnp.where(reset, last, jnp.minimum(last, remaining))
+            remaining = jnp.where(wanted, arrival, remaining)
+        action = _control(config, trajectory, last, index, observation, action_dim)
+        carry = Carry(
+            plan=trajectory, last=last, index=index + 1, remaining=remaining - 1
+        )
+        return ActOutput(action=action, plan=trajectory, planned=wanted), carry
+
+    return act, init_carry
+
+
+# Two ways to choose. `best_plan(horizon)` gives trajectories `[B, rows, D]` and their
+# inconsistency `[B]`; `wanted [B]` says who needs a plan; `old` are the plans followed
+# so far and their last rows. Planning stands behind `cond`: a step without it is fast.
+
+
+def _fitting(best_plan, horizons, wanted, remaining, old, *, slack):
+    """Plan with the shortest horizon that covers the steps that remain."""
+    del slack
+    trajectory, last = old
+    fitting = jnp.searchsorted(jnp.asarray(horizons), remaining + 1)
+    fitting = jnp.minimum(fitting, len(horizons) - 1)
+    for i, horizon in enumerate(horizons):
+        chosen = wanted & (fitting == i)
+        new = jax.lax.cond(
+            jnp.any(chosen),
+            lambda horizon=horizon: best_plan(horizon)[0],
+            lambda kept=trajectory: kept,
+        )
+        trajectory = jnp.where(chosen[:, None, None], new, trajectory)
+        last = jnp.where(chosen, horizon - 1, last)
+    return trajectory, last
+
+
+def _earliest(best_plan, horizons, wanted, remaining, old, *, slack):
+    """Plan with the shortest horizon whose plan is feasible.
+
+    The longest horizon leaves most time. How consistent the model is there is what can
+    be asked of it at the others: feasible is a plan within `slack` times that.
+    """
+    del remaining
+    trajectory, last = old
+    nothing = (trajectory, jnp.full(wanted.shape, jnp.inf))
+    new, reference = jax.lax.cond(
+        jnp.any(wanted), lambda: best_plan(horizons[-1]), lambda: nothing
+    )
+    trajectory = jnp.where(wanted[:, None, None], new, trajectory)
+    last = jnp.where(wanted, horizons[-1] - 1, last)
+    searching = wanted
+    for horizon in horizons[:-1]:
+        new, strain = jax.lax.cond(
+            jnp.any(searching),
+            lambda horizon=horizon: best_plan(horizon),
+            lambda: nothing,
+        )
+        feasible = searching & (strain <= slack * reference)
+        trajectory = jnp.where(feasible[:, None, None], new, trajectory)
+        last = jnp.where(feasible, horizon - 1, last)
+        searching &= ~feasible
+    return trajectory, last
+
+
+def _control(
+    config: Any,
+    trajectory: jax.Array,
+    last: jax.Array,
+    index: jax.Array,
+    observation: jax.Array,
+    action_dim: int,
+) -> jax.Array:
+    """Turn row `index` of the plans into actions `[B, A]`, equation (1)."""
+    at = jax.vmap(lambda rows, i: rows[i])
+    if config.controller == "action":
+        return at(trajectory, jnp.minimum(index, last))[:, :action_dim]
+    target = at(trajectory, jnp.minimum(index + 1, last))[:, action_dim:]
+    position, velocity = jnp.split(target, 2, axis=-1)
+    # The plan ends where the goal is; from then on the goal is to stay there.
+    velocity = jnp.where((index >= last)[:, None], 0.0, velocity)
+    here, speed = jnp.split(observation, 2, axis=-1)
+    action = config.kp * (position - here) + config.kd * (velocity - speed)
+    return jnp.clip(action, -1.0, 1.0)
