@@ -23,6 +23,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import math
 import os
 import shutil
@@ -306,6 +307,17 @@ def restore_state(
     return None
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Orbax from printing tracebacks of errors that it also raises."""
+    logger = logging.getLogger("absl")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
 def _checkpointer() -> ocp.Checkpointer:
     return ocp.Checkpointer(ocp.StandardCheckpointHandler())
 
@@ -317,7 +329,7 @@ def _as_dict(state: TrainState) -> dict[str, Any]:
 
 def _save_arrays(folder: Path, state: TrainState) -> None:
     try:
-        with _checkpointer() as checkpointer:
+        with _quiet(), _checkpointer() as checkpointer:
             checkpointer.save(
                 folder.absolute(), args=ocp.args.StandardSave(_as_dict(state))
             )
@@ -333,7 +345,7 @@ def _restore(folder: Path, like: TrainState | None) -> TrainState:
             lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), _as_dict(like)
         )
     try:
-        with _checkpointer() as checkpointer:
+        with _quiet(), _checkpointer() as checkpointer:
             fields = checkpointer.restore(
                 (folder / "state").absolute(), args=ocp.args.StandardRestore(abstract)
             )

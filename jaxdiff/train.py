@@ -291,7 +291,7 @@ def _report(job: _Job, step: int, metrics: Metrics) -> dict[str, float]:
     values = {name: float(value) for name, value in first_replica(metrics).items()}
     for name, value in values.items():
         if not math.isfinite(value):
-            kept = f" (the last good checkpoint stays in {job.run})" if job.run else ""
+            kept = f" (what was saved before is kept in {job.run})" if job.run else ""
             raise UserError(
                 f"training of {job.name} stopped by update {step}, for {name} became "
                 f"{value}{kept}; lower --learning-rate or look for extreme values in "

@@ -368,6 +368,27 @@ def test_what_orbax_cannot_write_is_one_sentence(tmp_path, monkeypatch):
         save(tmp_path, 10)
 
 
+def test_disk_that_fills_up_while_saving_is_one_sentence(tmp_path):
+    """No file of this process may grow beyond 300 bytes; Orbax meets it first."""
+    code = (
+        "import pathlib, resource, sys\n"
+        "import numpy as np\n"
+        "from jaxdiff.algorithms.base import TrainState\n"
+        "from jaxdiff.checkpoint import save_state\n"
+        "from jaxdiff.errors import UserError\n"
+        "state = TrainState(step=np.int32(1), params=np.random.default_rng(0)"
+        ".normal(size=5000), slow={}, model_state={}, opt_state={})\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))\n"
+        "try: save_state(pathlib.Path(sys.argv[1]), 'a', state, step=1)\n"
+        "except UserError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "000000001 cannot be written (" in done.stdout
+    assert done.stderr == ""
+    assert restore_state(tmp_path, "a") is None
+
+
 def test_folder_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "run", tmp_path / "file"):

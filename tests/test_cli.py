@@ -212,7 +212,7 @@ def test_folder_without_permission(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("error", "word"),
     [
-        (OSError(28, "No space left on device", "/tmp/x"), "/tmp/x"),
+        (OSError(28, "No space left on device", "some/file"), "some/file"),
         (MemoryError(), "memory"),
         (UserError("first\nsecond; third"), "first second"),
     ],
