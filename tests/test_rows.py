@@ -99,10 +99,6 @@ def test_interval_needs_a_list_of_values(values):
         bootstrap_interval(values)
 
 
-@pytest.mark.xfail(
-    reason="conv.json has medians with intervals of means; measure it again",
-    strict=True,
-)
 def test_stored_results_hold_their_values():
     for path in (_FOLDER / "results").glob("*.json"):
         for stored in written(path):
