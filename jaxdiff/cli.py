@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import io
 import json
+import math
 import os
 import re
 import sys
@@ -87,17 +88,31 @@ def _dispatch(args: list[str]) -> None:
     if args and args[0] in ("--version", "-V"):
         print(__version__)
         return
-    if args and args[0] not in ("--help", "-h"):
+    group = {
+        name: command
+        for name, command in COMMANDS.items()
+        if args and name.startswith(f"{args[0]} ")
+    }
+    if args and not group and args[0] not in _HELP:
+        raise UserError(
+            f"there is no command {args[0]!r}; choose one of {', '.join(COMMANDS)}, "
+            "and add --help for its options"
+        )
+    if group and args[1:] and args[1] not in _HELP:
         raise UserError(
             f"there is no command {' '.join(args[:2])!r}; choose one of "
-            f"{', '.join(COMMANDS)}, and add --help for its options"
+            f"{', '.join(group)}"
         )
+    shown = group or COMMANDS
     print("usage: jaxdiff COMMAND [OPTIONS]\n")
-    width = max(map(len, COMMANDS))
-    for name, command in COMMANDS.items():
+    width = max(map(len, shown))
+    for name, command in shown.items():
         print(f"  {name:<{width}}  {command.summary}")
     print("\n`jaxdiff COMMAND --help` lists the options of a command.")
     print("--debug, in any command, shows where an error came from.")
+
+
+_HELP = ("--help", "-h")
 
 
 def _function(function: Callable[..., None]) -> Command:
@@ -161,7 +176,10 @@ def demo(
       devices: devices to use.
       platform: their kind.
     """
-    chosen = _devices(devices, platform)
+    from jaxdiff.presets import preset
+
+    _, training = preset("diffuser", "demo", "")
+    chosen = _devices(devices, platform, batch=training.batch_size)
     from jaxdiff.demo import demo as run_demo
 
     result = run_demo(
@@ -383,7 +401,8 @@ def plan(
         )
         figures.save(drawn, figure)
     best_plan = plans.observations[0]
-    length = float(abs(best_plan[1:, :2] - best_plan[:-1, :2]).sum())
+    steps = np.diff(best_plan[:, :2], axis=0)
+    length = float(np.linalg.norm(steps, axis=-1).sum())
     _table(
         {
             "horizon": len(best_plan),
@@ -404,7 +423,8 @@ class TrainOptions(Generic[C, T]):
       resume: go on with the run in the folder.
       seed: of everything random.
       preset: which defaults: demo, released or paper.
-      config: take all options from the config.json of another run.
+      config: take the options of algorithm and training from another run's
+        config.json.
       eval_episodes: episodes of an evaluation during training, see --eval-every.
       devices: devices to use.
       platform: their kind.
@@ -433,6 +453,10 @@ def _train(algorithm: str) -> Command:
 
         chosen = _value_of(args, "--preset") or "demo"
         source = _value_of(args, "--config")
+        if source is not None and _value_of(args, "--preset") is not None:
+            raise UserError(
+                "--preset and --config both choose all options; give one of them"
+            )
         config, training = preset(algorithm, chosen, _value_of(args, "--dataset") or "")
         if source is not None:
             config, training = _read_config(Path(source), algorithm, config, training)
@@ -458,29 +482,39 @@ def _train(algorithm: str) -> Command:
 
 def _run_training(algorithm: str, options: TrainOptions) -> None:
     _require_seed(options.seed)
-    devices = _devices(options.devices, options.platform)
+    training, slices = options.training, getattr(options.algorithm, "accumulate", 1)
+    if options.eval_episodes < 1:
+        raise UserError(
+            f"--eval-episodes is {options.eval_episodes}; it must be at least 1"
+        )
+    devices = _devices(
+        options.devices, options.platform, batch=training.batch_size // slices
+    )
     from jaxdiff.data.episodes import load_dataset
+    from jaxdiff.envs.pointmaze import MAZES
     from jaxdiff.evaluate import evaluate_maze
-    from jaxdiff.run import maze_of, train_run
+    from jaxdiff.run import train_run
 
     def score(run: Any) -> tuple[str, float]:
         record, _ = evaluate_maze(run, episodes=options.eval_episodes, devices=devices)
         return "score", record["score"]
 
     dataset = load_dataset(options.dataset, download=True)
+    # Other datasets have no environment to be scored in: their held-out loss has to do.
+    is_maze = any(dataset.environment == maze.environment for maze in MAZES.values())
     run = train_run(
         algorithm,
         dataset,
         options.run,
         config=options.algorithm,
-        training=options.training,
+        training=training,
         seed=options.seed,
         devices=devices,
         resume=options.resume,
-        evaluate=score,
+        evaluate=score if is_maze else None,
     )
     print(f"trained into {run.path}")
-    if maze_of(run) is not None:
+    if is_maze:
         print(f"score it with: jaxdiff evaluate {run.path}")
 
 
@@ -498,13 +532,29 @@ COMMANDS: dict[str, Command] = {
 # --------------------------------------------------------------------------- helpers
 
 
-def _devices(count: int | None, platform: str | None = None) -> list[Any]:
-    """Chooses devices before JAX touches any: on CPU, one virtual device a core."""
-    request_cpu_devices(count or len(os.sched_getaffinity(0)))
+def _devices(
+    count: int | None, platform: str | None = None, *, batch: int | None = None
+) -> list[Any]:
+    """Choose devices before JAX touches any: on CPU, one virtual device a core.
+
+    Without a count, as many are taken as divide a batch of `batch` examples.
+    """
+    if platform == "cpu":
+        jax.config.update("jax_platforms", "cpu")  # leave an accelerator alone
+    request_cpu_devices(count or _cores())
     devices = select_devices(count, platform=platform)
     if platform is not None:
         jax.config.update("jax_default_device", devices[0])
+    if count is None and batch is not None:
+        devices = devices[: math.gcd(len(devices), batch)]
     return devices
+
+
+def _cores() -> int:
+    """Cores this process may use, at most 8: more virtual devices gain nothing."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(8, len(os.sched_getaffinity(0)))
+    return min(8, os.cpu_count() or 1)
 
 
 def _require_seed(seed: int) -> None:

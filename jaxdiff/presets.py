@@ -14,13 +14,8 @@ from jaxdiff.train import TrainConfig
 
 PRESETS = ("demo", "released", "paper")
 
-# Recipe -> horizon and diffusion steps of the released configurations.
-_RELEASED = {
-    "pointmaze-umaze": (128, 64),
-    "pointmaze-medium": (256, 256),
-    "pointmaze-large": (384, 256),
-}
-_DEMO_HORIZON = {"pointmaze-medium": 256, "pointmaze-large": 384}
+# Maze -> horizon and diffusion steps of the released configurations.
+_RELEASED = {"umaze": (128, 64), "medium": (256, 256), "large": (384, 256)}
 
 
 def preset(algorithm: str, name: str, dataset: str) -> tuple[Any, TrainConfig]:
@@ -29,7 +24,8 @@ def preset(algorithm: str, name: str, dataset: str) -> tuple[Any, TrainConfig]:
     Args:
       algorithm: "diffuser".
       name: one of `PRESETS`.
-      dataset: a name of a dataset; one without options of its own gets UMaze's.
+      dataset: a name of a dataset: a recipe, Minari id or path that says which maze it
+        is of. Others get the options of UMaze.
 
     Raises:
       UserError: no such preset.
@@ -39,9 +35,9 @@ def preset(algorithm: str, name: str, dataset: str) -> tuple[Any, TrainConfig]:
             f"there is no preset {name!r} for {algorithm}; choose one of "
             f"{', '.join(PRESETS)}"
         )
-    horizon, diffusion_steps = _RELEASED.get(dataset, (128, 64))
+    maze = next((maze for maze in _RELEASED if maze in dataset), "umaze")
+    horizon, diffusion_steps = _RELEASED[maze]
     if name == "demo":
-        horizon = _DEMO_HORIZON.get(dataset, 128)
         config = DiffuserConfig(
             horizon=horizon, horizons=_horizons(horizon), sampling_steps=32
         )

@@ -1,6 +1,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import re
 import shutil
@@ -115,6 +116,13 @@ ERRORS = {
     "choice": ([*TRAIN, RECIPE, "--sampler", "euler"], ["--sampler", "euler", "ddim"]),
     "number": ([*TRAIN, RECIPE, "--dim", "wide"], ["--dim", "wide"]),
     "range": ([*TRAIN, RECIPE, "--dim", "0"], ["--dim is 0", "at least 1"]),
+    "width": ([*TRAIN, RECIPE, "--dim", "12"], ["--dim is 12", "multiple of 8"]),
+    "discount": ([*TRAIN, RECIPE, "--loss-discount", "-1"], ["--loss-discount is -1"]),
+    "evaluations": ([*TRAIN, RECIPE, "--eval-episodes", "0"], ["--eval-episodes is 0"]),
+    "two sources": (
+        [*TRAIN, RECIPE, "--preset", "paper", "--config", "c.json"],
+        ["--preset and --config"],
+    ),
     "nan rate": ([*TRAIN, RECIPE, "--learning-rate", "nan"], ["--learning-rate"]),
     "steps": ([*TRAIN, RECIPE, "--sampling-steps", "9"], ["--sampling-steps is 9"]),
     "seed": ([*TRAIN, RECIPE, "--seed", "-1"], ["--seed is -1"]),
@@ -318,6 +326,10 @@ def test_plan_writes_its_files(capsys, tmp_path, tiny_run):
     assert "inconsistency" in out
     with np.load(paths["--out"]) as plans:
         assert plans["observations"].shape == (8, 16, 4)
+        x, y = plans["observations"][0, :, :2].T
+    driven = sum(math.hypot(*step) for step in zip(np.diff(x), np.diff(y), strict=True))
+    printed = re.search(r"path_length +(\S+)", out)
+    np.testing.assert_allclose(float(printed[1]), driven, rtol=1e-3)
     assert paths["--figure"].stat().st_size > 1000
 
 
@@ -426,3 +438,21 @@ def test_any_file_for_a_configuration_is_met_with_a_sentence(
     assert "config.json" in sentence(capsys, "evaluate", run)
     named = ("--dataset", "nowhere", "--run", run, "--config", run / "config.json")
     assert "config.json" in sentence(capsys, "train", "diffuser", *named)
+
+
+@pytest.mark.parametrize("cores", [1, 3, 12, 64])
+def test_any_number_of_cores_trains_the_demo_batch(cores, monkeypatch):
+    monkeypatch.setattr(cli.os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(cli, "request_cpu_devices", lambda count: None)
+    monkeypatch.setattr(
+        cli, "select_devices", lambda count, platform: list(range(cli._cores()))
+    )
+    assert 32 % len(cli._devices(None, batch=32)) == 0
+
+
+@pytest.mark.parametrize("words", [["train", "--help"], ["train"], ["data", "-h"]])
+def test_half_a_command_lists_its_other_half(words, capsys):
+    cli.main(words)
+    shown = capsys.readouterr().out
+    assert f"{words[0]} " in shown
+    assert "evaluate" not in shown

@@ -65,6 +65,7 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
     *("clip", "goal_dim", "learning_rate", "learning_rate_decay", "ema_decay"),
     *("ema_start", "temperature", "slack", "replan_every"),
+    *("loss_discount", "action_weight", "first_action_weight"),
 )
 _SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "dpmpp2m": dpm_solver_pp}
 
@@ -152,6 +153,8 @@ class DiffuserConfig:
             **dict.fromkeys(_POSITIVE, 1),
             **dict.fromkeys(_NOT_NEGATIVE, 0),
         )
+        if self.dim % 8:
+            raise UserError(f"--dim is {self.dim}; it must be a multiple of 8")
         if self.ema_decay > 1:
             raise UserError(f"--ema-decay is {self.ema_decay}; it must be at most 1")
         if (self.sampling_steps or 0) > self.diffusion_steps:
@@ -177,10 +180,11 @@ class Statistics:
 def measure(config: DiffuserConfig, train: Episodes) -> Statistics:
     """Measure a dataset: its normalizer, and the dynamics of one step."""
     rows = _rows(train)
-    normalizer = fit(config.normalizer, rows)
-    scaled = np.asarray(normalize(normalizer, rows))
+    # The last row of an episode has an action of zeros, which is no data.
     has_action = np.ones(len(rows), bool)
     has_action[train.starts + train.lengths] = False
+    normalizer = fit(config.normalizer, rows[has_action])
+    scaled = np.asarray(normalize(normalizer, rows))
     action_dim = train.actions.shape[1]
     following = np.roll(scaled, -1, axis=0)[:, action_dim:]
     return Statistics(
