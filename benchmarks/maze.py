@@ -1,24 +1,37 @@
-"""Score a maze run, its two ways to choose a plan beside the expert and chance.
+"""Score runs of one maze, the ways to choose a plan beside the expert and chance.
 
     python -m benchmarks.maze RUN [RUN ...] [--episodes 100] [--settings multi single]
 
-Each run is a seed of training; a row pools the episodes of all runs given. Rows go to
-benchmarks/results/maze.json: score (0 random, 100 expert, same starts and goals),
-success, return and D4RL's score, with 95% bootstrap intervals over episodes.
+Each run is a seed of training, and all of them play the same starts and goals. Rows go
+to benchmarks/results/maze.json: score (0 random, 100 expert, same starts and goals),
+success, return and D4RL's score, means over runs and episodes. The 95% bootstrap
+intervals are over episodes, each with all of its runs: they say what other starts and
+goals would change, and not what other seeds of training would.
+
+The first plans of the first run, and the paths that came of them, are drawn into
+benchmarks/results/figures/plans.png when the umaze's random goals are played by
+earliest arrival.
 """
 
 import dataclasses
+import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import tyro
 
-from benchmarks.rows import write_rows
+from benchmarks.rows import RESULTS, write_rows
+from jaxdiff import figures
+from jaxdiff.demo import draw_episodes
 from jaxdiff.devices import request_cpu_devices, select_devices
+from jaxdiff.envs.pointmaze import Maze
+from jaxdiff.errors import UserError
 from jaxdiff.evaluate import (
     Rollouts,
+    Setting,
     bootstrap,
     d4rl_score,
     maze_references,
@@ -27,11 +40,13 @@ from jaxdiff.evaluate import (
 )
 from jaxdiff.run import load_run, require_maze
 
-METHODS = {
+Method = Literal["diffuser", "diffuser-replan", "diffuser-earliest"]
+METHODS: dict[Method, dict[str, Any]] = {
     "diffuser": {"choose": "fixed"},
     "diffuser-replan": {"choose": "fixed", "replan_every": 40},
     "diffuser-earliest": {"choose": "earliest"},
 }
+DRAWN = ("umaze-multi", "diffuser-earliest")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,66 +57,87 @@ class Options:
     """Run folders that differ in nothing but the seed."""
     episodes: int = 100
     """Episodes a run and setting."""
-    settings: tuple[Literal["multi", "single"], ...] = ("multi", "single")
+    settings: tuple[Setting, ...] = ("multi", "single")
     """A random goal each episode, or D4RL's fixed goal."""
-    methods: tuple[str, ...] = tuple(METHODS)
-    """Of diffuser, diffuser-replan, diffuser-earliest."""
+    methods: tuple[Method, ...] = tuple(METHODS)
+    """Ways to choose a plan."""
     seed: int = 1_000
     """Of the first episode."""
 
 
-def main(options: Options) -> None:
-    request_cpu_devices(2)
+def main(options: Options, *, directory: Path = RESULTS) -> None:
+    """Play, score, write the rows and draw.
+
+    Raises:
+      UserError: there are no runs, a run of another maze, or a method unheard of.
+    """
+    maze = _common_maze(options.runs)
+    unknown = [method for method in options.methods if method not in METHODS]
+    if unknown:
+        raise UserError(
+            f"there is no method {unknown[0]!r}; choose of {', '.join(METHODS)}"
+        )
     devices = select_devices()
-    maze = require_maze(load_run(options.runs[0]))
-    command = (
-        f"python -m benchmarks.maze RUN --episodes {options.episodes} "
-        f"--seed {options.seed}"
-    )
     for setting in options.settings:
-        kwargs: dict[str, Any] = {
+        game: dict[str, Any] = {
             "episodes": options.episodes,
             "setting": setting,
             "seed": options.seed,
         }
-        expert, chance = maze_references(maze, **kwargs)
+        expert, chance = maze_references(maze, **game)
         played = {"expert": ([expert], 0.0), "random": ([chance], 0.0)}
         for method in options.methods:
             started = time.monotonic()
-            rollouts = [
-                play_maze(
-                    load_run(run, overrides=METHODS[method]), devices=devices, **kwargs
-                )
-                for run in options.runs
-            ]
+            runs = [load_run(run, overrides=METHODS[method]) for run in options.runs]
+            rollouts = [play_maze(run, devices=devices, **game) for run in runs]
             played[method] = (rollouts, time.monotonic() - started)
+            if (f"{maze.name}-{setting}", method) == DRAWN:
+                drawn = draw_episodes(runs[0], rollouts[0])
+                figures.save(drawn, directory / "figures" / "plans.png")
         for method, (rollouts, seconds) in played.items():
-            rows = _rows(maze, rollouts, expert, chance)
-            write_rows(
-                "maze",
-                [
-                    {
-                        "setting": f"{maze.name}-{setting}",
-                        "method": method,
-                        "n": sum(len(one.returns) for one in rollouts),
-                        "seeds": len(rollouts),
-                        "seconds": round(seconds, 1),
-                        **row,
-                    }
-                    for row in rows
-                ],
-                command=command,
+            named = {
+                "setting": f"{maze.name}-{setting}",
+                "method": method,
+                "n": sum(len(one.returns) for one in rollouts),
+                "seeds": len(rollouts),
+                "seconds": round(seconds, 1),
+            }
+            rows = [{**named, **row} for row in _rows(maze, rollouts, expert, chance)]
+            write_rows("maze", rows, command=_command(options), directory=directory)
+
+
+def _common_maze(runs: Sequence[Path]) -> Maze:
+    if not runs:
+        raise UserError("there is no run to score; name one run folder or more")
+    mazes = [require_maze(load_run(run)) for run in runs]
+    for run, maze in zip(runs, mazes, strict=True):
+        if maze != mazes[0]:
+            raise UserError(
+                f"{run} is of the maze {maze.name!r} and {runs[0]} of "
+                f"{mazes[0].name!r}; score the runs of each maze by themselves"
             )
+    return mazes[0]
 
 
-def _rows(maze, rollouts: list[Rollouts], expert: Rollouts, chance: Rollouts):
-    returns = np.concatenate([one.returns for one in rollouts])
-    successes = np.concatenate([one.successes for one in rollouts])
-    repeated = [np.tile(one.returns, len(rollouts)) for one in (chance, expert)]
-    value, low, high = score(returns, *repeated)
-    yield {"metric": "score", "value": value, "low": low, "high": high}
+def _command(options: Options) -> str:
+    """Write the command that measures the same again."""
+    runs = " ".join(["RUN"] * len(options.runs))
+    return (
+        f"python -m benchmarks.maze {runs} --episodes {options.episodes} "
+        f"--settings {' '.join(options.settings)} "
+        f"--methods {' '.join(options.methods)} --seed {options.seed}"
+    )
+
+
+def _rows(
+    maze: Maze, rollouts: Sequence[Rollouts], expert: Rollouts, chance: Rollouts
+) -> Iterator[dict[str, Any]]:
+    """Give the metrics of one method, of means over its runs in each episode."""
+    returns = np.mean([one.returns for one in rollouts], axis=0)
+    successes = np.mean([one.successes for one in rollouts], axis=0)
     d4rl = [d4rl_score(maze, bound) for bound in bootstrap(returns)]
     measured = {
+        "score": score(returns, chance.returns, expert.returns),
         "success": (successes.mean(), *bootstrap(successes)),
         "return": (returns.mean(), *bootstrap(returns)),
         "d4rl_score": (d4rl_score(maze, returns.mean()), *d4rl),
@@ -112,4 +148,9 @@ def _rows(maze, rollouts: list[Rollouts], expert: Rollouts, chance: Rollouts):
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    request_cpu_devices(2)
+    try:
+        main(tyro.cli(Options))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

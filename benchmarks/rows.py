@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxdiff.evaluate import bootstrap
+
 RESULTS = Path(__file__).parent / "results"
 REQUIRED = ("setting", "method", "metric", "value")
 OPTIONAL = ("low", "high", "n", "seeds", "seconds")
@@ -23,7 +25,7 @@ PACKAGES = (
 def bootstrap_interval(
     values: Sequence[float] | np.ndarray,
     *,
-    statistic: Callable[..., np.ndarray] = np.mean,
+    statistic: Callable[..., Any] = np.mean,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
@@ -31,19 +33,18 @@ def bootstrap_interval(
 
     Args:
       values: what was measured.
-      statistic: takes an array and `axis`, as `np.mean` and `np.median` do. It must be
-        the one that the row's `value` is: medians for timings, means for the rest.
+      statistic: maps values to a number. It must be the one that the row's `value`
+        is: medians for timings, means for the rest.
       confidence: of the interval.
       seed: of the bootstrap.
+
+    Raises:
+      ValueError: there are no values, or they are not a list of them.
     """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"expected a non-empty list of values, got {array.shape}")
-    rng = np.random.default_rng(seed)
-    draws = statistic(rng.choice(array, size=(2000, array.size)), axis=1)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return float(low), float(high)
+    return bootstrap(array, statistic, confidence=confidence, seed=seed)
 
 
 def write_rows(

@@ -15,8 +15,14 @@ own digests, and each JSON document here carries its own. A checkpoint is writte
 a temporary name and renamed when complete: a killed process leaves either the whole of
 it or nothing that is mistaken for it. Nothing that is read can hold code.
 
+A loss of power is another matter: documents are flushed to the disk, but the arrays
+that Orbax writes and the names of new files are not, so that the newest checkpoints may
+be lost or damaged. Their digests show it, and the newest whole one is used; with
+`keep=1` there may be none.
+
 States are saved as host arrays, without a device layout, so that a run may continue on
-another number of devices. This is the only module that knows Orbax.
+another number of devices. One process writes a run: training over several processes
+(`jax.distributed`) is not supported. This is the only module that knows Orbax.
 """
 
 import contextlib
@@ -61,6 +67,13 @@ _DATASET = {
     "references": dict,
     "action_dim": int,
 }
+# What a folder may hold before it has its config.json.
+_BEFORE_CONFIG = {
+    ".lock",
+    ".statistics.npz.partial",
+    "statistics.npz",
+    ".config.json.partial",
+}
 _NO_ROOM = "free some space or name another folder with --run"
 
 
@@ -76,22 +89,47 @@ def versions() -> dict[str, str]:
 # --------------------------------------------------------------------------- the run
 
 
-def create_run(
-    path: Path, config: Mapping[str, Any], statistics: Mapping[str, np.ndarray]
-) -> None:
-    """Make a run folder from its resolved configuration and dataset statistics.
+def is_fresh(path: Path) -> bool:
+    """Tell whether a folder is free for a new run: nothing was trained into it yet.
+
+    It is missing or empty, or holds no more than what comes before the first
+    checkpoint.
 
     Raises:
-      UserError: the folder cannot be written, or holds checkpoints of a lost run.
+      UserError: what it holds is not a run's, or checkpoints of a lost run.
     """
-    if (path / "checkpoints").exists():
+    found = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    if "config.json" in found:
+        _read_config(path, path / "config.json")
+    elif "checkpoints" in found:
         raise UserError(
             f"{path} holds checkpoints without the config.json they belong to; "
             "name another folder with --run"
         )
+    elif found - _BEFORE_CONFIG:
+        raise UserError(
+            f"{path} holds files that are not of a run, such as "
+            f"{min(found - _BEFORE_CONFIG)}; name a new or empty folder with --run"
+        )
+    return "checkpoints" not in found
+
+
+def create_run(
+    path: Path, config: Mapping[str, Any], statistics: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Make a run folder from its resolved configuration and dataset statistics.
+
+    Returns the whole configuration. What a try that trained nothing left is replaced.
+
+    Raises:
+      UserError: the folder cannot be written, or is not fresh.
+    """
+    if not is_fresh(path):
+        raise UserError(f"{path} already holds a run; name another folder with --run")
     arrays: dict[str, Any] = dict(statistics)
     with writing(path / "config.json", _NO_ROOM):
         path.mkdir(exist_ok=True)
+        (path / "metrics.jsonl").unlink(missing_ok=True)
         _write(path / "statistics.npz", lambda file: np.savez(file, **arrays))
         document = {
             "format": FORMAT,
@@ -100,6 +138,7 @@ def create_run(
             "statistics": _sha256(path / "statistics.npz"),
         }
         _write_sealed(path / "config.json", document)
+    return document
 
 
 def read_run(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -140,9 +179,11 @@ def read_run(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def update_run(path: Path, **parts: Any) -> dict[str, Any]:
     """Replace parts of a run's configuration; return the whole of it."""
-    with writing(path / "config.json", _NO_ROOM):
-        document = {**_read_sealed(path / "config.json"), **parts}
-        _write_sealed(path / "config.json", document)
+    before = _read_sealed(path / "config.json")
+    document = {**before, **parts}
+    if document != before:
+        with writing(path / "config.json", _NO_ROOM):
+            _write_sealed(path / "config.json", document)
     return document
 
 
@@ -230,8 +271,9 @@ def save_state(
     """Save `state` (host arrays) as the checkpoint of `learner` at `step`.
 
     Keeps the newest `keep` checkpoints and the best one; removes others only after the
-    new one is complete. One of a later step is always removed: training goes on from
-    the newest whole checkpoint, so that the later one must be damaged.
+    new one is complete. One of a later step is removed as well, for training goes on
+    from the newest whole checkpoint, so that the later one must be damaged; only if it
+    is marked as the best does it stay, until training comes to its step again.
     """
     folder = run / "checkpoints" / learner
     final = folder / f"{step:09d}"
@@ -243,7 +285,7 @@ def save_state(
         _write_sealed(partial / "manifest.json", _digests(partial))
         shutil.rmtree(final, ignore_errors=True)
         os.replace(partial, final)
-    steps = _steps(run, learner)
+    steps = saved_steps(run, learner)
     so_far = [old for old in steps if old <= step]
     kept = {*so_far[-keep:], _best(run, learner).get("step")}
     for old in set(steps) - kept:
@@ -269,7 +311,7 @@ def mark_best(run: Path, learner: str, *, step: int, metric: str, value: float) 
 def restore_state(
     run: Path, learner: str, like: TrainState | None = None, *, best: bool = False
 ) -> tuple[int, TrainState] | None:
-    """Restores the newest whole checkpoint of a learner, or its best one.
+    """Restore the newest whole checkpoint of a learner, or its best one.
 
     Args:
       run: the run folder.
@@ -286,7 +328,7 @@ def restore_state(
     Raises:
       UserError: no checkpoint is whole, or it does not fit `like`.
     """
-    order = _steps(run, learner)[::-1]
+    order = saved_steps(run, learner)[::-1]
     marked = _best(run, learner).get("step") if best else None
     # Stable: the others stay in order, newest first.
     order.sort(key=lambda step: step != marked)
@@ -360,7 +402,8 @@ def _restore(folder: Path, like: TrainState | None) -> TrainState:
         ) from error
 
 
-def _steps(run: Path, learner: str) -> list[int]:
+def saved_steps(run: Path, learner: str) -> list[int]:
+    """List the steps of the checkpoints of a learner, in order, whole or not."""
     folder = run / "checkpoints" / learner
     if not folder.is_dir():
         return []
@@ -377,14 +420,14 @@ def _best(run: Path, learner: str) -> dict[str, Any]:
     except ValueError as error:
         note(f"{path} is damaged ({reason(error)}); no checkpoint counts as the best")
         return {}
-    return best if best["step"] in _steps(run, learner) else {}
+    return best if best["step"] in saved_steps(run, learner) else {}
 
 
 # -------------------------------------------------------------- digests and documents
 
 
 def _fault(folder: Path) -> str | None:
-    """Says what is wrong with a checkpoint, or None where every byte is as written."""
+    """Say what is wrong with a checkpoint, or None where every byte is as written."""
     try:
         recorded = _read_sealed(folder / "manifest.json")
     except OSError as error:
@@ -443,7 +486,7 @@ def _parse(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, fill: Callable[[Any], Any]) -> None:
-    """Write a file under another name and renames it: all of it or nothing."""
+    """Write a file under another name and rename it: all of it or nothing."""
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
         fill(file)

@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jaxdiff import figures
 from jaxdiff.data.episodes import load_dataset
 from jaxdiff.data.make import RECIPES
 from jaxdiff.devices import Device
 from jaxdiff.envs.pointmaze import cell_to_xy, free_cells
 from jaxdiff.errors import writing
-from jaxdiff.evaluate import Rollouts, evaluate_maze
+from jaxdiff.evaluate import (
+    Rollouts,
+    evaluate_maze,
+    maze_references,
+    plan_paths,
+)
 from jaxdiff.plan import plan
 from jaxdiff.presets import preset
 from jaxdiff.progress import note
@@ -64,25 +67,19 @@ def demo(
     )
     train_seconds = time.monotonic() - started
     # The same network acts twice: by plans of one horizon, and by earliest arrival.
-    fixed, _ = evaluate_maze(
-        load_run(run.path, overrides={"choose": "fixed"}),
-        episodes=episodes,
-        seed=seed + 1000,
-        devices=devices,
-    )
-    record, rollouts = evaluate_maze(
-        run,
-        episodes=episodes,
-        seed=seed + 1000,
-        devices=devices,
-    )
+    game: dict[str, Any] = {"episodes": episodes, "seed": seed + 1000}
+    references = maze_references(require_maze(run), **game)
+    game |= {"devices": devices, "references": references}
+    by_horizon = load_run(run.path, overrides={"choose": "fixed"})
+    fixed, _ = evaluate_maze(by_horizon, **game)
+    record, rollouts = evaluate_maze(run, **game)
     result = {
         **{name: record[name] for name in _REPORTED},
         **{f"fixed_{name}": fixed[name] for name in _REPORTED[:5]},
         "plan_seconds": _draw(run, rollouts, out / "figures"),
         "train_seconds": train_seconds,
         "episodes": episodes,
-        "updates": training.num_steps,
+        "updates": int(run.states["denoiser"].step),
     }
     with writing(out / "demo.json", "name another folder with --out"):
         (out / "demo.json").write_text(json.dumps(result, indent=2) + "\n")
@@ -111,45 +108,37 @@ def _dataset(root: Path, seed: int) -> Any:
 def _draw(run: Run, rollouts: Rollouts, folder: Path) -> float:
     """Draw what happened; return the seconds that one plan takes, once compiled."""
     maze = require_maze(run)
-    assert rollouts.plans is not None
-    assert rollouts.goals is not None
-    first = run.document["dataset"]["action_dim"]
-    shown = slice(0, 8)
-    drawn = figures.draw_plans(
-        maze,
-        [_until_arrival(plan[:, first : first + 2]) for plan in rollouts.plans[shown]],
-        executed=rollouts.observations[shown, :, :2],
-        starts=rollouts.observations[shown, 0, :2],
-        goals=rollouts.goals[shown],
-        titles=[f"return {value:.0f}" for value in rollouts.returns[shown]],
-    )
-    figures.save(drawn, folder / "plans.png")
+    figures.save(draw_episodes(run, rollouts), folder / "plans.png")
 
     cells = free_cells(maze)
     start, goal = cell_to_xy(maze, cells[0]), cell_to_xy(maze, cells[-1])
-    shown_horizons = [
-        run.config.horizons[2],
-        run.config.horizon,
-        *run.config.horizons[-1:],
-    ]
+    config = run.config
     positions = {
         horizon: plan(run, start, goal, horizon=horizon).observations[0, :, :2]
-        for horizon in shown_horizons
+        for horizon in (config.horizons[2], config.horizon, config.horizons[-1])
     }
     figures.save(figures.draw_horizons(maze, positions, goal), folder / "horizons.png")
 
     started = time.monotonic()
-    ranked = plan(run, start, goal, horizon=run.config.horizon)  # compiled above
+    ranked = plan(run, start, goal, horizon=config.horizon)  # compiled above
     seconds = time.monotonic() - started
     figures.save(
         figures.draw_denoising(maze, ranked.path[..., :2], start=start, goal=goal),
         folder / "denoising.png",
     )
-    note(f"Pictures are in {folder}.")
+    note(f"pictures are in {folder}")
     return seconds
 
 
-def _until_arrival(positions: np.ndarray) -> np.ndarray:
-    """Cut off the repetitions of the last row that fill a plan up, `[H, 2]`."""
-    moving = np.flatnonzero((positions[1:] != positions[:-1]).any(-1))
-    return positions[: moving[-1] + 2] if len(moving) else positions
+def draw_episodes(run: Run, rollouts: Rollouts, *, count: int = 8) -> Any:
+    """Draw the first plans of some episodes and the paths that were driven."""
+    paths = plan_paths(rollouts, action_dim=run.document["dataset"]["action_dim"])
+    assert rollouts.goals is not None
+    return figures.draw_plans(
+        require_maze(run),
+        paths[:count],
+        executed=rollouts.observations[:count, :, :2],
+        starts=rollouts.observations[:count, 0, :2],
+        goals=rollouts.goals[:count],
+        titles=[f"return {value:.0f}" for value in rollouts.returns[:count]],
+    )

@@ -15,7 +15,7 @@ Device: TypeAlias = Any  # jax.Device, which type checkers do not see as a class
 
 
 def request_cpu_devices(count: int) -> None:
-    """Asks for `count` virtual CPU devices; in vain once JAX has touched a device.
+    """Ask for `count` virtual CPU devices; in vain once JAX has touched a device.
 
     XLA's threads inside one operation gain little at the sizes of planners; splitting
     the batch over two virtual devices uses two cores.
@@ -94,16 +94,14 @@ def first_replica(tree: Any) -> Any:
 
 
 def share(tree: Any, devices: Sequence[Device]) -> Any:
-    """Places arrays for `jit` over several devices, each holding the whole of them."""
+    """Place arrays for `jit` over several devices, each holding the whole of them."""
     return jax.device_put(tree, NamedSharding(_mesh(devices), PartitionSpec()))
 
 
 def split_batch(tree: Any, devices: Sequence[Device]) -> Any:
     """Split the leading axis of every leaf over the devices, for `jit`.
 
-    Where the axis does not divide, the arrays are shared whole instead.
+    Raises:
+      ValueError: a leading axis is no multiple of the number of devices.
     """
-    sizes = {leaf.shape[0] for leaf in jax.tree.leaves(tree)}
-    if any(size % len(devices) for size in sizes):
-        return share(tree, devices)
     return jax.device_put(tree, NamedSharding(_mesh(devices), PartitionSpec("data")))

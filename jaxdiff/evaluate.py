@@ -14,7 +14,10 @@ Intervals are percentile bootstrap intervals over episodes.
 """
 
 import dataclasses
+import functools
 import json
+import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +36,8 @@ from jaxdiff.run import Run, require_maze
 
 # (observation [B, O], goal [B, G] or None, reset [B]) -> (action [B, A], plan or None)
 Policy = Callable[[np.ndarray, Any, np.ndarray], tuple[np.ndarray, Any]]
+# (number of environments, seed of the policy's own randomness) -> Policy
+MakePolicy = Callable[[int, int], Policy]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,25 +71,21 @@ def agent(
 ) -> Policy:
     """Make a policy of a trained algorithm: one compiled program, called each step.
 
+    All agents of one algorithm share the program, whatever their states and seeds.
+
     Args:
       algorithm: what was trained.
       states: its states.
       num_envs: B, environments acting side by side.
       seed: of the agent's own randomness.
-      devices: the batch is split over them; by default one device.
+      devices: the batch is split over as many of them as divide it; by default one.
     """
     devices = list(devices) if devices is not None else jax.devices()[:1]
+    devices = devices[: math.gcd(len(devices), num_envs)]
     states = share(dict(states), devices)
     carry = split_batch(algorithm.init_carry(num_envs), devices)
     key = share(jax.random.key(seed), devices)
-
-    @jax.jit
-    def step(states, carry, key, observation, reset, goal):
-        key, act_key = jax.random.split(key)
-        output, carry = algorithm.act(
-            states, carry, act_key, observation, reset, goal=goal
-        )
-        return output, carry, key
+    step = _compiled_step(algorithm.act)
 
     def policy(observation, goal, reset):
         nonlocal carry, key
@@ -98,8 +99,21 @@ def agent(
     return policy
 
 
+@functools.lru_cache(maxsize=8)  # programs are large, so the oldest may go
+def _compiled_step(act: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile acting once for each algorithm, however many agents it serves."""
+
+    @jax.jit
+    def step(states, carry, key, observation, reset, goal):
+        key, act_key = jax.random.split(key)
+        output, carry = act(states, carry, act_key, observation, reset, goal=goal)
+        return output, carry, key
+
+    return step
+
+
 def random_policy(action_space: gymnasium.spaces.Box, *, seed: int = 0) -> Policy:
-    """Draws uniform actions."""
+    """Draw uniform actions."""
     rng = np.random.default_rng(seed)
 
     def policy(observation, goal, reset):
@@ -110,7 +124,7 @@ def random_policy(action_space: gymnasium.spaces.Box, *, seed: int = 0) -> Polic
 
 
 def expert_policy(maze: pointmaze.Maze, *, num_envs: int, seed: int = 0) -> Policy:
-    """Follows the waypoint expert that also makes the maze datasets, without noise."""
+    """Follow the waypoint expert that also makes the maze datasets, without noise."""
     rng = np.random.default_rng(seed)
     state = pointmaze.expert_init(num_envs)
 
@@ -123,7 +137,7 @@ def expert_policy(maze: pointmaze.Maze, *, num_envs: int, seed: int = 0) -> Poli
 
 
 def rollout(
-    make_policy: Callable[[int], Policy],
+    make_policy: MakePolicy,
     make_env: Callable[[], gymnasium.Env],
     *,
     episodes: int,
@@ -132,13 +146,14 @@ def rollout(
     options: dict[str, Any] | None = None,
     label: str = "evaluate",
 ) -> Rollouts:
-    """Plays episodes to their end, many side by side.
+    """Play episodes to their end, many side by side.
 
     Episode `i` is reset with seed `seed + i`, so that several policies meet the same
     starts and goals whatever `num_envs` is.
 
     Args:
-      make_policy: `(number of environments) -> Policy`, called once a wave.
+      make_policy: `(number of environments, seed) -> Policy`, called once a wave with
+        the seed of the wave's first episode, so that no two waves share their noise.
       make_env: makes one environment, with Box or goal-dictionary observations.
       episodes: N.
       num_envs: environments side by side; a wave plays one episode in each.
@@ -157,7 +172,7 @@ def rollout(
     with progress(episodes, label, unit="episode") as bar:
         for first in range(0, episodes, num_envs):
             seeds = [seed + first + i for i in range(num_envs)]
-            wave = _wave(make_policy(num_envs), envs, seeds, options)
+            wave = _wave(make_policy(num_envs, seeds[0]), envs, seeds, options)
             count = min(num_envs, episodes - first)
             waves.append(jax.tree.map(lambda x, n=count: x[:n], wave))
             bar(count)
@@ -179,7 +194,7 @@ def score(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """Scores returns against references on the same episodes, equation (1).
+    """Score returns against references on the same episodes, equation (1).
 
     Args:
       returns: `[N]`.
@@ -190,40 +205,63 @@ def score(
 
     Returns:
       Score, and the low and high end of its interval.
+
+    Raises:
+      UserError: the expert earned no more than the random policy.
     """
+    _require_scale(random_returns, expert_returns)
     table = np.stack([returns, random_returns, expert_returns])
 
-    def of(means: np.ndarray) -> np.ndarray:
-        return 100 * (means[0] - means[1]) / (means[2] - means[1])
+    def of(drawn: np.ndarray) -> float:
+        own, chance, expert = drawn.mean(1)
+        # Of few episodes some draws hold only such as pay expert and random policy
+        # alike: 0 / 0, a draw that says nothing about the score.
+        return 100 * (own - chance) / (expert - chance) if expert > chance else np.nan
 
     low, high = bootstrap(table, of, confidence=confidence, seed=seed)
-    return float(of(table.mean(1))), low, high
+    return of(table), low, high
+
+
+def _require_scale(random_returns: np.ndarray, expert_returns: np.ndarray) -> None:
+    """Check that equation (1) has a denominator."""
+    chance, expert = np.mean(random_returns), np.mean(expert_returns)
+    if expert <= chance:
+        raise UserError(
+            f"in {len(expert_returns)} episodes the expert earned {expert:g} and the "
+            f"random policy {chance:g}, between which there is no score; play more "
+            "episodes with --episodes"
+        )
 
 
 def bootstrap(
     table: np.ndarray,
-    statistic: Callable[[np.ndarray], Any] = lambda means: means[0],
+    statistic: Callable[[np.ndarray], Any] = np.mean,
     *,
     confidence: float = 0.95,
     draws: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Return a percentile bootstrap interval over the columns of `table` `[K, N]`.
+    """Return a percentile bootstrap interval, resampling the last axis of a table.
 
-    `statistic` maps the K means of a resampled table to a number.
+    Args:
+      table: `[N]`, or `[K, N]` where K numbers belong to one episode.
+      statistic: maps a resampled table to a number, or to NaN for a draw to leave out.
+      confidence: of the interval.
+      draws: how often to resample.
+      seed: of the bootstrap.
     """
-    table = np.atleast_2d(np.asarray(table, np.float64))
+    table = np.asarray(table, np.float64)
     rng = np.random.default_rng(seed)
-    n = table.shape[1]
+    n = table.shape[-1]
     picks = rng.integers(n, size=(draws, n))
-    values = [statistic(table[:, pick].mean(1)) for pick in picks]
+    values = [statistic(table[..., pick]) for pick in picks]
     tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
+    low, high = np.nanquantile(values, [tail, 1 - tail])
     return float(low), float(high)
 
 
 def d4rl_score(maze: pointmaze.Maze, mean_return: float) -> float:
-    """Scores a mean return by D4RL's constants; see the head of this module."""
+    """Score a mean return by D4RL's constants; see the head of this module."""
     span = maze.d4rl_expert - maze.d4rl_random
     return 100 * (mean_return - maze.d4rl_random) / span
 
@@ -234,7 +272,7 @@ def _wave(
     seeds: list[int],
     options: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Plays one episode in every environment, in lock-step."""
+    """Play one episode in every environment, in lock-step."""
     starts = [
         _split(env.reset(seed=seed, options=options)[0])
         for env, seed in zip(envs, seeds, strict=True)
@@ -269,13 +307,14 @@ def _wave(
 
 
 def _split(observation: Any) -> tuple[np.ndarray, Any]:
-    """Separates a goal-dictionary observation into observation and goal."""
+    """Separate a goal-dictionary observation into observation and goal."""
     if isinstance(observation, dict):
         return observation["observation"], observation["desired_goal"]
     return observation, None
 
 
 def _joined(parts: list[Any]) -> Any:
+    """Join one field of all waves, `[B, ...]` each, waiting for the longest wave."""
     if any(part is None for part in parts):
         return None
     longest = max(part.shape[1] if part.ndim == 3 else 0 for part in parts)
@@ -299,6 +338,7 @@ def evaluate_maze(
     seed: int = 0,
     num_envs: int = 100,
     devices: Sequence[Device] | None = None,
+    references: tuple[Rollouts, Rollouts] | None = None,
 ) -> tuple[dict[str, Any], Rollouts]:
     """Score a run in its maze, beside the expert and the random policy.
 
@@ -309,18 +349,25 @@ def evaluate_maze(
       seed: of the first episode.
       num_envs: environments side by side.
       devices: the batch of environments is split over them.
+      references: of `maze_references` with the same arguments, to play them once for
+        several runs.
 
     Returns:
       A record of the scores, and the run's episodes.
 
     Raises:
-      UserError: the run's dataset is not of a maze.
+      UserError: the run's dataset is not of a maze, or the expert earned no more than
+        the random policy, as may happen in very few episodes.
+      ValueError: the references are of other starts or goals.
     """
     maze = require_maze(run)
     game: dict[str, Any] = {"episodes": episodes, "setting": setting, "seed": seed}
-    expert, chance = maze_references(maze, num_envs=num_envs, **game)
+    expert, chance = references or maze_references(maze, num_envs=num_envs, **game)
+    _require_scale(chance.returns, expert.returns)
     started = time.monotonic()
     own = play_maze(run, num_envs=num_envs, devices=devices, **game)
+    for other in (expert, chance):
+        _require_same_problems(own, other)
     value, low, high = score(own.returns, chance.returns, expert.returns)
     record = {
         "setting": f"{maze.name}-{setting}",
@@ -341,6 +388,16 @@ def evaluate_maze(
     return record, own
 
 
+def _require_same_problems(own: Rollouts, other: Rollouts) -> None:
+    """Check that scores are of the same starts and goals."""
+
+    def problems(played: Rollouts) -> list[Any]:
+        return [played.observations[:, 0].tolist(), np.asarray(played.goals).tolist()]
+
+    if problems(own) != problems(other):
+        raise ValueError("the references were played from other starts or goals")
+
+
 def maze_references(
     maze: pointmaze.Maze,
     *,
@@ -351,9 +408,9 @@ def maze_references(
 ) -> tuple[Rollouts, Rollouts]:
     """Play the expert and the random policy: what a score of 100 and of 0 mean."""
     box = gymnasium.spaces.Box(-1.0, 1.0, (2,))
-    policies: dict[str, Callable[[int], Policy]] = {
-        "expert": lambda n: expert_policy(maze, num_envs=n, seed=seed),
-        "random": lambda _: random_policy(box, seed=seed),
+    policies: dict[str, MakePolicy] = {
+        "expert": lambda n, seed: expert_policy(maze, num_envs=n, seed=seed),
+        "random": lambda _, seed: random_policy(box, seed=seed),
     }
     expert, chance = (
         rollout(
@@ -382,7 +439,7 @@ def play_maze(
     """Play a run in its maze; see `evaluate_maze` for the arguments."""
     maze = require_maze(run)
     return rollout(
-        lambda n: agent(
+        lambda n, seed: agent(
             run.algorithm, run.states, num_envs=n, seed=seed, devices=devices
         ),
         lambda: pointmaze.make_env(maze.name),
@@ -399,9 +456,36 @@ def _reset_options(maze: pointmaze.Maze, setting: Setting) -> dict[str, Any] | N
 
 
 def save_evaluation(run: Run, record: dict[str, Any]) -> Path:
-    """Write a record of `evaluate_maze` into the run folder, under the next number."""
+    """Write a record of `evaluate_maze` into the run folder, under the next number.
+
+    Raises:
+      UserError: the folder cannot be written.
+      ValueError: the record holds a NaN or an infinity, which JSON does not have.
+    """
+    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
     folder = run.path / "evaluations"
-    path = folder / f"{len(list(folder.glob('*.json'))):03d}.json"
+    taken = [int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal()]
+    path = folder / f"{max(taken, default=-1) + 1:03d}.json"
+    partial = path.with_suffix(".partial")
     with writing(path, "mend the permissions of the run folder or free some space"):
-        path.write_text(json.dumps(record, indent=2) + "\n")
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
     return path
+
+
+def plan_paths(rollouts: Rollouts, *, action_dim: int) -> list[np.ndarray]:
+    """Cut the positions out of first plans, `[H, 2]` each, up to their arrival.
+
+    A plan shorter than the longest is filled up by repetitions of its last row.
+
+    Args:
+      rollouts: of a planner in a maze.
+      action_dim: A.
+    """
+    if rollouts.plans is None:
+        raise ValueError("these episodes were played without plans")
+    paths = []
+    for plan in rollouts.plans[..., action_dim : action_dim + 2]:
+        moving = np.flatnonzero((plan[1:] != plan[:-1]).any(-1))
+        paths.append(plan[: moving[-1] + 2] if len(moving) else plan[:1])
+    return paths

@@ -41,12 +41,14 @@ def plan(
     candidates: int = 8,
     seed: int = 0,
 ) -> RankedPlans:
-    """Plans from `start` to `goal`.
+    """Plan from `start` to `goal`.
 
     Args:
       run: a trained planner.
       start: `[O]` observation, or `[2]` position in a maze (at rest there), metres.
-      goal: `[G]` leading entries of the last observation; None for no goal.
+      goal: `[G]` leading entries of the last observation, as many as the run was
+        trained to meet (`goal_dim`); in a maze a position will do, and the rest is
+        zero, a state at rest. None for no goal.
       horizon: steps of the plan, one of those the run declares; default its own.
       candidates: plans made, C.
       seed: of the plans' noise.
@@ -94,11 +96,10 @@ def plan(
 def _problem(
     run: Run, normalizer: Normalizer, action_dim: int, start: Any, goal: Any
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Check a start and a goal and completes them to arrays."""
+    """Check a start and a goal and complete them to arrays."""
     start = np.asarray(start, np.float32)
     goal = None if goal is None else np.asarray(goal, np.float32)
-    knots = np.asarray(normalizer.knots)[:, action_dim:]
-    size = knots.shape[-1]
+    size = normalizer.low.shape[-1] - action_dim
     maze = maze_of(run)
     if maze is not None:
         for point, what in ((start, "start"), (goal, "goal")):
@@ -111,21 +112,41 @@ def _problem(
             f"the start {start.tolist()} is not an observation of {run.path}; give "
             f"{size} finite numbers"
         )
-    outside = (start < knots[0] - 1e-4) | (start > knots[-1] + 1e-4)
-    if outside.any() and run.config.normalizer != "gaussian":
-        note(
-            f"the start lies outside the range of the data in dimension "
-            f"{int(np.argmax(outside))}; plans from there are extrapolations"
-        )
+    _warn_of_range(run, normalizer, action_dim, start)
     if goal is None:
         return start, None
-    fits = goal.ndim == 1 and (1 if maze is None else 2) <= len(goal) <= size
-    if not fits or not np.isfinite(goal).all():
+    most = run.config.goal_dim
+    if most == 0:
         raise UserError(
-            f"the goal {goal.tolist()} does not fit observations of {size} numbers; "
-            "give their leading entries, all finite"
+            f"{run.path} plans without goals (its goal_dim is 0); leave the goal out"
+        )
+    # The entries that are not given are zero. Outside mazes that means nothing.
+    least = most if maze is None else min(most, 2)
+    fits = goal.ndim == 1 and least <= len(goal) <= most
+    if not fits or not np.isfinite(goal).all():
+        count = f"{most}" if least == most else f"{least} to {most}"
+        raise UserError(
+            f"the goal {goal.tolist()} is none that {run.path} can plan for; give the "
+            f"{count} leading entries of an observation, all finite"
         )
     return start, goal
+
+
+def _warn_of_range(
+    run: Run, normalizer: Normalizer, action_dim: int, start: np.ndarray
+) -> None:
+    """Note in which dimensions a start lies outside the data."""
+    if run.config.normalizer == "gaussian":  # which knows no range
+        return
+    knots = np.asarray(normalizer.knots)[:, action_dim:]
+    outside = (start < knots[0] - 1e-4) | (start > knots[-1] + 1e-4)
+    if outside.any():
+        found = np.flatnonzero(outside)
+        note(
+            "the start lies outside the range of the data in "
+            f"dimension{'s' if len(found) > 1 else ''} "
+            f"{', '.join(map(str, found))}; plans from there are extrapolations"
+        )
 
 
 def save_plans(plans: RankedPlans, path: str | Path) -> None:

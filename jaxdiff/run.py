@@ -11,7 +11,12 @@ import numpy as np
 
 from jaxdiff import checkpoint
 from jaxdiff.algorithms import ALGORITHMS, Algorithm, Entry, TrainState
-from jaxdiff.data.episodes import Dataset, load_dataset, split_episodes
+from jaxdiff.data.episodes import (
+    Dataset,
+    join_episodes,
+    load_dataset,
+    split_episodes,
+)
 from jaxdiff.devices import Device
 from jaxdiff.envs.pointmaze import MAZES, Maze
 from jaxdiff.errors import UserError, reason
@@ -53,7 +58,10 @@ def train_run(
     resume: bool = False,
     evaluate: Callable[[Run], tuple[str, float]] | None = None,
 ) -> Run:
-    """Trains an algorithm on a dataset into a run folder.
+    """Train an algorithm on a dataset into a run folder.
+
+    A folder that nothing was trained into yet is free: what a failed first try left
+    there is replaced.
 
     Args:
       algorithm: a name of `ALGORITHMS`.
@@ -68,8 +76,8 @@ def train_run(
         checkpoint is kept.
 
     Raises:
-      UserError: the folder holds a run and `resume` is off, or it holds a run of other
-        options or another dataset.
+      UserError: the folder holds other files than a run's, or a run while `resume` is
+        off, or a run of other options, of another dataset or of more updates.
     """
     path = Path(path)
     if isinstance(dataset, str):
@@ -88,24 +96,29 @@ def train_run(
             "action_dim": dataset.episodes.actions.shape[1],
         },
     }
-    train, held_out = split_episodes(dataset.episodes)
+    train, held_out = split_episodes(join_episodes(dataset.episodes))
     with checkpoint.locked(path):
-        if not (path / "config.json").exists():
-            statistics = entry.measure(config, train)
-            checkpoint.create_run(path, asked, _pack(statistics))
+        fresh = checkpoint.is_fresh(path)
+        if fresh:
+            arrays = _pack(entry.measure(config, train))
         elif not resume:
             raise UserError(
                 f"{path} already holds a run; go on with it by --resume, or name "
                 "another folder with --run"
             )
-        document, arrays = checkpoint.read_run(path)
-        _check_same(path, document, asked)
-        if document["training"] != asked["training"]:
-            document = checkpoint.update_run(path, training=asked["training"])
+        else:
+            document, arrays = checkpoint.read_run(path)
+            _check_same(path, document, asked)
         statistics = _unpack(entry.statistics, arrays)
         built = entry.build(
             config, statistics, action_dim=asked["dataset"]["action_dim"]
         )
+        # Nothing is written before the options are known to build something.
+        if fresh:
+            document = checkpoint.create_run(path, asked, arrays)
+        else:
+            _check_longer(path, built, training)
+            document = checkpoint.update_run(path, training=asked["training"])
         run = Run(path, algorithm, config, statistics, built, {}, document)
         states = fit(
             built,
@@ -197,7 +210,7 @@ def _entry(algorithm: str) -> Entry:
 
 
 def _check_same(path: Path, document: Mapping[str, Any], asked: dict[str, Any]) -> None:
-    """Refuses to resume a run with other options, by their names."""
+    """Refuse to resume a run with other options, by their names."""
     changed = []
     for part in ("algorithm", "seed"):
         if document.get(part) != asked[part]:
@@ -223,12 +236,24 @@ def _check_same(path: Path, document: Mapping[str, Any], asked: dict[str, Any]) 
         )
 
 
+def _check_longer(path: Path, built: Algorithm, training: TrainConfig) -> None:
+    """Refuse to resume a run for fewer updates than it has had."""
+    for name in built.learners:
+        done = max(checkpoint.saved_steps(path, name), default=0)
+        if done > training.num_steps:
+            raise UserError(
+                f"{path} holds {name} after {done} updates, and --num-steps is "
+                f"{training.num_steps}; ask for at least {done}, or name another "
+                "folder with --run"
+            )
+
+
 # How long to train and how often to look may change between two halves of a run.
 _MAY_CHANGE = ("num_steps", "log_every", "save_every", "eval_every", "keep")
 
 
 def _pack(tree: Any) -> dict[str, np.ndarray]:
-    """Flattens nested records into arrays by path, such as "normalizer/knots"."""
+    """Flatten nested records into arrays by path, such as "normalizer/knots"."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
@@ -237,7 +262,7 @@ def _pack(tree: Any) -> dict[str, np.ndarray]:
 
 
 def _unpack(kind: type, arrays: Mapping[str, np.ndarray], prefix: str = "") -> Any:
-    """Rebuilds a record of class `kind` from what `_pack` made of one."""
+    """Rebuild a record of class `kind` from what `_pack` made of one."""
     fields = {
         name: arrays[prefix + name]
         if prefix + name in arrays

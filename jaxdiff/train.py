@@ -72,7 +72,7 @@ def fit(
     evaluate: Evaluate | None = None,
     donate: bool | None = None,
 ) -> dict[str, TrainState]:
-    """Trains the learners of an algorithm in order.
+    """Train the learners of an algorithm in order.
 
     Args:
       algorithm: what to train.
@@ -80,7 +80,8 @@ def fit(
       configs: learner name -> `TrainConfig`.
       seed: of every random draw, together with learner, update and example.
       devices: devices to train on, by default one; the batch is split over them.
-      held_out: data for the held-out loss, prepared and drawn from as `data` is.
+      held_out: data for the held-out loss, prepared and drawn from as `data` is; left
+        out with a note where it cannot be prepared, being too short for instance.
       hyper: arrays that updates read, passed on as they are.
       run: run folder for metrics and checkpoints. Training goes on from the newest
         whole checkpoint found there; a finished learner is not trained again.
@@ -93,13 +94,14 @@ def fit(
       Learner name -> `TrainState` with NumPy leaves.
 
     Raises:
-      UserError: a batch that does not divide over the devices, a loss that is not
-        finite, a run folder that cannot be written or read.
+      UserError: a batch that does not divide over the devices, a loss or parameters
+        that are not finite, a run folder that cannot be written or read.
     """
     devices = list(devices) if devices is not None else jax.devices()[:1]
     states: dict[str, TrainState] = {}
-    for name, learner in algorithm.learners.items():
+    for name in algorithm.learners:
         _check(name, configs[name], devices)
+    for name, learner in algorithm.learners.items():
         job = _Job(
             name=name,
             learner=learner,
@@ -164,10 +166,11 @@ def _fit_one(
             saving = _due(stop, config.save_every, config) or stopping.is_set()
             if not (evaluating or saving):
                 continue
-            # Nothing is saved or evaluated before its loss was seen to be finite.
+            # Nothing is saved or evaluated before it was seen to be finite.
             bar(0, **_report(job, *pending))
             pending = None
             state = first_replica(placed)
+            _check_finite(job, stop, state)
             if evaluating:
                 _evaluate(job, stop, state, held_out_loss, evaluate)
             if job.run is not None:
@@ -178,7 +181,7 @@ def _fit_one(
                 saved = f" and saved in {job.run}" if job.run else ""
                 note(f"stopped after update {stop} of {job.name}{saved}, as asked")
                 raise SystemExit(0)
-    return first_replica(placed)
+    return state  # of the last update, at which saving is always due
 
 
 def _dispatch(job: _Job) -> Callable[..., tuple[TrainState, Metrics]]:
@@ -243,7 +246,11 @@ def _held_out_loss(job: _Job, held_out: Any) -> Callable[[TrainState], float] | 
     """Build the loss of the averaged parameters on examples never trained on."""
     if held_out is None or not job.config.eval_every:
         return None
-    prepared = _prepare(job, held_out)
+    try:
+        prepared = _prepare(job, held_out)
+    except UserError as error:
+        note(f"{job.name} has no held-out loss, for of the held-out data {error}")
+        return None
     key = jax.random.fold_in(job.key, np.uint32(2**32 - 3))
     keys = jax.random.split(key, (2, 8 * job.config.batch_size))
 
@@ -281,28 +288,41 @@ def _evaluate(
             checkpoint.mark_best(
                 job.run, job.name, step=step, metric=metric, value=value
             )
+    if not record:
+        return
     _write(job, step, record)
     shown = ", ".join(f"{name} {value:.4g}" for name, value in record.items())
     note(f"{job.name}, update {step}: {shown}")
 
 
 def _report(job: _Job, step: int, metrics: Metrics) -> dict[str, float]:
-    """Fetch the metrics of one dispatch, looks at them and writes them down."""
+    """Fetch the metrics of one dispatch, look at them and write them down."""
     values = {name: float(value) for name, value in first_replica(metrics).items()}
     for name, value in values.items():
         if not math.isfinite(value):
-            kept = f" (what was saved before is kept in {job.run})" if job.run else ""
-            raise UserError(
-                f"training of {job.name} stopped by update {step}, for {name} became "
-                f"{value}{kept}; lower --learning-rate or look for extreme values in "
-                "the dataset"
-            )
+            raise _not_finite(job, step, f"{name} became {value}")
     _write(job, step, values)
     return values
 
 
+def _check_finite(job: _Job, step: int, state: TrainState) -> None:
+    """Check every number of a state: a finite loss may still have a NaN gradient."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(leaf).all():
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise _not_finite(job, step, f"{name} is no longer finite")
+
+
+def _not_finite(job: _Job, step: int, what: str) -> UserError:
+    kept = f" (what was saved before is kept in {job.run})" if job.run else ""
+    return UserError(
+        f"training of {job.name} stopped by update {step}, for {what}{kept}; lower "
+        "--learning-rate or look for extreme values in the dataset"
+    )
+
+
 def _write(job: _Job, step: int, values: Mapping[str, float]) -> None:
-    if job.run is not None and jax.process_index() == 0:
+    if job.run is not None:
         record = {"learner": job.name, "step": step, **values}
         checkpoint.append_metrics(job.run, record)
 

@@ -11,6 +11,7 @@ from jaxdiff.data.episodes import (
     Episodes,
     check_episodes,
     fingerprint,
+    join_episodes,
     load_dataset,
     split_episodes,
     starts_of,
@@ -202,6 +203,60 @@ def test_a_single_episode_is_cut_in_time():
     assert episodes.rewards[7] != 0  # the original is untouched
     with pytest.raises(UserError, match="cannot be split"):
         split_episodes(make([1]))
+
+
+def cut_stream(lengths, *, goals=False):
+    """A stream cut as data makers cut it: each cut's observation is stored twice."""
+    episodes = make([sum(lengths)], goals=goals)
+    ends = np.cumsum(lengths)
+    rows = np.concatenate(
+        [np.arange(end - n, end + 1) for n, end in zip(lengths, ends, strict=True)]
+    )
+    last = starts_of(np.array(lengths)) + lengths
+    actions, rewards = episodes.actions[rows], episodes.rewards[rows]
+    actions[last], rewards[last] = 0, 0
+    cut = episodes.replace(
+        observations=episodes.observations[rows],
+        actions=actions,
+        rewards=rewards,
+        starts=starts_of(np.array(lengths)),
+        lengths=np.array(lengths),
+        terminated=np.arange(len(lengths)) == len(lengths) - 1,
+        goals=episodes.goals[rows] if goals else None,
+    )
+    check_episodes(cut, "cut")
+    return episodes, cut
+
+
+@pytest.mark.parametrize("lengths", [[3, 4], [1, 1, 1], [5, 2, 7, 1]])
+def test_joining_undoes_a_cut_exactly(lengths):
+    stream, cut = cut_stream(lengths, goals=True)
+    joined = join_episodes(cut)
+    check_episodes(joined, "joined")
+    assert fingerprint(joined) == fingerprint(stream)
+
+
+def test_joining_stops_at_ends_of_the_task_and_at_jumps():
+    _, cut = cut_stream([3, 2, 4, 5, 6])
+    cut.terminated[1] = True
+    cut.observations[cut.starts[3], 0] += 1e-3  # a reset, close by
+    joined = join_episodes(cut)
+    check_episodes(joined, "joined")
+    np.testing.assert_array_equal(joined.lengths, [5, 4, 11])
+    np.testing.assert_array_equal(joined.terminated, [True, False, True])
+
+
+def test_joining_leaves_other_data_alone():
+    for lengths in ([3, 1, 4], [6]):
+        episodes = make(lengths)
+        assert join_episodes(episodes) is episodes
+
+
+def test_the_end_of_a_joined_stream_is_held_out():
+    stream, cut = cut_stream([40, 40, 20])
+    train, held_out = split_episodes(join_episodes(cut), held_out=0.1)
+    np.testing.assert_array_equal(train.lengths, [90])
+    np.testing.assert_array_equal(held_out.observations, stream.observations[90:])
 
 
 # --- names --------------------------------------------------------------------------

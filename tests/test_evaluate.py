@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import types
 
@@ -13,11 +14,15 @@ from jaxdiff.algorithms.base import ActOutput, Algorithm
 from jaxdiff.envs import pointmaze
 from jaxdiff.errors import UserError
 from jaxdiff.evaluate import (
+    Rollouts,
     agent,
     bootstrap,
     d4rl_score,
     evaluate_maze,
     expert_policy,
+    maze_references,
+    plan_paths,
+    play_maze,
     random_policy,
     rollout,
     save_evaluation,
@@ -52,6 +57,27 @@ def test_interval_of_a_score_holds_it_and_is_the_seeds():
     # Half the confidence, a narrower interval within.
     narrow = score(returns, CHANCE, EXPERT, confidence=0.5)
     assert low < narrow[1] < value < narrow[2] < high
+
+
+def test_score_needs_an_expert_better_than_chance():
+    for expert in (CHANCE, CHANCE - 1, np.zeros(40) + CHANCE.mean()):
+        with pytest.raises(UserError, match=r"40 episodes .*more episodes"):
+            score(EXPERT, CHANCE, expert)
+
+
+def test_few_episodes_of_which_one_pays_all_alike_have_an_interval():
+    # One draw in four holds the first episode only, where 0 / 0 says nothing.
+    value, low, high = score(np.array([5.0, 30]), np.zeros(2), np.array([0.0, 50]))
+    np.testing.assert_allclose([value, low, high], [70, 60, 70])
+
+
+def test_interval_is_of_its_statistic():
+    # The last axis is resampled, and what belongs to one episode stays together.
+    x = RNG.normal(size=30)
+    assert bootstrap([x, x + 1], lambda drawn: (drawn[1] - drawn[0]).mean()) == (
+        pytest.approx(1.0), pytest.approx(1.0),
+    )  # fmt: skip
+    assert bootstrap([1.0] * 9 + [100.0], np.median) == (1.0, 1.0)
 
 
 def test_interval_of_a_mean_covers_the_truth():
@@ -118,7 +144,7 @@ class Countdown(gymnasium.Env):
         self.closed = True
 
 
-def still(num_envs):
+def still(num_envs, seed):
     return lambda observation, goal, reset: (np.zeros((num_envs, 1)), None)
 
 
@@ -159,10 +185,10 @@ def test_options_reach_every_reset_and_environments_are_closed():
 
 
 def test_policies_are_told_of_each_beginning_once():
-    told, sizes = [], []
+    told, made = [], []
 
-    def make_policy(num_envs):
-        sizes.append(num_envs)
+    def make_policy(num_envs, seed):
+        made.append((num_envs, seed))
 
         def policy(observation, goal, reset):
             assert goal is None
@@ -173,8 +199,9 @@ def test_policies_are_told_of_each_beginning_once():
 
         return policy
 
-    played = rollout(make_policy, Countdown, episodes=4, num_envs=2, seed=0)
-    assert sizes == [2, 2]
+    played = rollout(make_policy, Countdown, episodes=4, num_envs=2, seed=5)
+    # Each wave has noise of its own.
+    assert made == [(2, 5), (2, 7)]
     begins = [reset.all() for reset in told]
     assert [reset.any() for reset in told] == begins
     waves = [played.lengths[:2].max(), played.lengths[2:].max()]
@@ -199,9 +226,12 @@ def test_starts_and_goals_do_not_depend_on_the_wave():
 
     def play(num_envs, seed=0):
         return rollout(
-            lambda _: random_policy(box), short_umaze, episodes=7, num_envs=num_envs,
+            lambda _, seed: random_policy(box, seed=seed),
+            short_umaze,
+            episodes=7,
+            num_envs=num_envs,
             seed=seed,
-        )  # fmt: skip
+        )
 
     three, five, later = play(3), play(5), play(3, seed=2)
     for some in (five, later):
@@ -232,7 +262,7 @@ def test_returns_are_those_of_a_plain_loop():
         return total, success, steps
 
     played = rollout(
-        lambda n: expert_policy(UMAZE, num_envs=n, seed=0),
+        lambda n, _: expert_policy(UMAZE, num_envs=n, seed=0),
         lambda: pointmaze.make_env("umaze"),
         episodes=2,
         num_envs=1,
@@ -244,6 +274,24 @@ def test_returns_are_those_of_a_plain_loop():
         assert played.successes[i] == success
         assert played.lengths[i] == steps == UMAZE.max_episode_steps
     assert played.returns.max() > 0
+
+
+def test_random_episodes_of_two_waves_differ():
+    class Still(Countdown):
+        """Shows the action, from the same start whatever the seed."""
+
+        def reset(self, *, seed=None, options=None):
+            return super().reset(seed=0)
+
+        def step(self, action):
+            _, *rest = super().step(action)
+            return np.repeat(action, 2).astype(np.float32), *rest
+
+    box = Countdown.action_space
+    played = rollout(
+        lambda _, seed: random_policy(box, seed=seed), Still, episodes=6, num_envs=2
+    )
+    assert len(np.unique(played.observations[:, 1, 0])) == 6
 
 
 # --- agents and whole evaluations ---------------------------------------------------
@@ -298,6 +346,68 @@ def test_agent_remembers_compiles_once_and_draws_from_its_seed(compilations):
     assert len(np.unique(np.concatenate([one, acts(1)]))) == 2 * one.size
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_agents_of_one_algorithm_share_one_program(compilations, count):
+    def act(*args, **kwargs):
+        return straight(*args, **kwargs)
+
+    algorithm = DRIVER._replace(act=act)
+    observation, goal = np.zeros((4, 4)), np.full((4, 2), 0.02)
+
+    def play(seed, noise):
+        policy = agent(
+            algorithm, {"noise": jnp.float32(noise)}, num_envs=4, seed=seed,
+            devices=jax.devices()[:count],
+        )  # fmt: skip
+        for reset in (np.ones(4, bool), np.zeros(4, bool)):
+            action, _ = policy(observation, goal, reset)
+        return action
+
+    one = play(0, 0.01)
+    compilations.clear()
+    other = play(1, 0.01)
+    assert not compilations
+    assert (one != other).any()
+    # States are arguments: a network that has gone on learning acts differently.
+    np.testing.assert_array_equal(play(0, 0.01), one)
+    assert (play(0, 0.5) != one).any()
+    assert not compilations
+
+
+def test_waves_compile_nothing_after_the_first(compilations, tmp_path, monkeypatch):
+    make_env = pointmaze.make_env
+    monkeypatch.setattr(
+        evaluate.pointmaze, "make_env", lambda name: make_env(name, max_episode_steps=3)
+    )
+    run = driving_run(tmp_path)
+    play_maze(run, episodes=2, num_envs=2)
+    compilations.clear()
+    played = play_maze(run, episodes=6, num_envs=2)
+    assert not compilations
+    assert len(played.returns) == 6
+
+
+@pytest.mark.parametrize(("num_envs", "used"), [(1, 1), (3, 1), (6, 2), (8, 4)])
+def test_agents_use_as_many_devices_as_divide_the_batch(num_envs, used):
+    placed = []
+
+    def act(states, carry, key, observation, reset, goal=None):
+        jax.debug.inspect_array_sharding(observation, callback=placed.append)
+        return straight(states, carry, key, observation, reset, goal)
+
+    policy = agent(
+        DRIVER._replace(act=act), {"noise": jnp.float32(0)}, num_envs=num_envs,
+        devices=jax.devices()[:4],
+    )  # fmt: skip
+    action, _ = policy(
+        np.zeros((num_envs, 4)), np.ones((num_envs, 2)), np.ones(num_envs, bool)
+    )
+    assert action.shape == (num_envs, 2)
+    (sharding,) = placed
+    assert len(sharding.device_set) == used
+    assert sharding.shard_shape((num_envs, 4)) == (num_envs // used, 4)
+
+
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
     run = driving_run(tmp_path_factory.mktemp("run"))
@@ -335,13 +445,30 @@ def test_two_devices_score_as_one(evaluated):
     np.testing.assert_array_equal(same.observations, played.observations)
 
 
-# So short an episode pays no one, and a score of 0 / 0 is not what is tested.
-@pytest.mark.filterwarnings("ignore:invalid value")
-def test_single_keeps_one_goal(tmp_path, monkeypatch):
+def test_references_can_be_played_before(evaluated):
+    run, record, _ = evaluated
+    game = {"episodes": 4, "num_envs": 4}
+    references = maze_references(UMAZE, seed=3, **game)
+    again, _ = evaluate_maze(run, seed=3, references=references, **game)
+    chex.assert_trees_all_equal({**again, "seconds": 0}, {**record, "seconds": 0})
+    expert, chance = references
+    doubled = dataclasses.replace(expert, returns=2 * expert.returns)
+    other, _ = evaluate_maze(run, seed=3, references=(doubled, chance), **game)
+    assert other["expert_return"] == 2 * record["expert_return"]
+    with pytest.raises(ValueError, match="other starts"):
+        evaluate_maze(run, seed=4, references=references, **game)
+
+
+def test_episodes_that_pay_no_one_have_no_score(tmp_path, monkeypatch):
     make_env = pointmaze.make_env
     monkeypatch.setattr(
         evaluate.pointmaze, "make_env", lambda name: make_env(name, max_episode_steps=2)
     )
+    with pytest.raises(UserError, match="more episodes"):
+        evaluate_maze(driving_run(tmp_path), episodes=2, num_envs=2)
+
+
+def test_single_keeps_one_goal(tmp_path):
     record, played = evaluate_maze(
         driving_run(tmp_path), episodes=3, num_envs=2, setting="single"
     )
@@ -362,3 +489,25 @@ def test_evaluations_are_numbered(tmp_path):
         path = save_evaluation(run, {"score": i})
         assert path == tmp_path / "evaluations" / f"00{i}.json"
         assert json.loads(path.read_text()) == {"score": i}
+    # A number is never given twice, not even after one was taken away.
+    (tmp_path / "evaluations" / "001.json").unlink()
+    (tmp_path / "evaluations" / "notes.json").write_text("not a number\n")
+    assert save_evaluation(run, {}).name == "003.json"
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_evaluations_are_json(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        save_evaluation(driving_run(tmp_path), {"score": float("nan")})
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_paths_of_plans_end_at_their_arrival():
+    plans = np.zeros((2, 5, 6))
+    plans[0, :, 2:4] = [[0, 0], [0, 1], [0, 1], [2, 2], [2, 2]]
+    played = Rollouts(*[np.zeros(2)] * 3, np.zeros((2, 1, 4)), None, plans)
+    moving, resting = plan_paths(played, action_dim=2)
+    np.testing.assert_array_equal(moving, [[0, 0], [0, 1], [0, 1], [2, 2]])
+    np.testing.assert_array_equal(resting, [[0, 0]])
+    with pytest.raises(ValueError, match="without plans"):
+        plan_paths(dataclasses.replace(played, plans=None), action_dim=2)

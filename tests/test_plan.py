@@ -35,13 +35,14 @@ def imagine(
     )
 
 
-def planning_run(*, maze=True, normalizer="limits", planner=imagine):
+def planning_run(*, maze=True, normalizer="limits", planner=imagine, goal_dim=2):
     # Data within two metres of the centre, no faster than five metres a second.
     limits = np.array([[1, 1, 2, 2, 5, 5]], np.float32)
     rows = np.concatenate([-limits, limits])
     config = DiffuserConfig(
-        horizon=8, horizons=(4, 8, 12), dim_mults=(1, 2), normalizer=normalizer
-    )
+        horizon=8, horizons=(4, 8, 12), dim_mults=(1, 2), normalizer=normalizer,
+        goal_dim=goal_dim,
+    )  # fmt: skip
     environment = "PointMaze_UMaze-v3" if maze else "Hopper-v5"
     return Run(
         path="runs/here",
@@ -130,6 +131,39 @@ def test_problems_that_cannot_be_are_refused(start, goal, words):
         plan(planning_run(), start, goal)
 
 
+@pytest.mark.parametrize(
+    ("maze", "goal_dim", "goal"),
+    [
+        (True, 2, GOAL),
+        (True, 4, GOAL),  # at rest there
+        (True, 4, (*GOAL, 0.5, 0.0)),
+        (True, 1, GOAL[:1]),
+        (False, 1, (9.0,)),
+        (False, 3, (0.0, 1.0, 2.0)),
+    ],
+)
+def test_goals_that_the_run_was_trained_to_meet(maze, goal_dim, goal):
+    ranked = plan(planning_run(maze=maze, goal_dim=goal_dim), (*START, 0, 0), goal)
+    np.testing.assert_array_equal(ranked.observations[0, -1, : len(goal)], goal)
+
+
+@pytest.mark.parametrize(
+    ("maze", "goal_dim", "goal", "words"),
+    [
+        (True, 2, (*GOAL, 0.0, 0.0), "the 2 leading entries"),
+        (True, 4, GOAL[:1], "the 2 to 4 leading entries"),
+        (True, 1, GOAL, "the 1 leading entries"),
+        (False, 3, (0.0, 1.0), "the 3 leading entries"),
+        (False, 3, (0.0, 1.0, 2.0, 3.0), "the 3 leading entries"),
+        (True, 0, GOAL, "without goals"),
+        (False, 0, (1.0,), "without goals"),
+    ],
+)
+def test_goals_that_would_be_passed_over_are_refused(maze, goal_dim, goal, words):
+    with pytest.raises(UserError, match=words):
+        plan(planning_run(maze=maze, goal_dim=goal_dim), (*START, 0, 0), goal)
+
+
 def test_outside_mazes_a_start_is_a_whole_observation():
     run = planning_run(maze=False)
     ranked = plan(run, (0.0, 0.0, 1.0, 0.0))
@@ -164,7 +198,9 @@ def test_a_start_beyond_the_data_is_warned_of(capsys):
     plan(run, (*START, 0.0, -5.1), GOAL)
     assert "dimension 3" in capsys.readouterr().err
     plan(run, (*START, 5.1, 0.0), GOAL)
-    assert "dimension 2" in capsys.readouterr().err
+    assert "dimension 2;" in capsys.readouterr().err
+    plan(run, (*START, 5.1, -5.1), GOAL)
+    assert "dimensions 2, 3;" in capsys.readouterr().err
     # A Gaussian has no range to leave.
     plan(planning_run(normalizer="gaussian"), (*START, 50.0, 0.0), GOAL)
     assert not capsys.readouterr().err

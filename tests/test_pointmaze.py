@@ -160,38 +160,6 @@ def test_expert_batch_entries_are_independent():
     assert not changed[1:][~at_goal[1:]].any()
 
 
-def test_pd_action_pushes_towards_the_target_and_saturates():
-    zero = np.zeros(2)
-    target = np.array([0.01, -0.02])
-    action = pointmaze.pd_action(zero, zero, target, zero, kp=10.0, kd=3.0)
-    np.testing.assert_allclose(action, [0.1, -0.2], rtol=1e-6)
-    action = pointmaze.pd_action(zero, target, zero, zero, kp=10.0, kd=3.0)
-    np.testing.assert_allclose(action, [-0.03, 0.06], rtol=1e-6)
-    action = pointmaze.pd_action(zero, zero, zero, target, kp=10.0, kd=3.0)
-    np.testing.assert_allclose(action, [0.03, -0.06], rtol=1e-6)
-    action = pointmaze.pd_action(np.zeros((3, 2)), zero, target * 1e3, zero)
-    np.testing.assert_array_equal(action, [[1.0, -1.0]] * 3)
-
-
-def test_pd_action_tracks_a_recorded_drive():
-    stream = maker.record_stream(pointmaze.maze_by_name("umaze"), steps=300, seed=1)
-    states = stream.observations.astype(np.float64)
-    point = pointmaze.make_env("umaze").unwrapped.point_env
-    errors = {}
-    for gains in ({}, {"kp": 1.0, "kd": 1.0}):
-        point.set_state(states[0, :2], states[0, 2:])
-        state, distance = states[0], []
-        for target in states[1:]:
-            action = pointmaze.pd_action(
-                state[:2], state[2:], target[:2], target[2:], **gains
-            )
-            state = point.step(action)[0]
-            distance.append(np.linalg.norm(state[:2] - target[:2]))
-        errors[bool(gains)] = np.max(distance)
-    assert errors[False] < 0.08
-    assert errors[False] < errors[True] / 2
-
-
 @pytest.mark.parametrize("name", ["umaze", "medium"])
 def test_stream_is_exactly_the_environments(name):
     maze = pointmaze.maze_by_name(name)
@@ -291,6 +259,17 @@ def test_failure_keeps_the_old_dataset(tmp_path, monkeypatch):
     assert [p.name for p in folder.parent.iterdir()] == ["umaze-v0"]
 
 
+def test_a_drive_that_is_not_finite_keeps_the_old_dataset(tmp_path, monkeypatch):
+    folder = maker.make_pointmaze("umaze", steps=100, root=tmp_path)
+    before = load_dataset(folder).fingerprint
+    stream = maker.record_stream(pointmaze.maze_by_name("umaze"), steps=100)
+    stream.rewards[7] = np.nan
+    monkeypatch.setattr(maker, "record_stream", lambda *a, **k: stream)
+    with pytest.raises(UserError, match="rewards of umaze are not finite"):
+        maker.make_pointmaze("umaze", steps=100, root=tmp_path)
+    assert load_dataset(folder).fingerprint == before
+
+
 def test_a_run_killed_between_the_two_renames_loses_nothing(tmp_path, monkeypatch):
     folder = maker.make_pointmaze("umaze", steps=100, root=tmp_path)
     before = load_dataset(folder).fingerprint
@@ -325,6 +304,9 @@ def test_a_killed_run_leaves_no_dataset_and_the_next_one_cleans_up(tmp_path):
 def test_bad_requests_are_user_errors(tmp_path):
     with pytest.raises(UserError, match="--steps is 0"):
         maker.make_pointmaze("umaze", steps=0, root=tmp_path)
+    for noise in (np.nan, np.inf, -0.1):
+        with pytest.raises(UserError, match=f"--noise is {noise}"):
+            maker.make_pointmaze("umaze", steps=5, noise=noise, root=tmp_path)
     (tmp_path / "jaxdiff").write_text("a file where a folder must be")
     with pytest.raises(UserError, match=r"umaze-v0 cannot be written"):
         maker.make_pointmaze("umaze", steps=5, root=tmp_path)

@@ -1,9 +1,13 @@
+import dataclasses
 import importlib.util
 import json
 import pathlib
 
 import numpy as np
 import pytest
+
+from jaxdiff.errors import UserError
+from jaxdiff.evaluate import Rollouts, bootstrap
 
 _FOLDER = pathlib.Path(__file__).parent.parent / "benchmarks"
 _SPEC = importlib.util.spec_from_file_location("rows", _FOLDER / "rows.py")
@@ -80,6 +84,11 @@ def test_interval_is_of_its_statistic():
     assert high > np.mean(values)
 
 
+def test_interval_is_that_of_evaluations():
+    values = np.random.default_rng(1).exponential(size=25)
+    assert bootstrap_interval(values, seed=3) == bootstrap(values, seed=3)
+
+
 def test_interval_shrinks_and_is_the_seeds():
     values = np.random.default_rng(0).normal(5.0, 2.0, 1600)
     low, high = bootstrap_interval(values)
@@ -105,3 +114,76 @@ def test_stored_results_hold_their_values():
             assert stored.keys() >= FIELDS, path
             if stored["low"] is not None:
                 assert stored["low"] <= stored["value"] <= stored["high"], stored
+
+
+# --- the maze benchmark ---------------------------------------------------------------
+
+
+@pytest.fixture
+def maze(monkeypatch):
+    monkeypatch.syspath_prepend(str(_FOLDER.parent))
+    return importlib.import_module("benchmarks.maze")
+
+
+def test_runs_of_a_maze_are_scored_and_drawn(maze, tiny_run, tmp_path, monkeypatch):
+    def made_up(run, **kwargs):
+        played.append((run.config.choose, run.config.replan_every, kwargs["setting"]))
+        plans = np.tile(np.linspace(-1, 1, 16)[None, :, None], (2, 1, 6))
+        scores = np.array([10.0, 30.0]) * len(played)
+        return dataclasses.replace(
+            chance, returns=scores, successes=np.array([True, False]), plans=plans
+        )
+
+    played = []
+    chance = Rollouts(
+        returns=np.zeros(2),
+        successes=np.zeros(2, bool),
+        lengths=np.full(2, 3),
+        observations=np.zeros((2, 4, 4), np.float32),
+        goals=np.ones((2, 2)),
+        plans=None,
+    )
+    expert = dataclasses.replace(chance, returns=np.array([50.0, 150.0]))
+    monkeypatch.setattr(maze, "play_maze", made_up)
+    monkeypatch.setattr(maze, "maze_references", lambda *_, **__: (expert, chance))
+    options = maze.Options(
+        runs=(tiny_run, tiny_run),
+        episodes=2,
+        settings=("multi",),
+        methods=("diffuser-replan", "diffuser-earliest"),
+    )
+    maze.main(options, directory=tmp_path)
+    assert played == [("fixed", 40, "multi")] * 2 + [("earliest", 0, "multi")] * 2
+    rows_written = written(tmp_path / "maze.json")
+    stored = {(one["method"], one["metric"]): one for one in rows_written}
+    # Means over two runs of (10, 30) and (20, 60), of an expert's 100 and chance's 0.
+    replanned = stored["diffuser-replan", "score"]
+    assert (replanned["value"], replanned["low"], replanned["high"]) == (30, 30, 30)
+    assert (replanned["n"], replanned["seeds"]) == (4, 2)
+    # All runs of an episode are drawn together: a mean of 15 or of 45, or of both.
+    back = stored["diffuser-replan", "return"]
+    assert (back["value"], back["low"], back["high"]) == (30, 15, 45)
+    assert stored["diffuser-replan", "success"]["value"] == 0.5
+    assert stored["expert", "score"]["value"] == 100
+    assert stored["random", "score"]["value"] == 0
+    assert replanned["command"] == (
+        "python -m benchmarks.maze RUN RUN --episodes 2 --settings multi "
+        "--methods diffuser-replan diffuser-earliest --seed 1000"
+    )
+    assert (tmp_path / "figures" / "plans.png").stat().st_size > 1000
+
+
+def test_runs_that_cannot_be_compared_are_refused(
+    maze, tiny_run, tmp_path, monkeypatch
+):
+    with pytest.raises(UserError, match="no run to score"):
+        maze.main(maze.Options(runs=()), directory=tmp_path)
+    with pytest.raises(UserError, match=r"'best'.*diffuser-earliest"):
+        maze.main(maze.Options(runs=(tiny_run,), methods=("best",)), directory=tmp_path)
+    umaze, large = maze.load_run(tiny_run), tmp_path / "large"
+    dataset = {**umaze.document["dataset"], "environment": "PointMaze_Large-v3"}
+    other = umaze._replace(document={**umaze.document, "dataset": dataset})
+    monkeypatch.setattr(maze, "load_run", lambda path: {large: other}.get(path, umaze))
+    with pytest.raises(UserError, match=r"'large'.*'umaze'.*by themselves"):
+        maze.main(maze.Options(runs=(tiny_run, large)), directory=tmp_path)
+    assert not (tmp_path / "maze.json").exists()

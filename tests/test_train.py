@@ -136,6 +136,48 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path):
     ]
 
 
+def poisoned_update(algorithm, *, at):
+    """Turn the parameters into NaN at one update, whose loss is finite."""
+    learner = algorithm.learners["line"]
+
+    def update(state, *args, **kwargs):
+        state, metrics = learner.update(state, *args, **kwargs)
+        slope = jnp.where(state.step == at, jnp.nan, state.params["slope"])
+        return state.replace(params={**state.params, "slope": slope}), metrics
+
+    return algorithm._replace(learners={"line": learner._replace(update=update)})
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_parameters_that_are_not_finite_are_neither_saved_nor_returned(tmp_path, saved):
+    run = tmp_path if saved else None
+    algorithm = poisoned_update(line_algorithm(), at=40)
+    with pytest.raises(UserError, match=r"line .* update 40, for params/slope is no"):
+        fit_line(steps=40, run=run, algorithm=algorithm)
+    if saved:
+        folder = tmp_path / "checkpoints" / "line"
+        assert [entry.name for entry in folder.iterdir()] == ["000000020"]
+
+
+def test_held_out_data_too_short_are_left_out_with_a_note(tmp_path, capsys):
+    def prepare(data, frozen, key):
+        if len(data["x"]) < 5:
+            raise UserError("no window of horizon 5 fits")
+        return data
+
+    algorithm = line_algorithm()
+    learner = algorithm.learners["line"]._replace(prepare=prepare)
+    held_out = {"x": jnp.zeros(4), "y": jnp.zeros(4)}
+    fit_line(
+        run=tmp_path,
+        algorithm=algorithm._replace(learners={"line": learner}),
+        held_out=held_out,
+        options={"eval_every": 20},
+    )
+    assert "no held-out loss" in capsys.readouterr().err
+    assert all("loss" in record for record in records(tmp_path))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_saves_and_ends(tmp_path, number):
     before = signal.getsignal(number)

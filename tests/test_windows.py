@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff.data.episodes import Episodes, starts_of
+from jaxdiff.data.episodes import Episodes, join_episodes, starts_of
 from jaxdiff.data.normalizer import fit_limits, normalize
 from jaxdiff.data.windows import (
     Windows,
@@ -68,6 +68,19 @@ def test_drawn_windows_are_uniform_over_the_starts_and_never_cross():
     np.testing.assert_array_equal(np.unique(first[:, 0]), starts)
     assert (abs(counts - 400) < 5 * np.sqrt(400)).all()
     np.testing.assert_array_equal(windows[0], rows[first[0]])
+
+
+def test_windows_of_a_joined_stream_cross_its_cuts_and_skip_the_extra_row():
+    episodes = make([4, 4])
+    episodes.observations[5] = episodes.observations[4]  # the cut
+    assert len(window_starts(episodes, 3)) == 2 + 2
+    joined = join_episodes(episodes)
+    starts = window_starts(joined, 3)
+    assert len(starts) == 8 - 3 + 1
+    data = Windows(rows=jnp.asarray(rows_of(joined)), starts=jnp.asarray(starts))
+    np.testing.assert_array_equal(
+        take_window(data, 2, 4), rows_of(episodes)[[2, 3, 5, 6]]
+    )
 
 
 def test_padding_with_zeros_before_normalisation():

@@ -9,13 +9,17 @@ two ways to choose one:
 - `choose="earliest"`: make plans of every horizon at once and take the shortest that
   is feasible, that is, about as consistent with the dynamics (see
   `jaxdiff.algorithms.dynamics`) as the plan of the longest horizon, which leaves most
-  time.
+  time. When planning anew, a plan that would arrive later than the one being followed
+  is dropped.
 
 Row k of a plan is the state k steps on. Following it, with position p and velocity v,
 
 (1) action = clip(kp (p[k+1] - p) + kd (v[k+1] - v), -1, 1)
 
-tracks the planned states; after its last row the target stands still there.
+tracks the planned states; after its last row the target stands still there. Diffuser
+(Janner et al., 2022, arXiv:2205.09991) has unit gains. In PointMaze one step changes
+the velocity by (100 N / 4.2 kg) 0.01 s = 0.238 m/s per unit of action, so kd = 4.2
+cancels a velocity error in one step.
 """
 
 import functools
@@ -26,6 +30,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.algorithms.base import ActOutput
+from jaxdiff.errors import UserError
 from jaxdiff.record import record
 
 
@@ -52,7 +57,9 @@ class Carry:
       plan: `[B, max(horizons), A + O]`, environment units, its last row repeated.
       last: `[B]`, row at which the plan ends.
       index: `[B]`, row of the plan that the present observation corresponds to.
-      remaining: `[B]`, steps left until the arrival that was first planned.
+      remaining: `[B]`, steps left until the arrival: with `choose="fixed"` that of the
+        first plan, whatever plans come later, and with "earliest" that of the plan
+        being followed.
     """
 
     plan: jax.Array
@@ -81,8 +88,19 @@ def follow(
       action_dim: A.
 
     Returns:
-      `act` and `init_carry` of an `Algorithm`.
+      `act` and `init_carry` of an `Algorithm`. A plan's last action is followed by
+      zeros.
+
+    Raises:
+      UserError: the controller is "track", and observations are not made of as many
+        positions, then as many velocities, as there are actions.
     """
+    if config.controller == "track" and dim - action_dim != 2 * action_dim:
+        raise UserError(
+            f"the controller 'track' needs {action_dim} positions and {action_dim} "
+            f"velocities to observe, one each for an action, and an observation has "
+            f"{dim - action_dim} numbers; choose --controller action"
+        )
     rows = horizons[-1]
     choose = _earliest if config.choose == "earliest" else _fitting
 
@@ -95,7 +113,7 @@ def follow(
         )
 
     def best_plan(states, key, observation, goal, horizon):
-        """The most consistent candidate `[B, rows, D]`, padded, and how consistent."""
+        """Make the most consistent plan `[B, rows, D]`, padded; say how consistent."""
         key = jax.random.fold_in(key, horizon)
         plans = plan(states, key, observation, goal, horizon=horizon)
         best = jnp.argmin(plans.inconsistency, axis=1)
@@ -109,8 +127,10 @@ def follow(
         wanted = reset
         if config.replan_every:
             # Near the arrival the last plan is followed to its end; planning anew
-            # would put the arrival off for ever.
-            wanted |= (carry.index >= config.replan_every) & (remaining > 0)
+            # would put the arrival off for ever. A plan that outlives its renewal is
+            # due again as many steps later.
+            due = carry.index % config.replan_every == 0
+            wanted |= due & (remaining > 0)
         trajectory, last = choose(
             functools.partial(best_plan, states, key, observation, goal),
             horizons,
@@ -119,16 +139,19 @@ def follow(
             (carry.plan, carry.last),
             slack=config.slack,
         )
-        index = jnp.where(wanted, 0, carry.index)
+        adopted = wanted
         if config.choose == "earliest":
             # A new plan may bring the arrival forward and never puts it off.
-            arrival = jnp.where(reset, last, jnp.minimum(last, remaining))
-            remaining = jnp.where(wanted, arrival, remaining)
+            adopted &= reset | (last <= remaining)
+            trajectory = jnp.where(adopted[:, None, None], trajectory, carry.plan)
+            last = jnp.where(adopted, last, carry.last)
+            remaining = jnp.where(adopted, last, remaining)
+        index = jnp.where(adopted, 0, carry.index)
         action = _control(config, trajectory, last, index, observation, action_dim)
         carry = Carry(
             plan=trajectory, last=last, index=index + 1, remaining=remaining - 1
         )
-        return ActOutput(action=action, plan=trajectory, planned=wanted), carry
+        return ActOutput(action=action, plan=trajectory, planned=adopted), carry
 
     return act, init_carry
 
@@ -195,7 +218,8 @@ def _control(
     """Turn row `index` of the plans into actions `[B, A]`, equation (1)."""
     at = jax.vmap(lambda rows, i: rows[i])
     if config.controller == "action":
-        return at(trajectory, jnp.minimum(index, last))[:, :action_dim]
+        action = at(trajectory, jnp.minimum(index, last))[:, :action_dim]
+        return jnp.where((index > last)[:, None], 0.0, action)
     target = at(trajectory, jnp.minimum(index + 1, last))[:, action_dim:]
     position, velocity = jnp.split(target, 2, axis=-1)
     # The plan ends where the goal is; from then on the goal is to stay there.

@@ -268,6 +268,38 @@ def take_episodes(episodes: Episodes, index: Any) -> Episodes:
     )
 
 
+def join_episodes(episodes: Episodes) -> Episodes:
+    """Join episodes that were cut out of one stream, so that windows may cross the cut.
+
+    An episode goes on in the next one if it was not terminated and its last
+    observation is exactly the first of the next, as in a drive that is cut only for
+    storage. Its last row, which has no action, gives way to the row that repeats it.
+
+    Returns:
+      The longer episodes; `episodes` itself where no two belong together.
+    """
+    ends = episodes.starts + episodes.lengths
+    same = (
+        episodes.observations[ends[:-1]] == episodes.observations[episodes.starts[1:]]
+    )
+    goes_on = np.append(same.all(-1) & ~episodes.terminated[:-1], False)
+    if not goes_on.any():
+        return episodes
+    kept = np.ones(len(episodes.rewards), bool)
+    kept[ends[goes_on]] = False
+    firsts = np.flatnonzero(np.append(True, ~goes_on[:-1]))
+    lengths = np.add.reduceat(episodes.lengths, firsts)
+    return Episodes(
+        observations=episodes.observations[kept],
+        actions=episodes.actions[kept],
+        rewards=episodes.rewards[kept],
+        starts=starts_of(lengths),
+        lengths=lengths,
+        terminated=episodes.terminated[~goes_on],
+        goals=None if episodes.goals is None else episodes.goals[kept],
+    )
+
+
 def split_episodes(
     episodes: Episodes, *, held_out: float = 0.05, seed: int = 0
 ) -> tuple[Episodes, Episodes]:
@@ -276,7 +308,8 @@ def split_episodes(
     Args:
       episodes: E episodes.
       held_out: share of the episodes to set aside; at least one episode, and at least
-        one is left to train on. A single episode is cut in time instead.
+        one is left to train on. A single episode, such as a stream that
+        `join_episodes` made whole, is cut in time instead: its end is set aside.
       seed: chooses which; both parts keep the order of the data.
 
     Returns:

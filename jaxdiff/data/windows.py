@@ -3,7 +3,9 @@
 A window of horizon H is H consecutive rows of a flat array of rows `[M, D]`, such as
 actions beside observations. Which rows it may start from is decided once, on the
 host; drawing one is then a single gather, so that a training loop can draw its own
-batches inside jit. A row's return-to-go is
+batches inside jit. No window crosses the end of an episode, so that episodes that were
+cut out of one stream are joined first (`episodes.join_episodes`). A row's return-to-go
+is
 
 (1) R_t = r_t + discount R_{t+1},        R_T = 0,
 

@@ -1,4 +1,4 @@
-"""PointMaze: the mazes, the environment, a waypoint expert and a tracking controller.
+"""PointMaze: the mazes, the environment and a waypoint expert.
 
 A ball of radius 0.1 is pushed by a bounded force through a maze of unit cells. An
 observation is (x, y, vx, vy) in metres and metres per second, an action is a force in
@@ -9,15 +9,10 @@ counted (row, column) from the upper left, so a cell's centre lies at
 
 The expert drives from cell to cell along a shortest path of the grid by the law
 
-    action = clip(kp (waypoint - position) - kd velocity + noise, -1, 1),           (2)
-
-and a planned trajectory of states is tracked by
-
-    action = clip(kp (p* - position) + kd (v* - velocity), -1, 1).                  (3)
+    action = clip(kp (waypoint - position) - kd velocity + noise, -1, 1).           (2)
 
 The mazes, the law (2) and the scores follow D4RL's maze2d (Fu et al., 2020,
-arXiv:2004.07219); the controller (3) with unit gains is the one that Diffuser uses
-(Janner et al., 2022, arXiv:2205.09991).
+arXiv:2004.07219). `jaxdiff.algorithms.following` has the controller of planners.
 """
 
 import collections
@@ -67,7 +62,7 @@ class Maze:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Numbers of rows and columns."""
+        """Count rows and columns."""
         return len(self.map), len(self.map[0])
 
 
@@ -376,32 +371,3 @@ def _choose_waypoints(
         waypoint=np.where(kept, state.waypoint, waypoint),
         cells=np.where(kept, state.cells, np.stack([cell, target], axis=-1)),
     )
-
-
-def pd_action(
-    position: np.ndarray,
-    velocity: np.ndarray,
-    target_position: np.ndarray,
-    target_velocity: np.ndarray,
-    *,
-    kp: float = 10.0,
-    kd: float = 4.2,
-) -> np.ndarray:
-    """Track a planned state (equation 3).
-
-    One step changes the velocity by (100 N / 4.2 kg) 0.01 s = 0.238 m/s per unit of
-    action, so kd = 4.2 cancels a velocity error in one step.
-
-    Args:
-      position: `[..., 2]`, metres.
-      velocity: `[..., 2]`, metres per second.
-      target_position: `[..., 2]`, where to be after this step.
-      target_velocity: `[..., 2]`, how fast to be then.
-      kp: force per metre.
-      kd: force per metre per second.
-
-    Returns:
-      Actions, float32 `[..., 2]`.
-    """
-    action = kp * (target_position - position) + kd * (target_velocity - velocity)
-    return np.clip(action, -1.0, 1.0).astype(np.float32)

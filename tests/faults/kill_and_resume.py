@@ -8,6 +8,7 @@ the dataset, the parameters, averages and optimizer state, and the lines of metr
 
 import argparse
 import json
+import math
 import os
 import pathlib
 import random
@@ -37,13 +38,13 @@ OPTIONS = (
 )
 
 
-class Trial:
+class Work:
     """A folder with an uninterrupted and a killed copy of everything."""
 
     def __init__(self, folder: pathlib.Path, *, updates: int, seed: int = 0):
         self.folder, self.updates = folder, updates
         self.rng = random.Random(seed)
-        self.kills = {"making data": 0, "training": 0, "saving": 0}
+        self.kills = {"making data": 0, "starting": 0, "training": 0, "saving": 0}
 
     def start(self, *words: str, data: str) -> subprocess.Popen:
         environment = {
@@ -78,23 +79,17 @@ class Trial:
             return None
 
     def kill_makers(self, count: int) -> None:
-        """The first half of the kills meets no dataset, the others one to replace."""
-        whole = (self.folder / "whole" / RECIPES[RECIPE].dataset_id).resolve()
-        partial = whole.with_name(f".{whole.name}.partial")
-        process = self.make("whole")
-        wait_for(partial.exists, process)
+        """Kill at any time; the later half of the kills meets a dataset to replace."""
         started = time.monotonic()
-        self.finish(process)
+        self.finish(self.make("whole"))
         seconds = time.monotonic() - started
         expected = self.fingerprint("whole")
         assert expected is not None
 
         final = self.folder / "killed" / RECIPES[RECIPE].dataset_id
-        partial = final.with_name(f".{final.name}.partial")
         replacing = False
         while self.kills["making data"] < count:
             process = self.make("killed")
-            wait_for(partial.exists, process)
             time.sleep(self.rng.uniform(0.0, seconds))
             if not kill(process):
                 replacing = True
@@ -118,35 +113,60 @@ class Trial:
         return self.start(*words, "--num-steps", str(self.updates), data="whole")
 
     def kill_trainers(self, count: int) -> None:
+        """Kill before the first checkpoint, then anywhere in the life of a process."""
         whole, killed = self.folder / "whole-run", self.folder / "killed-run"
         self.finish(self.train(whole))
+        seconds = self.seconds_to_start()
+        fresh = count - count // 2
+        kinds = ["starting"] * (count - fresh) + ["training", "saving"] * count
+        self.rng.shuffle(kinds)
         checkpoints = killed / "checkpoints" / "denoiser"
-        kinds = ["training", "saving"] * count
         before = 0
-        for kind in kinds:
+        for kind in ["starting"] * fresh + kinds:
             process = self.train(killed)
-            seen = newest(checkpoints)
-            # It has come so far as to save: the start is behind it.
-            wait_for(lambda seen=seen: newest(checkpoints) > seen, process)
-            time.sleep(self.rng.uniform(0.0, 0.4))
-            wanted = kind == "saving"
+            seen, leftovers = newest(checkpoints), set(checkpoints.glob(".*.partial"))
+            starting = kind == "starting"
+            wait = self.rng.uniform(0.0, seconds) if starting else math.inf
+            end = time.monotonic() + wait
             wait_for(
-                lambda wanted=wanted: any(checkpoints.glob(".*.partial")) == wanted,
+                lambda end=end, seen=seen: (
+                    time.monotonic() >= end or newest(checkpoints) > seen
+                ),
                 process,
             )
-            if wanted:
-                time.sleep(self.rng.uniform(0.0, 0.03))
+            if not starting:
+                self.wait_while_working(process, checkpoints, saving=kind == "saving")
             if not kill(process):
-                raise SystemExit("training ended before the last kill: more --updates")
+                log = (self.folder / "log").read_text()
+                raise SystemExit(f"training ended before the last kill:\n{log}")
             # What it was really doing shows in what it left.
-            left = any(checkpoints.glob(".*.partial"))
-            self.kills["saving" if left else "training"] += 1
-            step, _ = require(restore_state(killed, "denoiser"))
+            if set(checkpoints.glob(".*.partial")) - leftovers:
+                hit = "saving"
+            else:
+                hit = "training" if newest(checkpoints) > seen else "starting"
+            self.kills[hit] += 1
+            step, _ = restore_state(killed, "denoiser") or (0, None)
             assert step >= before, "a checkpoint was lost"
             before = step
         self.finish(self.train(killed))
         compare(whole, killed)
         print(f"killed between updates 0 and {before} of {self.updates}")
+
+    def seconds_to_start(self) -> float:
+        """Measure the time from a process's start to its first checkpoint."""
+        run, started = self.folder / "measured-run", time.monotonic()
+        process = self.train(run)
+        wait_for(lambda: newest(run / "checkpoints" / "denoiser") > 0, process)
+        seconds = time.monotonic() - started
+        assert kill(process)
+        return seconds
+
+    def wait_while_working(self, process, checkpoints: pathlib.Path, *, saving: bool):
+        """Wait for a moment in which the process saves, or does not."""
+        time.sleep(self.rng.uniform(0.0, 0.2))
+        wait_for(lambda: any(checkpoints.glob(".*.partial")) == saving, process)
+        if saving:
+            time.sleep(self.rng.uniform(0.0, 0.03))
 
 
 def compare(whole: pathlib.Path, killed: pathlib.Path) -> None:
@@ -183,14 +203,14 @@ def wait_for(condition, process: subprocess.Popen) -> None:
 
 
 def kill(process: subprocess.Popen) -> bool:
-    """Kill -9; says whether the process was still at work."""
+    """Kill with SIGKILL; tell whether the process was still at work."""
     process.send_signal(signal.SIGKILL)
     return process.wait() == -signal.SIGKILL
 
 
-def trial(folder: pathlib.Path, *, kills: int, updates: int) -> dict[str, int]:
-    """Kill `kills` makers and twice as many trainers; return what the kills hit."""
-    work = Trial(folder, updates=updates)
+def check(folder: pathlib.Path, *, kills: int, updates: int) -> dict[str, int]:
+    """Kill `kills` makers and thrice as many trainers; return what the kills hit."""
+    work = Work(folder, updates=updates)
     work.kill_makers(kills)
     work.kill_trainers(kills)
     return work.kills
@@ -198,12 +218,12 @@ def trial(folder: pathlib.Path, *, kills: int, updates: int) -> dict[str, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=8, help="of each of three kinds")
-    parser.add_argument("--updates", type=int, default=1_000)
+    parser.add_argument("--kills", type=int, default=8, help="of each of four kinds")
+    parser.add_argument("--updates", type=int, default=600)
     options = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        kills = trial(
+        kills = check(
             pathlib.Path(folder), kills=options.kills, updates=options.updates
         )
     for kind, count in kills.items():

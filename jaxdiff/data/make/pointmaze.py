@@ -6,6 +6,7 @@ of the episode before, and no episode ends in the task's own sense.
 """
 
 import contextlib
+import math
 import os
 import pathlib
 import shutil
@@ -79,15 +80,23 @@ def make_pointmaze(
       The dataset's folder.
 
     Raises:
-      UserError: unknown maze, bad `steps`, simulator missing, or a folder that cannot
-        be written.
+      UserError: unknown maze, bad `steps` or `noise`, simulator missing, a drive that
+        is not finite, or a folder that cannot be written.
     """
     spec = maze_by_name(maze)
     if steps < 1:
         raise UserError(f"--steps is {steps}; it must be at least 1")
+    if not (math.isfinite(noise) and noise >= 0):
+        raise UserError(f"--noise is {noise}; it must be a finite number, at least 0")
     folder = datasets_root(root) / pointmaze_id(maze)
     with _replacing(folder) as partial:
         stream = record_stream(spec, steps=steps, seed=seed, noise=noise)
+        for name, value in stream._asdict().items():
+            if not np.isfinite(value).all():
+                raise UserError(
+                    f"the recorded {name} of {maze} are not finite, so nothing was "
+                    "stored; choose another --seed or a smaller --noise"
+                )
         references = measure_references(spec)
         _write(partial, spec, stream, references, {"seed": seed, "noise": noise})
     return folder
