@@ -37,7 +37,6 @@ def progress(
       total: number of units until the loop is done.
       label: what is being done, shown first.
       unit: singular name of one unit.
-      initial: units done before; they do not count towards the rate.
       initial: units done before, by the run that this one resumes.
       file: where to write; standard error by default.
 
@@ -96,5 +95,5 @@ def progress(
 
 
 def note(message: str) -> None:
-    """Says one thing on standard error without breaking a progress bar."""
+    """Say one thing on standard error without breaking a progress bar."""
     tqdm.write(message, file=sys.stderr)

@@ -94,12 +94,12 @@ class Algorithm(NamedTuple):
 
 
 def pmean(tree: Any, axis_name: str | None) -> Any:
-    """Averages over devices, or returns `tree` where there is only one program."""
+    """Average over devices, or return `tree` where there is only one program."""
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
 
 def accumulated(grad_fn: Callable[..., Any], parts: int) -> Callable[..., Any]:
-    """Averages `grad_fn(params, keys, batch)` over `parts` slices of the batch.
+    """Average `grad_fn(params, keys, batch)` over `parts` slices of the batch.
 
     The result is the gradient of the whole batch; only memory differs.
     """

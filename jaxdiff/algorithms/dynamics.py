@@ -53,7 +53,7 @@ def fit_dynamics(rows: np.ndarray, following: np.ndarray) -> Dynamics:
 
 
 def inconsistency(dynamics: Dynamics, trajectories: Any) -> jax.Array:
-    """Measures how far trajectories stray from the model, equation (3).
+    """Measure how far trajectories stray from the model, equation (3).
 
     Args:
       dynamics: the model.
