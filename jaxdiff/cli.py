@@ -491,7 +491,7 @@ def _run_training(algorithm: str, options: TrainOptions) -> None:
         options.devices, options.platform, batch=training.batch_size // slices
     )
     from jaxdiff.data.episodes import load_dataset
-    from jaxdiff.envs.pointmaze import MAZES
+    from jaxdiff.envs.pointmaze import maze_of_environment
     from jaxdiff.evaluate import evaluate_maze
     from jaxdiff.run import train_run
 
@@ -501,7 +501,7 @@ def _run_training(algorithm: str, options: TrainOptions) -> None:
 
     dataset = load_dataset(options.dataset, download=True)
     # Other datasets have no environment to be scored in: their held-out loss has to do.
-    is_maze = any(dataset.environment == maze.environment for maze in MAZES.values())
+    is_maze = maze_of_environment(dataset.environment) is not None
     run = train_run(
         algorithm,
         dataset,

@@ -36,7 +36,7 @@ def demo(
     seed: int = 0,
     devices: Sequence[Device] | None = None,
 ) -> dict[str, Any]:
-    """Run the demo in a folder and returns what it writes to `demo.json`.
+    """Run the demo in a folder and return what it writes to `demo.json`.
 
     An interrupted demo goes on where it stopped.
 

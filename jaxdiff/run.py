@@ -18,7 +18,7 @@ from jaxdiff.data.episodes import (
     split_episodes,
 )
 from jaxdiff.devices import Device
-from jaxdiff.envs.pointmaze import MAZES, Maze
+from jaxdiff.envs.pointmaze import Maze, maze_of_environment
 from jaxdiff.errors import UserError, reason
 from jaxdiff.options import from_plain, to_plain
 from jaxdiff.train import TrainConfig, fit
@@ -178,11 +178,7 @@ def load_run(
 
 def maze_of(run: Run) -> Maze | None:
     """Return the maze of a run's dataset, or None for another environment."""
-    environment = run.document["dataset"]["environment"]
-    for maze in MAZES.values():
-        if environment == maze.environment:
-            return maze
-    return None
+    return maze_of_environment(run.document["dataset"]["environment"])
 
 
 def require_maze(run: Run) -> Maze:

@@ -257,15 +257,7 @@ def take_episodes(episodes: Episodes, index: Any) -> Episodes:
     lengths = episodes.lengths[index]
     spans = zip(episodes.starts[index].tolist(), lengths.tolist(), strict=True)
     rows = np.concatenate([np.arange(start, start + n + 1) for start, n in spans])
-    return Episodes(
-        observations=episodes.observations[rows],
-        actions=episodes.actions[rows],
-        rewards=episodes.rewards[rows],
-        starts=starts_of(lengths),
-        lengths=lengths,
-        terminated=episodes.terminated[index],
-        goals=None if episodes.goals is None else episodes.goals[rows],
-    )
+    return _of_rows(episodes, rows, lengths, episodes.terminated[index])
 
 
 def join_episodes(episodes: Episodes) -> Episodes:
@@ -289,14 +281,21 @@ def join_episodes(episodes: Episodes) -> Episodes:
     kept[ends[goes_on]] = False
     firsts = np.flatnonzero(np.append(True, ~goes_on[:-1]))
     lengths = np.add.reduceat(episodes.lengths, firsts)
+    return _of_rows(episodes, kept, lengths, episodes.terminated[~goes_on])
+
+
+def _of_rows(
+    episodes: Episodes, rows: np.ndarray, lengths: np.ndarray, terminated: np.ndarray
+) -> Episodes:
+    """Make episodes of some of the rows, by index or mask, in that order."""
     return Episodes(
-        observations=episodes.observations[kept],
-        actions=episodes.actions[kept],
-        rewards=episodes.rewards[kept],
+        observations=episodes.observations[rows],
+        actions=episodes.actions[rows],
+        rewards=episodes.rewards[rows],
         starts=starts_of(lengths),
         lengths=lengths,
-        terminated=episodes.terminated[~goes_on],
-        goals=None if episodes.goals is None else episodes.goals[kept],
+        terminated=terminated,
+        goals=None if episodes.goals is None else episodes.goals[rows],
     )
 
 

@@ -136,6 +136,14 @@ def maze_by_name(name: str) -> Maze:
     return MAZES[name]
 
 
+def maze_of_environment(environment: str | None) -> Maze | None:
+    """Look up a maze by its Gymnasium id; None for another environment."""
+    for maze in MAZES.values():
+        if environment == maze.environment:
+            return maze
+    return None
+
+
 @functools.cache
 def _free(maze: Maze) -> np.ndarray:
     """Free cells, bool `[rows, columns]`."""
