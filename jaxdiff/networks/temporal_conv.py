@@ -4,20 +4,19 @@ Arrays are [B, H, C]: batch, time steps (the horizon), channels. For a kernel w 
 taps, C inputs and O outputs, with p = k // 2 zeros put on both sides of x:
 
     y[t]  = sum_i x[s t + i - p] w[i]                          convolution, stride s (1)
-    dx[t] = sum_i g[t + i - p] w[k - 1 - i]^T                  its gradients, s = 1  (2)
-    dw[k - 1 - i] = sum_t x[t]^T g[t + i - p]                                        (3)
-    y[2t] = x[t] w[1] + x[t-1] w[3],  y[2t+1] = x[t] w[2] + x[t+1] w[0]   up by two  (4)
-    mish(x) = x tanh(log(1 + e^x)) = x n / (n + 2),  n = e^x (e^x + 2)               (5)
+    y[2t] = x[t] w[1] + x[t-1] w[3],  y[2t+1] = x[t] w[2] + x[t+1] w[0]   up by two  (2)
+    mish(x) = x tanh(log(1 + e^x)) = x n / (n + 2),  n = e^x (e^x + 2)               (3)
 
-(4) is the transposed convolution with k = 4, s = 2, padding 1. Mish: Misra, "Mish: a
+(2) is the transposed convolution with k = 4, s = 2, padding 1. Mish: Misra, "Mish: a
 self regularized non-monotonic activation function", 2019. GroupNorm: Wu & He, "Group
 normalization", 2018.
 
-On a CPU (1) is one matrix product with the patches (x[t-p], .., x[t+p]) gathered, and
-(2) and (3) are two with the patches of g, gathered once. XLA's own convolution is 20 to
-100 times slower there when the kernel is longer than the horizon, and so are its
-gradients at any horizon inside a scan; `benchmarks/conv.py` times it. Accelerators keep
-XLA's convolution.
+On a CPU (1) is computed with fewer products (`jaxdiff.networks.toom_cook`), about twice
+as fast as a direct sum there; of few rows, where transforming the kernel would cost
+more than it saves, and at strides, it is one matrix product with the patches
+(x[t-p], .., x[t+p]) gathered. XLA's own convolution is 20 to 100 times slower there
+when the kernel is longer than the horizon, and so are its gradients at any horizon
+inside a scan; `benchmarks/conv.py` times it. Accelerators keep XLA's convolution.
 """
 
 from collections.abc import Callable
@@ -26,14 +25,16 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxdiff.networks.toom_cook import toom_cook_conv
+
 Initializer = Callable[..., jax.Array]
+
+# Fewer rows than this are not worth transforming the kernel for, on a CPU.
+_ENOUGH_ROWS = 128
 
 
 def temporal_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
     """Convolve over time with symmetric zero padding, equation (1).
-
-    Reverse-mode derivatives of any order work; forward mode (`jax.jvp`) does not on a
-    CPU, where the gradient is our own.
 
     Args:
       x: [B, H, C].
@@ -49,61 +50,27 @@ def temporal_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Ar
     if size == 1:
         return x[:, ::stride] @ kernel[0]
     if jax.default_backend() == "cpu":
-        return _patch_conv(x, kernel) if stride == 1 else _gather(x, kernel, stride)
+        batch, horizon, _ = x.shape
+        if stride == 1 and size <= 5 and batch * horizon >= _ENOUGH_ROWS:
+            return toom_cook_conv(x, kernel)
+        return _gather(x, kernel, stride)
     padding = [(size // 2, size // 2)]
     return jax.lax.conv_general_dilated(
         x, kernel, (stride,), padding, dimension_numbers=("NWC", "WIO", "NWC")
     )
 
 
-def _patches(x: jax.Array, size: int, stride: int) -> jax.Array:
-    """Gather the inputs of every output: [B, H, C] -> [B, ceil(H / stride), k * C]."""
+def _gather(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Compute equation (1) as one product of the patches and the flattened kernel."""
+    size, _, features = kernel.shape
     horizon = x.shape[1]
     padded = jnp.pad(x, ((0, 0), (size // 2, size // 2), (0, 0)))
     taps = [padded[:, i : i + horizon : stride] for i in range(size)]
-    return jnp.concatenate(taps, axis=-1)
-
-
-def _gather(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
-    """Compute equation (1) as patches times the flattened kernel."""
-    patches = _patches(x, kernel.shape[0], stride)
-    return patches @ kernel.reshape(-1, kernel.shape[-1])
-
-
-@jax.custom_vjp
-def _patch_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Compute equation (1) at stride 1, with (2) and (3) as its gradient.
-
-    Differentiating `_gather` instead would scatter k shifted copies back into dx and
-    contract the patches of x, not of g, into dw: 1.3 times the time of a training step.
-    """
-    return _gather(x, kernel)
-
-
-def _patch_conv_forward(
-    x: jax.Array, kernel: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _gather(x, kernel), (x, kernel)
-
-
-def _patch_conv_backward(
-    residuals: tuple[jax.Array, jax.Array], g: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    x, kernel = residuals
-    size, channels, features = kernel.shape
-    patches = _patches(g, size, 1)
-    reversed_kernel = jnp.swapaxes(kernel[::-1], 1, 2)
-    dx = patches @ reversed_kernel.reshape(-1, channels)
-    products = jnp.tensordot(x, patches, axes=((0, 1), (0, 1)))
-    products = products.reshape(channels, size, features)
-    return dx, jnp.swapaxes(products, 0, 1)[::-1]
-
-
-_patch_conv.defvjp(_patch_conv_forward, _patch_conv_backward)
+    return jnp.concatenate(taps, axis=-1) @ kernel.reshape(-1, features)
 
 
 def temporal_up_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Double the time resolution by a transposed convolution, equation (4).
+    """Double the time resolution by a transposed convolution, equation (2).
 
     Args:
       x: [B, H, C].
@@ -123,7 +90,7 @@ def temporal_up_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def mish(x: jax.Array) -> jax.Array:
-    """Apply Mish elementwise, equation (5), with one exponential.
+    """Apply Mish elementwise, equation (3), with one exponential.
 
     Above 20 the quotient is 1 in float32; capping the exponent there prevents
     inf / inf. In the left tail n tends to 2 e^x without cancellation.
