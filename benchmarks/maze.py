@@ -8,9 +8,9 @@ success, return and D4RL's score, means over runs and episodes. The 95% bootstra
 intervals are over episodes, each with all of its runs: they say what other starts and
 goals would change, and not what other seeds of training would.
 
-The first plans of the first run, and the paths that came of them, are drawn into
-benchmarks/results/figures/plans.png when the umaze's random goals are played by
-earliest arrival.
+When random goals are played by earliest arrival, the first plans of the first run and
+the paths that came of them are drawn into benchmarks/results/figures/plans-MAZE.png,
+and the episode with the longest way to its goal into episode-MAZE.gif.
 """
 
 import dataclasses
@@ -35,10 +35,11 @@ from jaxdiff.evaluate import (
     bootstrap,
     d4rl_score,
     maze_references,
+    plan_paths,
     play_maze,
     score,
 )
-from jaxdiff.run import load_run, require_maze
+from jaxdiff.run import Run, load_run, require_maze
 
 Method = Literal["diffuser", "diffuser-replan", "diffuser-earliest"]
 METHODS: dict[Method, dict[str, Any]] = {
@@ -46,7 +47,7 @@ METHODS: dict[Method, dict[str, Any]] = {
     "diffuser-replan": {"choose": "fixed", "replan_every": 40},
     "diffuser-earliest": {"choose": "earliest"},
 }
-DRAWN = ("umaze-multi", "diffuser-earliest")
+DRAWN = ("multi", "diffuser-earliest")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +92,8 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
             runs = [load_run(run, overrides=METHODS[method]) for run in options.runs]
             rollouts = [play_maze(run, devices=devices, **game) for run in runs]
             played[method] = (rollouts, time.monotonic() - started)
-            if (f"{maze.name}-{setting}", method) == DRAWN:
-                drawn = draw_episodes(runs[0], rollouts[0])
-                figures.save(drawn, directory / "figures" / "plans.png")
+            if (setting, method) == DRAWN:
+                _draw(runs[0], rollouts[0], directory / "figures")
         for method, (rollouts, seconds) in played.items():
             named = {
                 "setting": f"{maze.name}-{setting}",
@@ -127,6 +127,27 @@ def _command(options: Options) -> str:
         f"--settings {' '.join(options.settings)} "
         f"--methods {' '.join(options.methods)} --seed {options.seed}"
     )
+
+
+def _draw(run: Run, rollouts: Rollouts, folder: Path) -> None:
+    """Draw the first episodes, and the one with the longest way to its goal."""
+    maze = require_maze(run)
+    figures.save(draw_episodes(run, rollouts), folder / f"plans-{maze.name}.png")
+    paths = plan_paths(rollouts, action_dim=run.document["dataset"]["action_dim"])
+    assert rollouts.goals is not None
+    longest = int(np.argmax([_length(path) for path in paths]))
+    arrived = len(paths[longest])
+    figures.animate_episode(
+        maze,
+        rollouts.observations[longest, : arrived + 50],
+        paths[longest],
+        rollouts.goals[longest],
+        folder / f"episode-{maze.name}.gif",
+    )
+
+
+def _length(path: np.ndarray) -> float:
+    return float(np.linalg.norm(np.diff(path, axis=0), axis=-1).sum())
 
 
 def _rows(

@@ -358,6 +358,24 @@ def test_attention_averages_values_over_time():
     np.testing.assert_allclose(short[0, 0], long[0, 3], atol=1e-5)
 
 
+@pytest.mark.parametrize("show_ends", [False, True])
+def test_unet_shows_its_middle_the_ends_alone(monkeypatch, show_ends):
+    """What is out of reach of the convolutions is seen only if it is an end of x."""
+    monkeypatch.setattr(layers, "group_norm", lambda x, *_, **__: x)
+    network = TemporalUNet(dim=8, dim_mults=(1, 2), show_ends=show_ends)
+    x = draw(0, 1, 192, 2)
+    params = jax.jit(network.init)(jax.random.key(0), x, jnp.zeros(1))
+    slope = jax.grad(
+        lambda x: jnp.square(network.apply(params, x, jnp.zeros(1))[0, 96]).sum()
+    )(x)
+    reach = jnp.abs(slope[0]).max(axis=-1)
+    seen = reach > 1e-6 * reach.max()
+    assert bool(seen[0]) == bool(seen[-1]) == show_ends
+    assert not seen[1:40].any()
+    assert not seen[-40:-1].any()
+    assert seen[90:100].all()
+
+
 @pytest.mark.parametrize("horizon", [1, 4, 7, 32, 100])
 @pytest.mark.parametrize("dim_mults", [(1, 4, 8), (1, 2, 4, 8)])
 def test_value_is_made_for_any_horizon(dim_mults, horizon):

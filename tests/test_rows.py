@@ -170,7 +170,8 @@ def test_runs_of_a_maze_are_scored_and_drawn(maze, tiny_run, tmp_path, monkeypat
         "python -m benchmarks.maze RUN RUN --episodes 2 --settings multi "
         "--methods diffuser-replan diffuser-earliest --seed 1000"
     )
-    assert (tmp_path / "figures" / "plans.png").stat().st_size > 1000
+    for name in ("plans-umaze.png", "episode-umaze.gif"):
+        assert (tmp_path / "figures" / name).stat().st_size > 1000
 
 
 def test_runs_that_cannot_be_compared_are_refused(

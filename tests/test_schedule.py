@@ -156,6 +156,21 @@ def test_subgrid_keeps_both_ends_and_rounds_as_documented():
             diffusion.subgrid(levels, num_steps)
 
 
+def test_shifted_noise_averages_out_to_the_noise_before():
+    levels = diffusion.cosine_schedule(20)
+    shifted = diffusion.shift_noise(levels, np.sqrt(9))
+    np.testing.assert_allclose(shifted.alpha**2 + shifted.sigma**2, 1, rtol=1e-12)
+    assert (shifted.alpha[0], shifted.sigma[0]) == (1, 0)
+    np.testing.assert_array_equal(shifted.time, levels.time)
+    # The mean of nine equal numbers, each with noise of its own.
+    mean_of_nine = shifted.alpha[1:] / (shifted.sigma[1:] / 3)
+    np.testing.assert_allclose(mean_of_nine, levels.alpha[1:] / levels.sigma[1:])
+    twice = diffusion.shift_noise(diffusion.shift_noise(levels, 6), 0.5)
+    np.testing.assert_allclose(twice.alpha, shifted.alpha, rtol=1e-12)
+    with pytest.raises(ValueError, match="positive"):
+        diffusion.shift_noise(levels, 0)
+
+
 KINDS = ("noise", "x0", "v", "score")
 
 

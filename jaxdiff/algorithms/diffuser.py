@@ -42,6 +42,7 @@ from jaxdiff.data.windows import (
 )
 from jaxdiff.diffusion import (
     Clamp,
+    NoiseLevels,
     cosine_schedule,
     ddim,
     ddpm,
@@ -49,6 +50,7 @@ from jaxdiff.diffusion import (
     denoising_loss,
     dpm_solver_pp,
     sample,
+    shift_noise,
     subgrid,
     trajectory_weights,
     uniform_row,
@@ -83,9 +85,13 @@ class DiffuserConfig:
       horizon: steps of a training window, and of a plan unless asked otherwise.
       horizons: horizons that may be planned for; each is compiled once.
       diffusion_steps: noise levels N.
+      noise_shift: see `jaxdiff.diffusion.shift_noise`; 1 for the cosine schedule as
+        it is.
       dim: width of the U-Net.
       dim_mults: width of each level in units of `dim`.
       attention: linear attention at every level (the released HalfCheetah network).
+      show_ends: show every block of the U-Net the first and the last row, noised as
+        they are where they are not clamped.
       prediction: what the network predicts, "x0", "noise" or "v".
       clip: limit of |x0| in normalised units, None for none.
       normalizer: "limits", "gaussian" or "cdf".
@@ -117,9 +123,11 @@ class DiffuserConfig:
     horizon: int = 128
     horizons: tuple[int, ...] = (24, 40, 56, 72, 92, 112, 136, 160)
     diffusion_steps: int = 64
+    noise_shift: float = 1.0
     dim: int = 32
     dim_mults: tuple[int, ...] = (1, 2, 4)
     attention: bool = False
+    show_ends: bool = False
     prediction: Literal["x0", "noise", "v"] = "v"
     clip: float | None = 1.0
     normalizer: Literal["limits", "gaussian", "cdf"] = "limits"
@@ -157,6 +165,8 @@ class DiffuserConfig:
             raise UserError(f"--dim is {self.dim}; it must be a multiple of 8")
         if self.ema_decay > 1:
             raise UserError(f"--ema-decay is {self.ema_decay}; it must be at most 1")
+        if self.noise_shift <= 0:
+            raise UserError(f"--noise-shift is {self.noise_shift}; it must be above 0")
         if (self.sampling_steps or 0) > self.diffusion_steps:
             raise UserError(
                 f"--sampling-steps is {self.sampling_steps}; it must be at most the "
@@ -232,7 +242,7 @@ def _denoiser_learner(
     network: Any = _network(config)
     dim = statistics.normalizer.low.shape[-1]
     optimizer = optax.adam(_learning_rate(config))
-    levels = cosine_schedule(config.diffusion_steps)
+    levels = _levels(config)
     weight = trajectory_weights(
         config.horizon,
         dim,
@@ -308,7 +318,7 @@ def _planner(
     network: Any = _network(config)
     normalizer = statistics.normalizer
     dim = normalizer.low.shape[-1]
-    levels = cosine_schedule(config.diffusion_steps)
+    levels = _levels(config)
     if config.sampling_steps is not None:
         levels = subgrid(levels, config.sampling_steps)
     steps = _SAMPLERS[config.sampler](levels)
@@ -364,9 +374,16 @@ def _planner(
     return plan
 
 
+def _levels(config: DiffuserConfig) -> NoiseLevels:
+    return shift_noise(cosine_schedule(config.diffusion_steps), config.noise_shift)
+
+
 def _network(config: DiffuserConfig) -> TemporalUNet:
     return TemporalUNet(
-        dim=config.dim, dim_mults=config.dim_mults, attention=config.attention
+        dim=config.dim,
+        dim_mults=config.dim_mults,
+        attention=config.attention,
+        show_ends=config.show_ends,
     )
 
 

@@ -22,6 +22,11 @@ inverse, so k kinds need 2k converters:
     [Salimans & Ho 2022, section 4; needs alpha^2 + sigma^2 = 1]
 (9) score = -noise / sigma  [Song et al. 2021]
 
+A schedule made for few numbers leaves the outline of many neighbouring ones, which
+average the noise away, visible for most of its levels. Shifted,
+
+(10) sigma' / alpha' = shift sigma / alpha  [Hoogeboom et al. 2023, section 3.1]
+
 A discrete schedule with N noisy levels is N+1 stacked levels. Row 0 is clean data
 (alpha 1, sigma 0), so no formula elsewhere asks whether a step is the last one. The
 tables are float64 NumPy arrays: sigma_t^2 - a^2 sigma_s^2 cancels badly in float32.
@@ -92,6 +97,23 @@ def subgrid(levels: NoiseLevels, num_steps: int) -> NoiseLevels:
     if not 1 <= num_steps <= last:
         raise ValueError(f"num_steps must be in 1..{last}, got {num_steps}")
     return take(levels, np.round(np.linspace(0, last, num_steps + 1)).astype(int))
+
+
+def shift_noise(levels: NoiseLevels, shift: float) -> NoiseLevels:
+    """Multiply the noise of every level relative to the data by `shift`, eq. (10).
+
+    Args:
+      levels: of a variance-preserving schedule, any shape; clean rows stay clean.
+      shift: above 1 for more noise; the side of an image over 64, in the source.
+
+    Raises:
+      ValueError: `shift` is not positive.
+    """
+    if shift <= 0:
+        raise ValueError(f"shift must be positive, got {shift}")
+    noise = shift * levels.sigma
+    size = np.sqrt(levels.alpha**2 + noise**2)
+    return NoiseLevels(levels.time, levels.alpha / size, noise / size)
 
 
 def from_betas(betas: np.ndarray, *, time: TimeKind) -> NoiseLevels:

@@ -119,12 +119,16 @@ class TemporalUNet(nn.Module):
       dim_mults: width of each level in units of dim; each level but the last halves
         the horizon.
       attention: add linear attention at every level.
+      show_ends: join the first and last row of x to the embedding, so that every block
+        knows where a plan begins and ends; not of the paper, where that must travel
+        step by step along the convolutions.
       kernel_size: taps of the convolutions in the residual blocks.
     """
 
     dim: int = 32
     dim_mults: Sequence[int] = (1, 2, 4, 8)
     attention: bool = False
+    show_ends: bool = False
     kernel_size: int = 5
 
     @nn.compact
@@ -150,6 +154,11 @@ class TemporalUNet(nn.Module):
             )
         widths = [self.dim * m for m in self.dim_mults]
         embedding = TimeEmbedding(self.dim)(time, condition)
+        if self.show_ends:
+            ends = x[:, jnp.array([0, -1])].reshape(x.shape[0], -1)
+            hidden = mish(Linear(4 * self.dim)(ends))
+            shown = Linear(2 * self.dim)(hidden)
+            embedding = jnp.concatenate([embedding, shown], axis=-1)
 
         def level(x: jax.Array, features: int, count: int = 2) -> jax.Array:
             for _ in range(count):

@@ -1,0 +1,152 @@
+"""Study what lets Diffuser solve a maze: the demo preset, one option changed at a time.
+
+    python -m benchmarks.study [VARIANT ...] [--dataset pointmaze-medium]
+
+Every variant trains with the same seed and number of updates on one device and plays
+the same episodes with random goals, following one plan of the preset's horizon. Rows go
+to benchmarks/results/maze-study.json: success, score, and updates a second, which tell
+only roughly how costly a variant is, for several may be trained side by side. The
+intervals are over episodes; one seed of training says little about differences of a few
+points.
+"""
+
+import dataclasses
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from benchmarks.rows import RESULTS, write_rows
+from jaxdiff.errors import UserError
+from jaxdiff.evaluate import bootstrap, maze_references, play_maze, score
+from jaxdiff.presets import preset
+from jaxdiff.run import load_run, require_maze, train_run
+from jaxdiff.train import TrainConfig
+
+# What differs from the demo preset: options of Diffuser, or of its training.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "demo": {},
+    "two levels, 2-4": {"dim_mults": (2, 4)},
+    "three levels, 1-2-4": {"dim_mults": (1, 2, 4)},
+    "four levels, 1-2-4-8": {"dim_mults": (1, 2, 4, 8)},
+    "five levels, 1-2-4-4-4": {"dim_mults": (1, 2, 4, 4, 4), "horizons": (256,)},
+    "ends shown": {"show_ends": True},
+    "three levels, ends shown": {"dim_mults": (1, 2, 4), "show_ends": True},
+    "noise shift 3": {"noise_shift": 3.0},
+    "noise shift 3, ends shown": {"noise_shift": 3.0, "show_ends": True},
+    "attention": {"attention": True},
+    "width 16": {"dim": 16},
+    "N=16": {"diffusion_steps": 16, "sampling_steps": 16},
+    "N=256": {"diffusion_steps": 256},
+    "x0": {"prediction": "x0"},
+    "noise": {"prediction": "noise"},
+    "constant learning rate": {"learning_rate_decay": 0},
+    "learning rate 3e-4": {"learning_rate": 3e-4},
+    "EMA 0.999": {"ema_decay": 0.999},
+    "batch 64": {"batch_size": 64},
+    "goal at rest": {"goal_dim": 4},
+    "action weight 1": {"action_weight": 1.0},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Train and score variants of the demo preset."""
+
+    variants: tyro.conf.Positional[tuple[str, ...]] = tuple(VARIANTS)
+    """Which of them."""
+    dataset: str = "pointmaze-medium"
+    """A maze dataset."""
+    updates: int = 2_000
+    """Of every variant."""
+    episodes: int = 100
+    """Of every variant."""
+    seed: int = 1_000
+    """Of the first episode."""
+
+
+def main(options: Options, *, directory: Path = RESULTS) -> None:
+    """Train, play and write the rows of each variant.
+
+    Raises:
+      UserError: a variant unheard of, or a dataset that is not of a maze.
+    """
+    unknown = [name for name in options.variants if name not in VARIANTS]
+    if unknown:
+        raise UserError(
+            f"there is no variant {unknown[0]!r}; choose of {', '.join(VARIANTS)}"
+        )
+    for name in options.variants:
+        with tempfile.TemporaryDirectory() as folder:
+            rows = list(_study(name, Path(folder) / "run", options))
+        write_rows("maze-study", rows, command=_command(options), directory=directory)
+        shown = ", ".join(f"{row['metric']} {row['value']:.3g}" for row in rows)
+        print(f"{name}: {shown}", flush=True)
+
+
+def _study(name: str, path: Path, options: Options) -> list[dict[str, Any]]:
+    config, training = variant(name, options.dataset, options.updates)
+    started = time.monotonic()
+    run = train_run("diffuser", options.dataset, path, config=config, training=training)
+    seconds = time.monotonic() - started
+    maze = require_maze(run)
+    game: dict[str, Any] = {
+        "setting": "multi",
+        "episodes": options.episodes,
+        "seed": options.seed,
+    }
+    expert, chance = maze_references(maze, **game)
+    own = play_maze(load_run(path, overrides={"choose": "fixed"}), **game)
+    successes = own.successes.astype(float)
+    rate = options.updates / seconds
+    measured = {
+        "success": (successes.mean(), *bootstrap(successes)),
+        "score": score(own.returns, chance.returns, expert.returns),
+        "updates_per_second": (rate, rate, rate),
+    }
+    return [
+        {
+            "setting": f"{maze.name}-multi;{options.updates} updates",
+            "method": name,
+            "metric": metric,
+            **dict(zip(("value", "low", "high"), map(float, bounds), strict=True)),
+            "n": options.episodes,
+            "seeds": 1,
+            "seconds": round(seconds, 1),
+        }
+        for metric, bounds in measured.items()
+    ]
+
+
+def variant(name: str, dataset: str, updates: int) -> tuple[Any, TrainConfig]:
+    """Return the options of a variant and of its training."""
+    config, training = preset("diffuser", "demo", dataset)
+    decay = updates if config.learning_rate_decay else 0
+    config = dataclasses.replace(config, learning_rate_decay=decay)
+    changes = dict(VARIANTS[name])
+    batch_size = changes.pop("batch_size", training.batch_size)
+    training = TrainConfig(
+        num_steps=updates, batch_size=batch_size, save_every=updates, keep=1
+    )
+    return dataclasses.replace(config, **changes), training
+
+
+def _command(options: Options) -> str:
+    """Write the command that measures the same again."""
+    names = " ".join(f'"{name}"' for name in options.variants)
+    return (
+        f"python -m benchmarks.study {names} --dataset {options.dataset} "
+        f"--updates {options.updates} --episodes {options.episodes} "
+        f"--seed {options.seed}"
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Options))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
