@@ -338,7 +338,7 @@ def test_resume_writes_down_what_may_change(tiny_run, tmp_path):
     shutil.copytree(tiny_run, run)
     main([arg.format(run=run) for arg in (*AGAIN, "--resume", "--keep", "3")])
     document = json.loads((run / "config.json").read_text())
-    assert document["training"]["keep"] == 3
+    assert document["training"]["denoiser"]["keep"] == 3
     del document["sha256"]
     assert load_run(run).document == document
 

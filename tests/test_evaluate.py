@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff import evaluate
 from jaxdiff.algorithms.base import ActOutput, Algorithm
 from jaxdiff.envs import pointmaze
 from jaxdiff.errors import UserError
@@ -377,7 +376,7 @@ def test_agents_of_one_algorithm_share_one_program(compilations, count):
 def test_waves_compile_nothing_after_the_first(compilations, tmp_path, monkeypatch):
     make_env = pointmaze.make_env
     monkeypatch.setattr(
-        evaluate.pointmaze, "make_env", lambda name: make_env(name, max_episode_steps=3)
+        pointmaze, "make_env", lambda name: make_env(name, max_episode_steps=3)
     )
     run = driving_run(tmp_path)
     play_maze(run, episodes=2, num_envs=2)
@@ -462,7 +461,7 @@ def test_references_can_be_played_before(evaluated):
 def test_episodes_that_pay_no_one_have_no_score(tmp_path, monkeypatch):
     make_env = pointmaze.make_env
     monkeypatch.setattr(
-        evaluate.pointmaze, "make_env", lambda name: make_env(name, max_episode_steps=2)
+        pointmaze, "make_env", lambda name: make_env(name, max_episode_steps=2)
     )
     with pytest.raises(UserError, match="more episodes"):
         evaluate_maze(driving_run(tmp_path), episodes=2, num_envs=2)

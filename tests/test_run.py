@@ -83,7 +83,7 @@ def test_a_failed_first_try_leaves_the_folder_free(tmp_path, request, wrong, wor
     train(tmp_path)
     document, _ = read_run(tmp_path)
     assert document["config"]["horizon"] == STEPS
-    assert document["training"]["batch_size"] == 8
+    assert document["training"]["denoiser"]["batch_size"] == 8
 
 
 def test_what_cannot_be_built_writes_nothing(tmp_path):
