@@ -123,7 +123,8 @@ def _study(name: str, path: Path, options: Options) -> list[dict[str, Any]]:
 
 def variant(name: str, dataset: str, updates: int) -> tuple[Any, TrainConfig]:
     """Return the options of a variant and of its training."""
-    config, training = preset("diffuser", "demo", dataset)
+    config, trainings = preset("diffuser", "demo", dataset)
+    training = trainings["denoiser"]
     decay = updates if config.learning_rate_decay else 0
     config = dataclasses.replace(config, learning_rate_decay=decay)
     changes = dict(VARIANTS[name])

@@ -179,7 +179,8 @@ def demo(
     from jaxdiff.presets import preset
 
     _, training = preset("diffuser", "demo", "")
-    chosen = _devices(devices, platform, batch=training.batch_size)
+    batch = training["denoiser"].batch_size
+    chosen = _devices(devices, platform, batch=batch)
     from jaxdiff.demo import demo as run_demo
 
     result = run_demo(
@@ -299,13 +300,16 @@ def evaluate(
     replan_every: int | None = None,
     sampler: Literal["ddpm", "ddim", "dpmpp2m"] | None = None,
     sampling_steps: int | None = None,
+    guide_scale: float | None = None,
+    guide_at: Literal["x_t", "mean"] | None = None,
+    rank: Literal["consistency", "return"] | None = None,
 ) -> None:
     """Play episodes with a trained run and score them.
 
     Args:
       run: the run folder.
       episodes: how many.
-      setting: a random goal each episode, or D4RL's fixed goal.
+      setting: in a maze, a random goal each episode or D4RL's fixed goal.
       seed: of the first episode.
       best: use the best checkpoint instead of the newest.
       num_envs: environments side by side.
@@ -316,9 +320,12 @@ def evaluate(
       replan_every: overrides the steps between two plans.
       sampler: overrides the sampler.
       sampling_steps: overrides its steps.
+      guide_scale: overrides how strongly plans are guided towards reward.
+      guide_at: overrides where.
+      rank: overrides what the best candidate is.
     """
     chosen = _devices(devices, platform)
-    from jaxdiff.evaluate import evaluate_maze, save_evaluation
+    from jaxdiff.evaluate import evaluate_run, save_evaluation
     from jaxdiff.run import load_run
 
     overrides = {
@@ -327,10 +334,13 @@ def evaluate(
         "replan_every": replan_every,
         "sampler": sampler,
         "sampling_steps": sampling_steps,
+        "guide_scale": guide_scale,
+        "guide_at": guide_at,
+        "rank": rank,
     }
     overrides = {name: value for name, value in overrides.items() if value is not None}
     loaded = load_run(run, best=best, overrides=overrides)
-    record, _ = evaluate_maze(
+    record, _ = evaluate_run(
         loaded,
         episodes=episodes,
         setting=setting,
@@ -429,13 +439,15 @@ class TrainOptions(Generic[C, T]):
       devices: devices to use.
       platform: their kind.
       algorithm: options of the algorithm.
-      training: options of its training.
+      training: options of training of the first learner.
+      learners: those of the other learners, by name.
     """
 
     dataset: str
     run: Path
     algorithm: OmitArgPrefixes[C]
     training: OmitArgPrefixes[T]
+    learners: Annotated[dict[str, T], tyro.conf.arg(name="")]
     resume: bool = False
     seed: int = 0
     preset: str = "demo"
@@ -461,9 +473,10 @@ def _train(algorithm: str) -> Command:
         if source is not None:
             config, training = _read_config(Path(source), algorithm, config, training)
 
+        first, *others = training
         kind: Any = TrainOptions
         options = _parse(
-            kind[type(config), type(training)],
+            kind[type(config), type(training[first])],
             prog,
             args,
             description=f"Train {algorithm} on a dataset into a run folder.",
@@ -471,37 +484,40 @@ def _train(algorithm: str) -> Command:
                 dataset=tyro.MISSING,
                 run=tyro.MISSING,
                 algorithm=config,
-                training=training,
+                training=training[first],
+                learners={name: training[name] for name in others},
                 preset=chosen,
             ),
         )
-        _run_training(algorithm, options)
+        training = {first: options.training, **options.learners}
+        _run_training(algorithm, options, training)
 
     return Command(f"Train {algorithm} on a dataset into a run folder.", run)
 
 
-def _run_training(algorithm: str, options: TrainOptions) -> None:
+def _run_training(
+    algorithm: str, options: TrainOptions, training: dict[str, Any]
+) -> None:
     _require_seed(options.seed)
-    training, slices = options.training, getattr(options.algorithm, "accumulate", 1)
+    slices = getattr(options.algorithm, "accumulate", 1)
     if options.eval_episodes < 1:
         raise UserError(
             f"--eval-episodes is {options.eval_episodes}; it must be at least 1"
         )
-    devices = _devices(
-        options.devices, options.platform, batch=training.batch_size // slices
-    )
+    batch = math.gcd(*(each.batch_size // slices for each in training.values()))
+    devices = _devices(options.devices, options.platform, batch=batch)
     from jaxdiff.data.episodes import load_dataset
-    from jaxdiff.envs.pointmaze import maze_of_environment
-    from jaxdiff.evaluate import evaluate_maze
+    from jaxdiff.evaluate import evaluate_run
     from jaxdiff.run import train_run
 
     def score(run: Any) -> tuple[str, float]:
-        record, _ = evaluate_maze(run, episodes=options.eval_episodes, devices=devices)
-        return "score", record["score"]
+        record, _ = evaluate_run(run, episodes=options.eval_episodes, devices=devices)
+        name = "score" if "score" in record else "mean_return"
+        return name, record[name]
 
     dataset = load_dataset(options.dataset, download=True)
-    # Other datasets have no environment to be scored in: their held-out loss has to do.
-    is_maze = maze_of_environment(dataset.environment) is not None
+    # Without an environment to be scored in, the held-out loss has to do.
+    can_play = dataset.environment is not None
     run = train_run(
         algorithm,
         dataset,
@@ -511,10 +527,10 @@ def _run_training(algorithm: str, options: TrainOptions) -> None:
         seed=options.seed,
         devices=devices,
         resume=options.resume,
-        evaluate=score if is_maze else None,
+        evaluate=score if can_play else None,
     )
     print(f"trained into {run.path}")
-    if is_maze:
+    if can_play:
         print(f"score it with: jaxdiff evaluate {run.path}")
 
 
@@ -590,14 +606,18 @@ def _value_of(args: list[str], flag: str) -> str | None:
 
 def _read_config(path: Path, algorithm: str, config: Any, training: Any) -> Any:
     """Take the options of another run from its config.json."""
+    from jaxdiff.run import read_training
+
     try:
         document = json.loads(path.read_text())
         if document["algorithm"] != algorithm:
             raise ValueError(f"it configures {document['algorithm']}")
-        return (
-            from_plain(type(config), document["config"]),
-            from_plain(type(training), document["training"]),
-        )
+        config = from_plain(type(config), document["config"])
+        found = read_training(document["training"])
+        if not isinstance(found, dict):
+            found = dict.fromkeys(training, found)
+        # Of learners that the other run did not have, the preset's.
+        return config, {name: found.get(name, training[name]) for name in training}
     except OSError as error:
         raise UserError(
             f"{path} cannot be read ({reason(error)}); give --config the config.json "

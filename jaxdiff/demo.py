@@ -53,7 +53,8 @@ def demo(
     dataset = _dataset(out / "data", seed)
     config, training = preset("diffuser", "demo", RECIPE)
     if num_steps is not None:
-        training = dataclasses.replace(training, num_steps=num_steps)
+        learner = dataclasses.replace(training["denoiser"], num_steps=num_steps)
+        training = {"denoiser": learner}
     started = time.monotonic()
     run = train_run(
         "diffuser",

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxdiff.algorithms.diffuser import declared_horizons
+from jaxdiff.algorithms.following import cost
 from jaxdiff.data.normalizer import Normalizer
 from jaxdiff.envs import pointmaze
 from jaxdiff.errors import UserError, writing
@@ -17,19 +18,21 @@ from jaxdiff.run import Run, maze_of
 
 @dataclasses.dataclass(frozen=True)
 class RankedPlans:
-    """Plans for one problem, the most consistent first.
+    """Plans for one problem, the best first: see `rank` in `DiffuserConfig`.
 
     Attributes:
       observations: `[C, H, O]`, environment units.
       actions: `[C, H, A]`, environment units.
       inconsistency: `[C]`, see `jaxdiff.algorithms.dynamics`.
       path: `[S + 1, H, O]`, the best plan at every noise level, noisiest first.
+      expected_return: `[C]`, of the model of returns, or None without one.
     """
 
     observations: np.ndarray
     actions: np.ndarray
     inconsistency: np.ndarray
     path: np.ndarray
+    expected_return: np.ndarray | None = None
 
 
 def plan(
@@ -41,7 +44,7 @@ def plan(
     candidates: int = 8,
     seed: int = 0,
 ) -> RankedPlans:
-    """Plan from `start` to `goal`.
+    """Plan from `start`, to `goal` if there is one, guided if the run's options say so.
 
     Args:
       run: a trained planner.
@@ -82,14 +85,15 @@ def plan(
         candidates=candidates,
         return_path=True,
     )
-    inconsistency = np.asarray(out.inconsistency[0])
-    order = np.argsort(inconsistency)
+    order = np.argsort(cost(out, run.config.rank)[0])
+    expected = out.expected_return
     trajectories = np.asarray(out.trajectories[0])[order]
     return RankedPlans(
         observations=trajectories[..., action_dim:],
         actions=trajectories[..., :action_dim],
-        inconsistency=inconsistency[order],
+        inconsistency=np.asarray(out.inconsistency[0])[order],
         path=np.asarray(out.path[:, 0, order[0], :, action_dim:]),
+        expected_return=None if expected is None else np.asarray(expected[0])[order],
     )
 
 
@@ -150,7 +154,8 @@ def _warn_of_range(
 
 
 def save_plans(plans: RankedPlans, path: str | Path) -> None:
-    """Write plans as an NPZ file with the fields of `RankedPlans`."""
+    """Write plans as an NPZ file with the fields of `RankedPlans` that are not None."""
     path = Path(path)
+    fields = {k: v for k, v in dataclasses.asdict(plans).items() if v is not None}
     with writing(path, "name another file with --out"), path.open("wb") as file:
-        np.savez(file, **dataclasses.asdict(plans))
+        np.savez(file, **fields)

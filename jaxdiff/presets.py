@@ -4,8 +4,13 @@ Where the paper and the released code of Diffuser disagree on the mazes, the tex
 paper names a smaller learning rate and fewer updates, and a horizon of 265 in the
 medium maze, which three levels cannot halve: 264 stands in for it. Both execute one
 plan an episode with a unit-gain controller.
+
+In Hopper, Walker2d and HalfCheetah plans are guided by a model of returns and renewed
+at every step. The released code guides x_t before a denoising step, twice, and not in
+the last steps; the paper guides the mean after it, once (algorithm 1).
 """
 
+import dataclasses
 from typing import Any
 
 from jaxdiff.algorithms.diffuser import DiffuserConfig
@@ -18,14 +23,24 @@ PRESETS = ("demo", "released", "paper")
 _RELEASED = {"umaze": (128, 64), "medium": (256, 256), "large": (384, 256)}
 
 
-def preset(algorithm: str, name: str, dataset: str) -> tuple[Any, TrainConfig]:
-    """Return the options of an algorithm and of its training.
+# Task of control -> horizon, and strength and last level of the released guidance.
+_CONTROL = {
+    "hopper": (32, 0.1, 2),
+    "walker2d": (32, 0.1, 2),
+    "halfcheetah": (4, 1e-3, 4),
+}
+
+
+def preset(
+    algorithm: str, name: str, dataset: str
+) -> tuple[Any, dict[str, TrainConfig]]:
+    """Return the options of an algorithm, and of training by the learner's name.
 
     Args:
       algorithm: "diffuser".
       name: one of `PRESETS`.
-      dataset: a name of a dataset: a recipe, Minari id or path that says which maze it
-        is of. Others get the options of UMaze.
+      dataset: a name of a dataset: a recipe, Minari id or path that says which maze or
+        task of control it is of. Others get the options of UMaze.
 
     Raises:
       UserError: no such preset.
@@ -35,19 +50,34 @@ def preset(algorithm: str, name: str, dataset: str) -> tuple[Any, TrainConfig]:
             f"there is no preset {name!r} for {algorithm}; choose one of "
             f"{', '.join(PRESETS)}"
         )
+    words = dataset.lower().replace("_", "-")
+    task = next((task for task in _CONTROL if task in words), None)
+    if task is not None:
+        return _control(name, task, words)
+    config, training = _maze(name, dataset)
+    return config, {"denoiser": training, "returns": training}
+
+
+def _maze(name: str, dataset: str) -> tuple[DiffuserConfig, TrainConfig]:
     maze = next((maze for maze in _RELEASED if maze in dataset), "umaze")
     horizon, diffusion_steps = _RELEASED[maze]
     if name == "demo":
-        # Levels, that is how much of a plan a convolution sees, matter most in the
-        # larger mazes (benchmarks/study.py).
-        updates = 3_000 if maze == "umaze" else 8_000
         config = DiffuserConfig(
-            horizon=horizon,
-            horizons=_horizons(horizon),
-            dim_mults=(1, 2, 4) if maze == "umaze" else (1, 2, 4, 4),
-            learning_rate_decay=0 if maze == "umaze" else updates,
-            sampling_steps=32,
+            horizon=horizon, horizons=_horizons(horizon), sampling_steps=32
         )
+        updates = 3_000
+        if maze != "umaze":
+            # What long plans need is known from benchmarks/study.py.
+            updates = {"medium": 9_000, "large": 7_000}[maze]
+            config = dataclasses.replace(
+                config,
+                dim_mults=(1, 2, 4, 4),
+                show_ends=True,
+                noise_shift={"medium": 1.0, "large": 3.0}[maze],
+                learning_rate_decay=updates,
+                sampling_steps=16,
+                candidates=4,
+            )
         return config, TrainConfig(num_steps=updates, save_every=500, keep=2)
     config = DiffuserConfig(
         horizon=horizon if horizon != 256 or name == "released" else 264,
@@ -76,3 +106,68 @@ def _horizons(horizon: int) -> tuple[int, ...]:
     """Eight horizons from a fifth of the default to a quarter more, multiples of 8."""
     shares = (0.19, 0.31, 0.44, 0.56, 0.72, 0.88, 1.06, 1.25)
     return tuple(8 * round(share * horizon / 8) for share in shares)
+
+
+def _control(
+    name: str, task: str, dataset: str
+) -> tuple[DiffuserConfig, dict[str, TrainConfig]]:
+    horizon, guide_scale, guide_stop = _CONTROL[task]
+    if task == "hopper" and "medium-expert" in dataset:
+        guide_scale, guide_stop = 1e-4, 4
+    cheetah = task == "halfcheetah"
+    released = DiffuserConfig(
+        horizon=horizon,
+        horizons=(),
+        diffusion_steps=20,
+        dim_mults=(1, 4, 8) if cheetah else (1, 2, 4, 8),
+        attention=cheetah,
+        prediction="x0",
+        clip=None,
+        normalizer="gaussian",
+        padding=True,
+        action_weight=1.0,
+        first_action_weight=10.0,
+        goal_dim=0,
+        learning_rate=2e-4,
+        accumulate=2,
+        ema_every=10,
+        ema_start=2_000,
+        return_model=True,
+        candidates=64,
+        guide_scale=guide_scale,
+        guide_steps=2,
+        guide_stop=guide_stop,
+        rank="return",
+        choose="fixed",
+        controller="action",
+        replan_every=1,
+    )
+    if name == "demo":
+        config = dataclasses.replace(
+            released,
+            dim_mults=(1, 2, 4),
+            attention=False,
+            prediction="v",
+            learning_rate=1e-3,
+            accumulate=1,
+            ema_every=1,
+            ema_start=0,
+            sampling_steps=10,
+            candidates=16,
+        )
+        steps = {"denoiser": 15_000, "returns": 7_500}
+        return config, {
+            learner: TrainConfig(num_steps=count) for learner, count in steps.items()
+        }
+    config, updates = released, 1_000_000
+    if name == "paper":
+        config = dataclasses.replace(
+            released, learning_rate=4e-5, guide_at="mean", guide_steps=1, guide_stop=0
+        )
+        updates = 500_000
+    training = TrainConfig(
+        num_steps=updates, batch_size=64, log_every=100, save_every=10_000
+    )
+    # The model of returns is trained for a fifth of the released updates.
+    returns = dataclasses.replace(training, num_steps=200_000)
+    return config, {"denoiser": training, "returns": returns}

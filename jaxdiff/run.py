@@ -52,7 +52,7 @@ def train_run(
     path: str | Path,
     *,
     config: Any,
-    training: TrainConfig,
+    training: TrainConfig | Mapping[str, TrainConfig],
     seed: int = 0,
     devices: Sequence[Device] | None = None,
     resume: bool = False,
@@ -68,7 +68,8 @@ def train_run(
       dataset: a `Dataset`, or a recipe, Minari id or path to load.
       path: the run folder; made if it is not there.
       config: options of the algorithm.
-      training: options of its training.
+      training: options of training, of all learners alike or by the learner's name;
+        those of a learner that the algorithm does not have are left out.
       seed: of everything random.
       devices: to train on, by default one.
       resume: go on with the run in the folder; a missing folder starts fresh.
@@ -86,7 +87,6 @@ def train_run(
     asked = {
         "algorithm": algorithm,
         "config": to_plain(config),
-        "training": to_plain(training),
         "seed": seed,
         "dataset": {
             "name": dataset.name,
@@ -108,22 +108,24 @@ def train_run(
             )
         else:
             document, arrays = checkpoint.read_run(path)
-            _check_same(path, document, asked)
+            _check_same(path, entry, document, asked)
         statistics = _unpack(entry.statistics, arrays)
         built = entry.build(
             config, statistics, action_dim=asked["dataset"]["action_dim"]
         )
+        configs = _by_learner(training, built)
+        asked["training"] = {name: to_plain(each) for name, each in configs.items()}
         # Nothing is written before the options are known to build something.
         if fresh:
             document = checkpoint.create_run(path, asked, arrays)
         else:
-            _check_longer(path, built, training)
+            _check_training(path, document["training"], configs)
             document = checkpoint.update_run(path, training=asked["training"])
         run = Run(path, algorithm, config, statistics, built, {}, document)
         states = fit(
             built,
             train,
-            configs=dict.fromkeys(built.learners, training),
+            configs=configs,
             seed=seed,
             devices=devices,
             held_out=held_out,
@@ -205,26 +207,47 @@ def _entry(algorithm: str) -> Entry:
     return ALGORITHMS[algorithm]
 
 
-def _check_same(path: Path, document: Mapping[str, Any], asked: dict[str, Any]) -> None:
-    """Refuse to resume a run with other options, by their names."""
-    changed = []
-    for part in ("algorithm", "seed"):
-        if document.get(part) != asked[part]:
-            changed.append(f"{part} (was {document.get(part)}, now {asked[part]})")
-    for part in ("config", "training"):
-        before, now = document.get(part, {}), asked[part]
-        changed += [
-            f"{name} (was {before.get(name)}, now {now.get(name)})"
-            for name in sorted({*before, *now})
-            if before.get(name) != now.get(name) and name not in _MAY_CHANGE
-        ]
-    if changed:
+def read_training(document: Mapping[str, Any]) -> TrainConfig | dict[str, TrainConfig]:
+    """Rebuild the "training" of a run's configuration: options by learner.
+
+    Of early runs, which had one learner, it holds the options themselves.
+
+    Raises:
+      TypeError, UserError: what it holds are no such options.
+    """
+    if all(isinstance(each, Mapping) for each in document.values()):
+        return {name: from_plain(TrainConfig, each) for name, each in document.items()}
+    return from_plain(TrainConfig, document)
+
+
+def _by_learner(
+    training: TrainConfig | Mapping[str, TrainConfig], built: Algorithm
+) -> dict[str, TrainConfig]:
+    """Give every learner its options of training."""
+    if isinstance(training, TrainConfig):
+        return dict.fromkeys(built.learners, training)
+    missing = [name for name in built.learners if name not in training]
+    if missing:
         raise UserError(
-            f"{path} was trained with other options ({', '.join(changed)}); resume "
-            "with the old ones, or name another folder with --run"
+            f"there are no options of training for {', '.join(missing)}, only for "
+            f"{', '.join(training)}; give one TrainConfig for each learner, or one "
+            "for all"
         )
-    before = document.get("dataset", {}).get("fingerprint")
-    if before != asked["dataset"]["fingerprint"]:
+    return {name: training[name] for name in built.learners}
+
+
+def _check_same(
+    path: Path, entry: Entry, document: Mapping[str, Any], asked: dict[str, Any]
+) -> None:
+    """Refuse to resume a run with other options, by their names."""
+    # What an option that the run does not know would have been is its default.
+    known = {**to_plain(entry.config()), **document["config"]}
+    before, now = (
+        {"algorithm": part["algorithm"], "seed": part["seed"], **config}
+        for part, config in ((document, known), (asked, asked["config"]))
+    )
+    _refuse_changes(path, before, now)
+    if document["dataset"]["fingerprint"] != asked["dataset"]["fingerprint"]:
         raise UserError(
             f"{path} was trained on other data than {asked['dataset']['name']} holds "
             "now (their fingerprints differ); restore that dataset, or name another "
@@ -232,20 +255,46 @@ def _check_same(path: Path, document: Mapping[str, Any], asked: dict[str, Any]) 
         )
 
 
-def _check_longer(path: Path, built: Algorithm, training: TrainConfig) -> None:
-    """Refuse to resume a run for fewer updates than it has had."""
-    for name in built.learners:
+def _check_training(
+    path: Path, before: Mapping[str, Any], configs: Mapping[str, TrainConfig]
+) -> None:
+    """Refuse to resume a run with another kind of training, or with less of it."""
+    for i, (name, config) in enumerate(configs.items()):
+        prefix = f"{name}." if i else ""
+        found, now = before.get(name, before), to_plain(config)
+        for option in _MAY_CHANGE:
+            now.pop(option)
+        _refuse_changes(
+            path,
+            {prefix + key: found.get(key) for key in now},
+            {prefix + key: value for key, value in now.items()},
+        )
         done = max(checkpoint.saved_steps(path, name), default=0)
-        if done > training.num_steps:
+        if done > config.num_steps:
             raise UserError(
-                f"{path} holds {name} after {done} updates, and --num-steps is "
-                f"{training.num_steps}; ask for at least {done}, or name another "
-                "folder with --run"
+                f"{path} holds {name} after {done} updates, and --{prefix}num-steps is "
+                f"{config.num_steps}; ask for at least {done}, or name another folder "
+                "with --run"
             )
 
 
 # How long to train and how often to look may change between two halves of a run.
 _MAY_CHANGE = ("num_steps", "log_every", "save_every", "eval_every", "keep")
+
+
+def _refuse_changes(
+    path: Path, before: Mapping[str, Any], now: Mapping[str, Any]
+) -> None:
+    changed = [
+        f"{name} (was {before.get(name)}, now {now.get(name)})"
+        for name in dict.fromkeys([*now, *before])
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        raise UserError(
+            f"{path} was trained with other options ({', '.join(changed)}); resume "
+            "with the old ones, or name another folder with --run"
+        )
 
 
 def _pack(tree: Any) -> dict[str, np.ndarray]:

@@ -30,7 +30,7 @@ from jaxdiff.errors import UserError
 from jaxdiff.options import check_options
 from jaxdiff.progress import note, progress
 
-# Score of all states: a name and a value, the higher the better.
+# Score of the states of all learners: a name and a value, the higher the better.
 Evaluate = Callable[[Mapping[str, TrainState]], tuple[str, float]]
 
 
@@ -85,8 +85,9 @@ def fit(
       hyper: arrays that updates read, passed on as they are.
       run: run folder for metrics and checkpoints. Training goes on from the newest
         whole checkpoint found there; a finished learner is not trained again.
-      evaluate: called with the states of all learners so far every `eval_every`
-        updates; its highest value marks the best checkpoint.
+      evaluate: called every `eval_every` updates of the last learner, for acting may
+        need them all, with the states of all; its highest value marks the best
+        checkpoint.
       donate: whether a dispatch reuses the memory of its input: by default on
         accelerators only, for it was measured slower on CPU.
 
@@ -113,7 +114,8 @@ def fit(
             donate=devices[0].platform != "cpu" if donate is None else donate,
             run=run,
         )
-        states[name] = _fit_one(job, data, held_out, evaluate)
+        last = len(states) + 1 == len(algorithm.learners)
+        states[name] = _fit_one(job, data, held_out, evaluate if last else None)
     return states
 
 

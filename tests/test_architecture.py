@@ -90,11 +90,10 @@ def test_diffusion_is_mathematics_alone():
 
 
 def test_the_workrooms_do_not_import_in_a_circle():
-    needs = {
-        module.split(".")[1]: neighbours(module, tree) & WORK
-        for module, tree in trees().items()
-        if room(module) in WORK
-    }
+    needs = {name: set() for name in WORK}
+    for module, tree in trees().items():
+        if room(module) in WORK:
+            needs[room(module)] |= neighbours(module, tree) & WORK
     while needs:
         ready = {name for name, needed in needs.items() if not needed & set(needs)}
         assert ready, f"a circle among {sorted(needs)}"

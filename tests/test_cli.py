@@ -19,6 +19,7 @@ from jaxdiff.cli import main
 from jaxdiff.data.episodes import load_dataset
 from jaxdiff.envs.pointmaze import cell_to_xy
 from jaxdiff.errors import UserError
+from jaxdiff.presets import preset
 from jaxdiff.run import load_run, maze_of
 
 RECIPE = "pointmaze-umaze"
@@ -124,6 +125,14 @@ ERRORS = {
         ["--preset and --config"],
     ),
     "nan rate": ([*TRAIN, RECIPE, "--learning-rate", "nan"], ["--learning-rate"]),
+    "no returns": ([*TRAIN, RECIPE, "--rank", "return"], ["--return-model"]),
+    "one horizon": ([*TRAIN, RECIPE, "--return-model"], ["--horizons 16"]),
+    "second learner": (
+        [*TRAIN, RECIPE, "--returns.num-steps", "0"],
+        ["--num-steps is 0"],
+    ),
+    "second option": ([*TRAIN, RECIPE, "--returns.dim", "8"], ["--returns.dim"]),
+    "guide": (["evaluate", "{run}", "--guide-scale", "1"], ["--return-model"]),
     "steps": ([*TRAIN, RECIPE, "--sampling-steps", "9"], ["--sampling-steps is 9"]),
     "seed": ([*TRAIN, RECIPE, "--seed", "-1"], ["--seed is -1"]),
     "option": ([*TRAIN, RECIPE, "--diim", "8"], ["--diim", "--dim"]),
@@ -338,9 +347,28 @@ def test_resume_writes_down_what_may_change(tiny_run, tmp_path):
     shutil.copytree(tiny_run, run)
     main([arg.format(run=run) for arg in (*AGAIN, "--resume", "--keep", "3")])
     document = json.loads((run / "config.json").read_text())
-    assert document["training"]["keep"] == 3
+    assert document["training"]["denoiser"]["keep"] == 3
     del document["sha256"]
     assert load_run(run).document == document
+
+
+def test_options_of_each_learner_and_the_preset_for_the_rest(monkeypatch, tmp_path):
+    asked = {}
+
+    def train_run(algorithm, dataset, path, *, training, **options):
+        asked.update(training)
+        raise UserError("enough; seen")
+
+    monkeypatch.setattr("jaxdiff.run.train_run", train_run)
+    named = ("--dataset", RECIPE, "--run", str(tmp_path / "run"))
+    flags = ("--num-steps", "5", "--returns.num-steps", "7", "--returns.keep", "4")
+    with pytest.raises(SystemExit):
+        main(["train", "diffuser", *named, *flags])
+    _, usual = preset("diffuser", "demo", RECIPE)
+    assert asked == {
+        "denoiser": dataclasses.replace(usual["denoiser"], num_steps=5),
+        "returns": dataclasses.replace(usual["returns"], num_steps=7, keep=4),
+    }
 
 
 def test_finished_run_is_not_trained_again(capsys, tiny_run):

@@ -688,8 +688,9 @@ def test_released_and_paper_presets_are_diffusers(dataset, horizon, levels):
         found = dataclasses.asdict(config)
         assert {key: found[key] for key in expected} == expected
         assert config.first_action_weight in (None, 1.0)
-        assert training.batch_size == 64  # two slices of 32
-        assert training.num_steps == (2_000_000 if name == "released" else 500_000)
+        updates = 2_000_000 if name == "released" else 500_000
+        assert training["denoiser"].batch_size == 64  # two slices of 32
+        assert training["denoiser"].num_steps == updates
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -699,7 +700,8 @@ def test_presets_can_be_built(name, dataset):
     horizons = declared_horizons(config)
     assert config.horizon in horizons
     assert max(horizons) >= config.horizon
-    assert training.num_steps % training.save_every == 0
+    for each in training.values():
+        assert each.num_steps % each.save_every == 0
 
 
 def test_presets_have_names():

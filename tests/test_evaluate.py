@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff import evaluate
 from jaxdiff.algorithms.base import ActOutput, Algorithm
 from jaxdiff.envs import pointmaze
 from jaxdiff.errors import UserError
@@ -18,7 +17,9 @@ from jaxdiff.evaluate import (
     agent,
     bootstrap,
     d4rl_score,
+    evaluate_control,
     evaluate_maze,
+    evaluate_run,
     expert_policy,
     maze_references,
     plan_paths,
@@ -377,7 +378,7 @@ def test_agents_of_one_algorithm_share_one_program(compilations, count):
 def test_waves_compile_nothing_after_the_first(compilations, tmp_path, monkeypatch):
     make_env = pointmaze.make_env
     monkeypatch.setattr(
-        evaluate.pointmaze, "make_env", lambda name: make_env(name, max_episode_steps=3)
+        pointmaze, "make_env", lambda name: make_env(name, max_episode_steps=3)
     )
     run = driving_run(tmp_path)
     play_maze(run, episodes=2, num_envs=2)
@@ -462,7 +463,7 @@ def test_references_can_be_played_before(evaluated):
 def test_episodes_that_pay_no_one_have_no_score(tmp_path, monkeypatch):
     make_env = pointmaze.make_env
     monkeypatch.setattr(
-        evaluate.pointmaze, "make_env", lambda name: make_env(name, max_episode_steps=2)
+        pointmaze, "make_env", lambda name: make_env(name, max_episode_steps=2)
     )
     with pytest.raises(UserError, match="more episodes"):
         evaluate_maze(driving_run(tmp_path), episodes=2, num_envs=2)
@@ -481,6 +482,82 @@ def test_single_keeps_one_goal(tmp_path):
 def test_only_mazes_are_evaluated_as_mazes(tmp_path):
     with pytest.raises(UserError, match="maze"):
         evaluate_maze(driving_run(tmp_path, "Hopper-v5"))
+
+
+class Paying(gymnasium.Env):
+    """Pays what the action is, for as many steps as the seed says."""
+
+    observation_space = gymnasium.spaces.Box(-100, 100, (3,))
+    action_space = gymnasium.spaces.Box(-1, 2, (2,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 1 + (seed or 0) % 4
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self.left -= 1
+        reward = float(action.sum())
+        return np.zeros(3, np.float32), reward, self.left == 0, False, {}
+
+
+gymnasium.register("Paying-v0", Paying)
+
+
+def paid_run(path, environment="Paying-v0", references=None):
+    """A run that asks for more than the environment takes."""
+
+    def act(states, carry, key, observation, reset, goal=None):
+        action = jnp.broadcast_to(jnp.array([5.0, -0.5]), (len(observation), 2))
+        return ActOutput(action=action), carry
+
+    run = driving_run(path, environment)
+    document = {"dataset": {**run.document["dataset"], "references": references or {}}}
+    return run._replace(
+        algorithm=Algorithm({}, act, lambda batch: jnp.zeros(batch)), document=document
+    )
+
+
+def test_control_is_scored_by_the_references_of_the_dataset(tmp_path):
+    references = {"random": 1.0, "expert": 5.0}
+    run = paid_run(tmp_path, references=references)
+    record, played = evaluate_run(run, episodes=4, num_envs=3, seed=8)
+    # Actions are clipped to [-1, 2]: 1.5 a step, for 1, 2, 3 and 4 steps.
+    np.testing.assert_allclose(played.returns, [1.5, 3.0, 4.5, 6.0])
+    assert record["setting"] == "data"
+    assert record["environment"] == "Paying-v0"
+    assert record["mean_return"] == 3.75
+    assert record["mean_length"] == 2.5
+    np.testing.assert_allclose(record["score"], 100 * (3.75 - 1) / 4)
+    low, high = bootstrap(played.returns)
+    assert record["return_interval"] == (low, high)
+    np.testing.assert_allclose(record["score_low"], 100 * (low - 1) / 4)
+    np.testing.assert_allclose(record["score_high"], 100 * (high - 1) / 4)
+    assert "return of 1 and 100 of 5" in record["scale"]
+    save_evaluation(run, record)
+
+
+@pytest.mark.parametrize("references", [{}, {"random": 2.0, "expert": 2.0}])
+def test_without_references_there_is_a_return_and_no_score(tmp_path, references):
+    record, _ = evaluate_control(
+        paid_run(tmp_path, references=references), episodes=2, num_envs=2
+    )
+    assert record["mean_return"] == 2.25
+    assert not {"score", "scale"} & set(record)
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ("Nowhere-v7", "Nowhere-v7 cannot be made"),
+        ("CartPole-v1", r"takes actions of Discrete\(2\)"),
+        ("Pendulum-v1", "gives 2 real numbers"),
+        (None, "does not say the environment"),
+    ],
+)
+def test_environments_that_cannot_be_played_are_refused(tmp_path, environment, words):
+    with pytest.raises(UserError, match=words):
+        evaluate_run(paid_run(tmp_path, environment), episodes=1)
 
 
 def test_evaluations_are_numbered(tmp_path):

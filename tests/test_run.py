@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from points import STEPS, straight_lines
 
+from jaxdiff import checkpoint
 from jaxdiff import run as runs
 from jaxdiff.algorithms.base import TrainState
 from jaxdiff.algorithms.diffuser import DiffuserConfig
 from jaxdiff.checkpoint import append_metrics, read_run, save_state
 from jaxdiff.data.episodes import Dataset, fingerprint
 from jaxdiff.errors import UserError
-from jaxdiff.run import train_run
+from jaxdiff.run import load_run, train_run
 from jaxdiff.train import TrainConfig
 
 CONFIG = DiffuserConfig(
@@ -51,12 +52,15 @@ def quick(monkeypatch):
     seen = []
 
     def fit(algorithm, data, *, configs, run, **options):
-        step = configs["denoiser"].num_steps
-        append_metrics(run, {"learner": "denoiser", "step": step, "loss": 1.0})
-        state = TrainState(jnp.int32(step), {"w": jnp.ones(2)}, {}, {}, {})
-        save_state(run, "denoiser", jax.device_get(state), step=step)
+        states = {}
+        for learner in algorithm.learners:
+            step = configs[learner].num_steps
+            append_metrics(run, {"learner": learner, "step": step, "loss": 1.0})
+            state = TrainState(jnp.int32(step), {"w": jnp.ones(2)}, {}, {}, {})
+            save_state(run, learner, jax.device_get(state), step=step)
+            states[learner] = state
         seen.append(data)
-        return {"denoiser": state}
+        return states
 
     monkeypatch.setattr(runs, "fit", fit)
     return seen
@@ -83,7 +87,7 @@ def test_a_failed_first_try_leaves_the_folder_free(tmp_path, request, wrong, wor
     train(tmp_path)
     document, _ = read_run(tmp_path)
     assert document["config"]["horizon"] == STEPS
-    assert document["training"]["batch_size"] == 8
+    assert document["training"]["denoiser"]["batch_size"] == 8
 
 
 def test_what_cannot_be_built_writes_nothing(tmp_path):
@@ -131,6 +135,71 @@ def test_fewer_updates_than_were_done_are_refused(trained):
     with pytest.raises(UserError, match=r"denoiser after 2 updates.*--num-steps is 1"):
         train(trained, 1, resume=True)
     assert (trained / "config.json").read_bytes() == before
+
+
+def with_returns(path, training, *, resume=False):
+    return train_run(
+        "diffuser",
+        DATASET,
+        path,
+        config=dataclasses.replace(
+            CONFIG, return_model=True, dim=32, horizons=(), choose="fixed"
+        ),
+        training=training,
+        resume=resume,
+    )
+
+
+def test_each_learner_has_its_options_of_training(tmp_path, quick):
+    training = {
+        "denoiser": TrainConfig(num_steps=3, batch_size=8),
+        "returns": TrainConfig(num_steps=5, batch_size=4),
+        "nobody": TrainConfig(num_steps=7),
+    }
+    run = with_returns(tmp_path, training)
+    assert {name: int(state.step) for name, state in run.states.items()} == {
+        "denoiser": 3, "returns": 5,
+    }  # fmt: skip
+    document, _ = read_run(tmp_path)
+    del training["nobody"]
+    assert runs.read_training(document["training"]) == training
+    assert set(load_run(tmp_path).states) == {"denoiser", "returns"}
+    # More of the second learner alone; not with other batches, and not less of it.
+    training["returns"] = TrainConfig(num_steps=6, batch_size=4)
+    with_returns(tmp_path, training, resume=True)
+    assert read_run(tmp_path)[0]["training"]["returns"]["num_steps"] == 6
+    training["returns"] = TrainConfig(num_steps=6, batch_size=2)
+    with pytest.raises(UserError, match=r"returns.batch_size \(was 4, now 2\)"):
+        with_returns(tmp_path, training, resume=True)
+    training["returns"] = TrainConfig(num_steps=4, batch_size=4)
+    with pytest.raises(UserError, match=r"returns after 6 .*--returns.num-steps is 4"):
+        with_returns(tmp_path, training, resume=True)
+
+
+def test_options_of_training_serve_all_learners_or_name_each(tmp_path, quick):
+    run = with_returns(tmp_path / "all", TrainConfig(num_steps=4))
+    assert [int(state.step) for state in run.states.values()] == [4, 4]
+    with pytest.raises(UserError, match=r"training for returns, only for denoiser"):
+        with_returns(tmp_path / "one", {"denoiser": TrainConfig(num_steps=4)})
+    assert not (tmp_path / "one" / "config.json").exists()
+
+
+def test_a_run_of_before_there_were_several_learners_goes_on(trained):
+    document = json.loads((trained / "config.json").read_text())
+    del document["sha256"]
+    # One set of options, and none of those that came later.
+    document["training"] = document["training"]["denoiser"]
+    for name in ("return_model", "discount", "guide_scale", "rank"):
+        del document["config"][name]
+    checkpoint._write_sealed(trained / "config.json", document)
+    assert load_run(trained).config == CONFIG
+    assert runs.read_training(document["training"]) == TrainConfig(
+        num_steps=2, batch_size=8
+    )
+    with pytest.raises(UserError, match=r"\(batch_size \(was 8, now 4\)\)"):
+        train(trained, 3, batch_size=4, resume=True)
+    train(trained, 3, resume=True)
+    assert read_run(trained)[0]["training"]["denoiser"]["num_steps"] == 3
 
 
 def test_a_stream_cut_for_storage_is_trained_on_as_one_episode(tmp_path, quick):

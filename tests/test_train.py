@@ -115,6 +115,21 @@ def test_best_checkpoint_outlives_newer_ones(tmp_path):
     assert json.loads((folder / "best.json").read_text())["step"] == 40
 
 
+def test_only_the_last_learner_is_scored_and_with_all_states(tmp_path):
+    learner, seen = line_algorithm().learners["line"], []
+
+    def evaluate(states):
+        seen.append({name: int(state.step) for name, state in states.items()})
+        return "score", 1.0
+
+    algorithm = line_algorithm()._replace(learners={"one": learner, "two": learner})
+    config = TrainConfig(num_steps=20, batch_size=16, eval_every=10)
+    configs = dict.fromkeys(("one", "two"), config)
+    options = {"configs": configs, "run": tmp_path, "evaluate": evaluate}
+    fit(algorithm, line_data(), **options)
+    assert seen == [{"one": 20, "two": 10}, {"one": 20, "two": 20}]
+
+
 def test_held_out_loss_is_of_averaged_parameters(tmp_path):
     held_out = {"x": jnp.zeros(4), "y": jnp.full(4, OFFSET)}
     state = fit_line(

@@ -14,6 +14,7 @@ that it can be placed, replicated, saved and compared leaf by leaf.
 same batch. Every statistic over a batch goes through `pmean` when `axis_name` is given.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -55,6 +56,67 @@ class Learner(NamedTuple):
     draw: Callable[..., Any]
     init: Callable[..., TrainState]
     update: Callable[..., tuple[TrainState, Metrics]]
+
+
+class Averaging(NamedTuple):
+    """How parameters are averaged; see `ema`."""
+
+    decay: float
+    every: int = 1
+    start: int = 0
+
+
+def supervised(
+    prepare: Callable[..., Any],
+    draw: Callable[..., Any],
+    init_params: Callable[..., ArrayTree],
+    loss: Callable[..., tuple[jax.Array, Metrics]],
+    optimizer: optax.GradientTransformation,
+    *,
+    averaging: Averaging,
+    accumulate: int = 1,
+) -> Learner:
+    """Build the learner that descends one loss and averages its parameters.
+
+    Args:
+      prepare: as in a `Learner`.
+      draw: as in a `Learner`.
+      init_params: `(key, batch) -> params`.
+      loss: `(params, keys, batch) -> (mean loss, metrics)`.
+      optimizer: of the parameters.
+      averaging: of the averaged parameters, which are `slow["ema"]`.
+      accumulate: slices in which a batch is worked through, see `accumulated`.
+    """
+    gradient = accumulated(jax.grad(loss, has_aux=True), accumulate)
+
+    def init(key, batch, frozen):
+        del frozen
+        params = init_params(key, batch)
+        return TrainState(
+            step=jnp.int32(0),
+            params=params,
+            slow={"ema": params},
+            model_state={},
+            opt_state=optimizer.init(params),
+        )
+
+    def update(state, keys, batch, frozen, hyper, axis_name=None):
+        del frozen, hyper
+        grads, metrics = pmean(gradient(state.params, keys, batch), axis_name)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        step = state.step + 1
+        averaged = ema(state.slow["ema"], params, step, **averaging._asdict())
+        state = dataclasses.replace(
+            state,
+            step=step,
+            params=params,
+            slow={"ema": averaged},
+            opt_state=opt_state,
+        )
+        return state, metrics
+
+    return Learner(prepare, draw, init, update)
 
 
 @record

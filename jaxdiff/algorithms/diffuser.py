@@ -9,6 +9,14 @@ position) is shown to it clean,
 and a plan is a sample of the learned distribution with the same entries clamped to the
 present state and to the goal. Any horizon that the U-Net divides may be asked for.
 
+With a model of returns V (`jaxdiff.algorithms.returns`) plans are guided towards
+reward, before each denoising step (the released code) or after it (the paper's
+algorithm 1),
+
+(2) x <- x + scale * variance * grad V(x, t),   clamped,
+
+and the candidate that V expects most of may be the one to follow.
+
 `jaxdiff.algorithms.dynamics` measures how well a plan agrees with a model of one step;
 `jaxdiff.algorithms.following` chooses a plan and turns it into actions.
 """
@@ -24,14 +32,18 @@ import optax
 
 from jaxdiff.algorithms.base import (
     Algorithm,
+    Averaging,
     Learner,
     TrainState,
-    accumulated,
-    ema,
-    pmean,
+    supervised,
 )
 from jaxdiff.algorithms.dynamics import Dynamics, fit_dynamics, inconsistency
 from jaxdiff.algorithms.following import Plans, follow
+from jaxdiff.algorithms.returns import (
+    expected_return,
+    return_value,
+    returns_learner,
+)
 from jaxdiff.data.episodes import Episodes
 from jaxdiff.data.normalizer import Normalizer, fit, normalize, unnormalize
 from jaxdiff.data.windows import (
@@ -54,20 +66,24 @@ from jaxdiff.diffusion import (
     subgrid,
     trajectory_weights,
     uniform_row,
+    value_guide,
 )
+from jaxdiff.diffusion.guide import Value
+from jaxdiff.diffusion.sampler import Guide
 from jaxdiff.errors import UserError
-from jaxdiff.networks import TemporalUNet, horizon_multiple
+from jaxdiff.networks import TemporalUNet, TemporalValue, horizon_multiple
 from jaxdiff.options import check_options
 from jaxdiff.record import record
 
 _POSITIVE = (
     *("diffusion_steps", "dim", "dim_mults", "accumulate", "ema_every"),
-    *("sampling_steps", "candidates"),
+    *("sampling_steps", "candidates", "guide_steps"),
 )
 _NOT_NEGATIVE = (
     *("clip", "goal_dim", "learning_rate", "learning_rate_decay", "ema_decay"),
     *("ema_start", "temperature", "slack", "replan_every"),
     *("loss_discount", "action_weight", "first_action_weight"),
+    *("discount", "guide_scale", "guide_stop"),
 )
 _SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "dpmpp2m": dpm_solver_pp}
 
@@ -102,14 +118,27 @@ class DiffuserConfig:
       loss_discount: weight of a step relative to the one before.
       goal_dim: leading entries of the last state that are clamped to the goal, 0 for
         planning without goals. 2 is a position; with 4 a maze goal is a state at rest.
-      learning_rate: of Adam.
+      learning_rate: of Adam, for every learner, as all options of training here.
       learning_rate_decay: cosine decay to 0 over this many updates, 0 for constant.
       accumulate: slices in which a batch is worked through, to save memory.
       ema_decay, ema_every, ema_start: see `jaxdiff.algorithms.base.ema`.
+      return_model: also train a model of returns, the learner "returns".
+      discount: of rewards in a return; the released value is that of the checkpoints
+        that were published, not the default of the code (0.99).
+      termination_penalty: added to the last reward of an episode that terminated.
+      noised_returns: the return model sees noised windows, otherwise clean ones only.
       sampler: "ddpm", "ddim" or "dpmpp2m".
       sampling_steps: denoising steps of a plan; None for all `diffusion_steps`.
       temperature: scale of all noise in sampling.
       candidates: plans made for each problem and horizon.
+      guide_scale: of equation (2), 0 for plans without guidance. It belongs to the
+        units of the rewards and to the horizon: no value serves two datasets.
+      guide_at: "x_t", before a denoising step, or "mean", after it.
+      guide_steps: how often (2) is applied in a denoising step.
+      guide_stop: noise level, counted from 0 for the least, below which it is not.
+      guide_scale_by: "variance" as in (2), its root "std", or "none".
+      rank: which candidate is the best, by "consistency" with the dynamics or by the
+        "return" that the return model expects of it.
       choose: "fixed" plans for `horizon`; "earliest" for the earliest arrival.
       slack: how much less consistent than the plan of the longest horizon an earlier
         one may be, as a factor.
@@ -117,7 +146,8 @@ class DiffuserConfig:
         and velocity; "action" executes the planned actions.
       kp: force per metre.
       kd: force per metre per second.
-      replan_every: steps between two plans; 0 plans once an episode.
+      replan_every: steps between two plans; 0 plans once an episode, and without
+        goals whenever a plan has come to its end.
     """
 
     horizon: int = 128
@@ -143,10 +173,20 @@ class DiffuserConfig:
     ema_decay: float = 0.995
     ema_every: int = 1
     ema_start: int = 0
+    return_model: bool = False
+    discount: float = 0.997
+    termination_penalty: float = -100.0
+    noised_returns: bool = True
     sampler: Literal["ddpm", "ddim", "dpmpp2m"] = "ddpm"
     sampling_steps: int | None = None
     temperature: float = 1.0
     candidates: int = 2
+    guide_scale: float = 0.0
+    guide_at: Literal["x_t", "mean"] = "x_t"
+    guide_steps: int = 1
+    guide_stop: int = 0
+    guide_scale_by: Literal["variance", "std", "none"] = "variance"
+    rank: Literal["consistency", "return"] = "consistency"
     choose: Literal["fixed", "earliest"] = "earliest"
     slack: float = 2.5
     controller: Literal["track", "action"] = "track"
@@ -171,6 +211,36 @@ class DiffuserConfig:
             raise UserError(
                 f"--sampling-steps is {self.sampling_steps}; it must be at most the "
                 f"{self.diffusion_steps} of --diffusion-steps"
+            )
+        if self.choose == "earliest" and not self.goal_dim:
+            raise UserError(
+                "without a goal (--goal-dim 0) a plan arrives nowhere, early or late; "
+                "choose --choose fixed"
+            )
+        if self.discount > 1:
+            raise UserError(f"--discount is {self.discount}; it must be at most 1")
+        if self.return_model:
+            self._check_return_model()
+        elif self.guide_scale or self.rank == "return":
+            raise UserError(
+                "--guide-scale and --rank return need a model of returns; train one "
+                "with --return-model"
+            )
+
+    def _check_return_model(self) -> None:
+        """Check what the network of returns, which has one horizon, can be made of."""
+        if set(self.horizons) - {self.horizon}:
+            raise UserError(
+                "a model of returns knows one horizon, and --horizons names "
+                f"{', '.join(map(str, self.horizons))}; choose --horizons "
+                f"{self.horizon}"
+            )
+        width = self.dim * self.dim_mults[-1]
+        if width % 32:
+            raise UserError(
+                f"the last level of --dim-mults has a width of {width}, of which a "
+                "model of returns takes a quarter in groups of 8; choose a multiple "
+                "of 32"
             )
 
 
@@ -214,7 +284,8 @@ def diffuser(
       action_dim: A, how many entries of a row are actions.
 
     Returns:
-      An algorithm with one learner, "denoiser", whose `plan` is
+      An algorithm with the learner "denoiser" and, if `return_model`, "returns", whose
+      `plan` is
 
         plan(states, key, observation [B, O], goal [B, G] or None, *, horizon=None,
              candidates=None, return_path=False) -> Plans
@@ -228,8 +299,11 @@ def diffuser(
     act, init_carry = follow(
         plan, config, _acting_horizons(config), dim=dim, action_dim=action_dim
     )
+    learners = {"denoiser": _denoiser_learner(config, statistics, action_dim)}
+    if config.return_model:
+        learners["returns"] = _returns_learner(config, statistics, action_dim)
     return Algorithm(
-        learners={"denoiser": _denoiser_learner(config, statistics, action_dim)},
+        learners=learners,
         act=act,
         init_carry=init_carry,
         plan=plan,
@@ -241,7 +315,6 @@ def _denoiser_learner(
 ) -> Learner:
     network: Any = _network(config)
     dim = statistics.normalizer.low.shape[-1]
-    optimizer = optax.adam(_learning_rate(config))
     levels = _levels(config)
     weight = trajectory_weights(
         config.horizon,
@@ -260,16 +333,8 @@ def _denoiser_learner(
     def draw(data, key):
         return draw_window(data, key, config.horizon)
 
-    def init(key, batch, frozen):
-        del frozen
-        params = network.init(key, batch[:1], jnp.zeros(1))
-        return TrainState(
-            step=jnp.int32(0),
-            params=params,
-            slow={"ema": params},
-            model_state={},
-            opt_state=optimizer.init(params),
-        )
+    def init_params(key, batch):
+        return network.init(key, batch[:1], jnp.zeros(1))
 
     def loss(params, keys, batch):
         losses = denoising_loss(
@@ -284,32 +349,34 @@ def _denoiser_learner(
         )
         return losses.mean(), {"loss": losses.mean()}
 
-    gradient = accumulated(jax.grad(loss, has_aux=True), config.accumulate)
+    return supervised(
+        prepare,
+        draw,
+        init_params,
+        loss,
+        optax.adam(_learning_rate(config)),
+        averaging=_averaging(config),
+        accumulate=config.accumulate,
+    )
 
-    def update(state, keys, batch, frozen, hyper, axis_name=None):
-        del frozen, hyper
-        grads, metrics = pmean(gradient(state.params, keys, batch), axis_name)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        step = state.step + 1
-        averaged = ema(
-            state.slow["ema"],
-            params,
-            step,
-            decay=config.ema_decay,
-            every=config.ema_every,
-            start=config.ema_start,
-        )
-        state = dataclasses.replace(
-            state,
-            step=step,
-            params=params,
-            slow={"ema": averaged},
-            opt_state=opt_state,
-        )
-        return state, metrics
 
-    return Learner(prepare, draw, init, update)
+def _returns_learner(
+    config: DiffuserConfig, statistics: Statistics, action_dim: int
+) -> Learner:
+    dim = statistics.normalizer.low.shape[-1]
+    return returns_learner(
+        _return_network(config),
+        lambda episodes: _windows(config, statistics.normalizer, episodes),
+        _levels(config),
+        optax.adam(_learning_rate(config)),
+        horizon=config.horizon,
+        mask=_clamp_mask(config.horizon, dim, action_dim, config.goal_dim),
+        discount=config.discount,
+        termination_penalty=config.termination_penalty,
+        averaging=_averaging(config),
+        noised=config.noised_returns,
+        accumulate=config.accumulate,
+    )
 
 
 def _planner(
@@ -319,9 +386,10 @@ def _planner(
     normalizer = statistics.normalizer
     dim = normalizer.low.shape[-1]
     levels = _levels(config)
+    walked = levels
     if config.sampling_steps is not None:
-        levels = subgrid(levels, config.sampling_steps)
-    steps = _SAMPLERS[config.sampler](levels)
+        walked = subgrid(levels, config.sampling_steps)
+    steps = _SAMPLERS[config.sampler](walked)
 
     def plan(
         states: Mapping[str, TrainState],
@@ -347,6 +415,7 @@ def _planner(
             ),
         )
         params = states["denoiser"].slow["ema"]
+        value = _value(config, levels, states, horizon)
         out = sample(
             key,
             denoiser(
@@ -356,6 +425,9 @@ def _planner(
             ),
             steps,
             (batch * candidates, horizon, dim),
+            guide=_guide(config, value),
+            guide_at=config.guide_at,
+            guide_steps=config.guide_steps,
             clamp=clamp,
             temperature=config.temperature,
             return_path=return_path,
@@ -365,9 +437,13 @@ def _planner(
             return x.reshape(*x.shape[:-3], batch, candidates, horizon, dim)
 
         x = by_problem(out.x)
+        expected = None
+        if value is not None:
+            expected = expected_return(value, levels, out.x).reshape(batch, candidates)
         return Plans(
             trajectories=unnormalize(normalizer, x),
             inconsistency=inconsistency(statistics.dynamics, x),
+            expected_return=expected,
             path=unnormalize(normalizer, by_problem(out.path)) if return_path else None,
         )
 
@@ -378,6 +454,40 @@ def _levels(config: DiffuserConfig) -> NoiseLevels:
     return shift_noise(cosine_schedule(config.diffusion_steps), config.noise_shift)
 
 
+def _value(
+    config: DiffuserConfig,
+    levels: NoiseLevels,
+    states: Mapping[str, TrainState],
+    horizon: int,
+) -> Value | None:
+    """Take the model of returns out of the states, where there is one."""
+    if not config.return_model:
+        return None
+    if horizon != config.horizon:
+        raise UserError(
+            f"the model of returns knows the horizon {config.horizon} alone, and a "
+            f"plan of {horizon} steps was asked for; plan for {config.horizon}"
+        )
+    return return_value(
+        _return_network(config),
+        states["returns"].slow["ema"],
+        levels,
+        noised=config.noised_returns,
+    )
+
+
+def _guide(config: DiffuserConfig, value: Value | None) -> Guide | None:
+    """Build the guide of equation (2), where there is one."""
+    if value is None or not config.guide_scale:
+        return None
+    return value_guide(
+        value,
+        scale=config.guide_scale,
+        scale_by=config.guide_scale_by,
+        stop_time=config.guide_stop,
+    )
+
+
 def _network(config: DiffuserConfig) -> TemporalUNet:
     return TemporalUNet(
         dim=config.dim,
@@ -385,6 +495,14 @@ def _network(config: DiffuserConfig) -> TemporalUNet:
         attention=config.attention,
         show_ends=config.show_ends,
     )
+
+
+def _return_network(config: DiffuserConfig) -> TemporalValue:
+    return TemporalValue(dim=config.dim, dim_mults=config.dim_mults)
+
+
+def _averaging(config: DiffuserConfig) -> Averaging:
+    return Averaging(config.ema_decay, config.ema_every, config.ema_start)
 
 
 def _learning_rate(config: DiffuserConfig) -> optax.ScalarOrSchedule:
@@ -416,7 +534,7 @@ def _acting_horizons(config: DiffuserConfig) -> list[int]:
     horizons = declared_horizons(config)
     if config.choose == "earliest":
         return horizons
-    if not config.replan_every:
+    if not config.replan_every or not config.goal_dim:
         return [config.horizon]
     return [horizon for horizon in horizons if horizon <= config.horizon]
 

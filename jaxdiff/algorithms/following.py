@@ -5,7 +5,7 @@ two ways to choose one:
 
 - `choose="fixed"`: plan for the declared horizon; when planning anew on the way, for
   the shortest horizon that covers the steps remaining, or arrival would be put off
-  for ever;
+  for ever (without a goal there is no arrival, and the horizon stays what it is);
 - `choose="earliest"`: make plans of every horizon at once and take the shortest that
   is feasible, that is, about as consistent with the dynamics (see
   `jaxdiff.algorithms.dynamics`) as the plan of the longest horizon, which leaves most
@@ -41,12 +41,27 @@ class Plans:
     Attributes:
       trajectories: `[B, C, H, A + O]`, environment units.
       inconsistency: `[B, C]`, see `jaxdiff.algorithms.dynamics`; smaller is better.
+      expected_return: `[B, C]`, what a model of returns expects, or None without one.
       path: `[S + 1, B, C, H, A + O]`, the plans at every noise level, or None.
     """
 
     trajectories: jax.Array
     inconsistency: jax.Array
+    expected_return: jax.Array | None = None
     path: jax.Array | None = None
+
+
+def cost(plans: Plans, rank: str) -> jax.Array:
+    """What candidates are ranked by, `[B, C]`, the smallest first.
+
+    Args:
+      plans: the candidates.
+      rank: "consistency", or "return" for the expected return, largest first.
+    """
+    if rank == "consistency":
+        return plans.inconsistency
+    assert plans.expected_return is not None
+    return -plans.expected_return
 
 
 @record
@@ -59,7 +74,7 @@ class Carry:
       index: `[B]`, row of the plan that the present observation corresponds to.
       remaining: `[B]`, steps left until the arrival: with `choose="fixed"` that of the
         first plan, whatever plans come later, and with "earliest" that of the plan
-        being followed.
+        being followed. Without a goal it does not run out.
     """
 
     plan: jax.Array
@@ -80,8 +95,8 @@ def follow(
 
     Args:
       plan: `(states, key, observation, goal, *, horizon) -> Plans`.
-      config: options `horizon`, `choose`, `slack`, `replan_every`, `controller`, `kp`
-        and `kd`, as in `DiffuserConfig`.
+      config: options `horizon`, `goal_dim`, `rank`, `choose`, `slack`, `replan_every`,
+        `controller`, `kp` and `kd`, as in `DiffuserConfig`.
       horizons: horizons that may be planned for, in increasing order; each is compiled
         into the program of `act`.
       dim: A + O.
@@ -102,6 +117,10 @@ def follow(
             f"{dim - action_dim} numbers; choose --controller action"
         )
     rows = horizons[-1]
+    every = config.replan_every
+    if not config.goal_dim:
+        # There is no arrival to wait for, and nothing to do when a plan is at its end.
+        every = min(every, config.horizon) or config.horizon
     choose = _earliest if config.choose == "earliest" else _fitting
 
     def init_carry(batch: int) -> Carry:
@@ -113,10 +132,10 @@ def follow(
         )
 
     def best_plan(states, key, observation, goal, horizon):
-        """Make the most consistent plan `[B, rows, D]`, padded; say how consistent."""
+        """Make the best plan `[B, rows, D]`, padded, and say how consistent it is."""
         key = jax.random.fold_in(key, horizon)
         plans = plan(states, key, observation, goal, horizon=horizon)
-        best = jnp.argmin(plans.inconsistency, axis=1)
+        best = jnp.argmin(cost(plans, config.rank), axis=1)
         pick = jax.vmap(lambda candidates, i: candidates[i])
         missing = ((0, 0), (0, rows - horizon), (0, 0))
         padded = jnp.pad(pick(plans.trajectories, best), missing, mode="edge")
@@ -125,11 +144,11 @@ def follow(
     def act(states, carry, key, observation, reset, goal=None):
         remaining = jnp.where(reset, config.horizon - 1, carry.remaining)
         wanted = reset
-        if config.replan_every:
+        if every:
             # Near the arrival the last plan is followed to its end; planning anew
             # would put the arrival off for ever. A plan that outlives its renewal is
             # due again as many steps later.
-            due = carry.index % config.replan_every == 0
+            due = carry.index % every == 0
             wanted |= due & (remaining > 0)
         trajectory, last = choose(
             functools.partial(best_plan, states, key, observation, goal),
@@ -149,7 +168,10 @@ def follow(
         index = jnp.where(adopted, 0, carry.index)
         action = _control(config, trajectory, last, index, observation, action_dim)
         carry = Carry(
-            plan=trajectory, last=last, index=index + 1, remaining=remaining - 1
+            plan=trajectory,
+            last=last,
+            index=index + 1,
+            remaining=remaining - 1 if config.goal_dim else remaining,
         )
         return ActOutput(action=action, plan=trajectory, planned=adopted), carry
 

@@ -15,6 +15,7 @@ from jaxdiff.diffusion.guide import (
 )
 from jaxdiff.diffusion.loss import (
     denoising_loss,
+    noise_examples,
     trajectory_weights,
     uniform_row,
     uniform_time,
@@ -65,6 +66,7 @@ __all__ = [
     "from_x0",
     "guide_prediction",
     "linear_schedule",
+    "noise_examples",
     "sample",
     "select_by",
     "shift_noise",

@@ -47,6 +47,31 @@ def uniform_time(level_fn: LevelFn, low: float, high: float) -> DrawLevel:
     return lambda key: level_fn(jax.random.uniform(key, (), minval=low, maxval=high))
 
 
+def noise_examples(
+    keys: jax.Array, draw_level: DrawLevel, x0: jax.Array
+) -> tuple[jax.Array, NoiseLevels]:
+    """Noise each example to a level of its own, eq. (1).
+
+    Args:
+      keys: `[B]` one key an example, consumed. Example i depends on keys[i] only, so
+        batches may be split over devices in any way.
+      draw_level: `key -> scalar level`, such as `uniform_row(levels)`.
+      x0: `[B, ...]` clean data, normalised.
+
+    Returns:
+      x_t like `x0`, and its levels `[B]`.
+    """
+    chex.assert_equal(keys.shape, x0.shape[:1])
+
+    def draw(key: jax.Array, example: jax.Array) -> tuple[NoiseLevels, jax.Array]:
+        level_key, noise_key = jax.random.split(key)
+        noise = jax.random.normal(noise_key, example.shape, example.dtype)
+        return draw_level(level_key), noise
+
+    level, noise = jax.vmap(draw)(keys, x0)
+    return jnp.asarray(add_noise(x0, noise, level)), level
+
+
 def denoising_loss(
     keys: jax.Array,
     network: Network,
@@ -61,8 +86,7 @@ def denoising_loss(
     """Noise each example and score the network's prediction, eqs. (1) and (2).
 
     Args:
-      keys: `[B]` one key an example, consumed. Example i depends on keys[i] only, so
-        batches may be split over devices in any way.
+      keys: `[B]` one key an example, consumed; see `noise_examples`.
       network: `(x_t [B, ...], time [B]) -> output [B, ...]`, holding its parameters and
         conditions.
       draw_level: `key -> scalar level`, such as `uniform_row(levels)`.
@@ -80,15 +104,7 @@ def denoising_loss(
     """
     if norm not in ("l2", "l1"):
         raise ValueError(f"norm must be 'l2' or 'l1', got {norm!r}")
-    chex.assert_equal(keys.shape, x0.shape[:1])
-
-    def draw(key: jax.Array, example: jax.Array) -> tuple[NoiseLevels, jax.Array]:
-        level_key, noise_key = jax.random.split(key)
-        noise = jax.random.normal(noise_key, example.shape, example.dtype)
-        return draw_level(level_key), noise
-
-    level, noise = jax.vmap(draw)(keys, x0)
-    x_t = jnp.asarray(add_noise(x0, noise, level))
+    x_t, level = noise_examples(keys, draw_level, x0)
     target = from_x0(x0, x_t, level, prediction=prediction)
     if mask is not None:
         x_t = jnp.where(mask, x0, x_t)

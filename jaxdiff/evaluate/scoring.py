@@ -1,0 +1,112 @@
+"""Scores on a scale from chance to expert, their intervals, and where they are kept.
+
+With R a mean return over episodes, on a scale where 0 is a random policy and 100 the
+reference expert,
+
+(1) score = 100 (R - R_random) / (R_expert - R_random).
+
+Intervals are percentile bootstrap intervals over episodes.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxdiff.errors import UserError, writing
+from jaxdiff.run import Run
+
+
+def score(
+    returns: np.ndarray,
+    random_returns: np.ndarray,
+    expert_returns: np.ndarray,
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Score returns against references on the same episodes, equation (1).
+
+    Args:
+      returns: `[N]`.
+      random_returns: `[N]`, of the random policy.
+      expert_returns: `[N]`, of the expert.
+      confidence: of the bootstrap interval over episodes.
+      seed: of the bootstrap.
+
+    Returns:
+      Score, and the low and high end of its interval.
+
+    Raises:
+      UserError: the expert earned no more than the random policy.
+    """
+    require_scale(random_returns, expert_returns)
+    table = np.stack([returns, random_returns, expert_returns])
+
+    def of(drawn: np.ndarray) -> float:
+        own, chance, expert = drawn.mean(1)
+        # Of few episodes some draws hold only such as pay expert and random policy
+        # alike: 0 / 0, a draw that says nothing about the score.
+        return 100 * (own - chance) / (expert - chance) if expert > chance else np.nan
+
+    low, high = bootstrap(table, of, confidence=confidence, seed=seed)
+    return of(table), low, high
+
+
+def require_scale(random_returns: np.ndarray, expert_returns: np.ndarray) -> None:
+    """Check that equation (1) has a denominator."""
+    chance, expert = np.mean(random_returns), np.mean(expert_returns)
+    if expert <= chance:
+        raise UserError(
+            f"in {len(expert_returns)} episodes the expert earned {expert:g} and the "
+            f"random policy {chance:g}, between which there is no score; play more "
+            "episodes with --episodes"
+        )
+
+
+def bootstrap(
+    table: np.ndarray,
+    statistic: Callable[[np.ndarray], Any] = np.mean,
+    *,
+    confidence: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return a percentile bootstrap interval, resampling the last axis of a table.
+
+    Args:
+      table: `[N]`, or `[K, N]` where K numbers belong to one episode.
+      statistic: maps a resampled table to a number, or to NaN for a draw to leave out.
+      confidence: of the interval.
+      draws: how often to resample.
+      seed: of the bootstrap.
+    """
+    table = np.asarray(table, np.float64)
+    rng = np.random.default_rng(seed)
+    n = table.shape[-1]
+    picks = rng.integers(n, size=(draws, n))
+    values = [statistic(table[..., pick]) for pick in picks]
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def save_evaluation(run: Run, record: dict[str, Any]) -> Path:
+    """Write a record of `evaluate_maze` into the run folder, under the next number.
+
+    Raises:
+      UserError: the folder cannot be written.
+      ValueError: the record holds a NaN or an infinity, which JSON does not have.
+    """
+    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+    folder = run.path / "evaluations"
+    taken = [int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal()]
+    path = folder / f"{max(taken, default=-1) + 1:03d}.json"
+    partial = path.with_suffix(".partial")
+    with writing(path, "mend the permissions of the run folder or free some space"):
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    return path
