@@ -43,8 +43,8 @@ from jaxdiff.run import Run, load_run, require_maze
 
 Method = Literal["diffuser", "diffuser-replan", "diffuser-earliest"]
 METHODS: dict[Method, dict[str, Any]] = {
-    "diffuser": {"choose": "fixed"},
-    "diffuser-replan": {"choose": "fixed", "replan_every": 40},
+    "diffuser": {"choose": "fixed", "lost": 0.0},
+    "diffuser-replan": {"choose": "fixed", "lost": 0.0, "replan_every": 40},
     "diffuser-earliest": {"choose": "earliest"},
 }
 DRAWN = ("multi", "diffuser-earliest")

@@ -1,4 +1,4 @@
-"""Study what lets Diffuser solve a maze: the demo preset, one option changed at a time.
+"""Study what lets Diffuser solve a maze: a plain U-Net, one option changed at a time.
 
     python -m benchmarks.study [VARIANT ...] [--dataset pointmaze-medium]
 
@@ -23,12 +23,22 @@ from benchmarks.rows import RESULTS, write_rows
 from jaxdiff.errors import UserError
 from jaxdiff.evaluate import bootstrap, maze_references, play_maze, score
 from jaxdiff.presets import preset
-from jaxdiff.run import load_run, require_maze, train_run
+from jaxdiff.run import require_maze, train_run
 from jaxdiff.train import TrainConfig
 
-# What differs from the demo preset: options of Diffuser, or of its training.
+# What all variants have in common, beside the demo preset of the maze.
+PLAIN: dict[str, Any] = {
+    "dim_mults": (1, 2, 4, 4),
+    "show_ends": False,
+    "noise_shift": 1.0,
+    "sampling_steps": 32,
+    "candidates": 2,
+    "choose": "fixed",
+    "lost": 0.0,
+}
+# What differs in each: options of Diffuser, or of its training.
 VARIANTS: dict[str, dict[str, Any]] = {
-    "demo": {},
+    "plain": {},
     "two levels, 2-4": {"dim_mults": (2, 4)},
     "three levels, 1-2-4": {"dim_mults": (1, 2, 4)},
     "four levels, 1-2-4-8": {"dim_mults": (1, 2, 4, 8)},
@@ -54,7 +64,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Train and score variants of the demo preset."""
+    """Train and score variants."""
 
     variants: tyro.conf.Positional[tuple[str, ...]] = tuple(VARIANTS)
     """Which of them."""
@@ -99,7 +109,7 @@ def _study(name: str, path: Path, options: Options) -> list[dict[str, Any]]:
         "seed": options.seed,
     }
     expert, chance = maze_references(maze, **game)
-    own = play_maze(load_run(path, overrides={"choose": "fixed"}), **game)
+    own = play_maze(run, **game)
     successes = own.successes.astype(float)
     rate = options.updates / seconds
     measured = {
@@ -125,9 +135,7 @@ def variant(name: str, dataset: str, updates: int) -> tuple[Any, TrainConfig]:
     """Return the options of a variant and of its training."""
     config, trainings = preset("diffuser", "demo", dataset)
     training = trainings["denoiser"]
-    decay = updates if config.learning_rate_decay else 0
-    config = dataclasses.replace(config, learning_rate_decay=decay)
-    changes = dict(VARIANTS[name])
+    changes = {**PLAIN, "learning_rate_decay": updates, **VARIANTS[name]}
     batch_size = changes.pop("batch_size", training.batch_size)
     training = TrainConfig(
         num_steps=updates, batch_size=batch_size, save_every=updates, keep=1

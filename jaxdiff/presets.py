@@ -63,7 +63,7 @@ def _maze(name: str, dataset: str) -> tuple[DiffuserConfig, TrainConfig]:
     horizon, diffusion_steps = _RELEASED[maze]
     if name == "demo":
         config = DiffuserConfig(
-            horizon=horizon, horizons=_horizons(horizon), sampling_steps=32
+            horizon=horizon, horizons=_horizons(horizon), sampling_steps=32, lost=0.5
         )
         updates = 3_000
         if maze != "umaze":
@@ -76,7 +76,6 @@ def _maze(name: str, dataset: str) -> tuple[DiffuserConfig, TrainConfig]:
                 noise_shift={"medium": 1.0, "large": 3.0}[maze],
                 learning_rate_decay=updates,
                 sampling_steps=16,
-                candidates=4,
             )
         return config, TrainConfig(num_steps=updates, save_every=500, keep=2)
     config = DiffuserConfig(

@@ -472,6 +472,27 @@ def test_an_environment_that_begins_anew_disturbs_no_other(monkeypatch):
     )
 
 
+@pytest.mark.parametrize("choose", ["fixed", "earliest"])
+@pytest.mark.parametrize("lost", [0.35, 0.0])
+def test_whoever_strays_from_a_plan_is_given_a_new_one(monkeypatch, choose, lost):
+    def planner(states, key, observation, goal=None, *, horizon=None, candidates=None):
+        begun = observation[:, None, None, :1]  # and onwards by 0.1 a row
+        rows = 0.1 * jnp.arange(horizon)[None, None, :, None]
+        x = jnp.broadcast_to(begun + rows, (len(observation), 1, horizon, 6))
+        x = x.at[..., 3].set(0.0)
+        return Plans(trajectories=x, inconsistency=jnp.zeros((len(observation), 1)))
+
+    play = actor(
+        monkeypatch, planner, choose=choose, horizons=(12,), horizon=12, lost=lost,
+        controller="track",
+    )  # fmt: skip
+    observations = np.zeros((10, 2, 4), np.float32)
+    observations[:, 0, 0] = 0.1 * np.arange(10)  # follows; the other one is stuck
+    outputs = play(observations, np.arange(10)[:, None] == [0, 0])
+    times = [np.flatnonzero([o.planned[i] for o in outputs]).tolist() for i in (0, 1)]
+    assert times == [[0], [0, 4, 8] if lost else [0]]
+
+
 def replanned(monkeypatch, steps, *, need=None, every=2, **options):
     """Times at which plans are made, and the horizons of the plans followed."""
 

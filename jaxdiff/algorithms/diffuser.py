@@ -81,7 +81,7 @@ _POSITIVE = (
 )
 _NOT_NEGATIVE = (
     *("clip", "goal_dim", "learning_rate", "learning_rate_decay", "ema_decay"),
-    *("ema_start", "temperature", "slack", "replan_every"),
+    *("ema_start", "temperature", "slack", "replan_every", "lost"),
     *("loss_discount", "action_weight", "first_action_weight"),
     *("discount", "guide_scale", "guide_stop"),
 )
@@ -148,6 +148,8 @@ class DiffuserConfig:
       kd: force per metre per second.
       replan_every: steps between two plans; 0 plans once an episode, and without
         goals whenever a plan has come to its end.
+      lost: distance from the planned position at which a plan is given up and a new
+        one made, metres; 0 for never. For the controller "track".
     """
 
     horizon: int = 128
@@ -193,6 +195,7 @@ class DiffuserConfig:
     kp: float = 10.0
     kd: float = 4.2
     replan_every: int = 0
+    lost: float = 0.0
 
     def __post_init__(self) -> None:
         check_options(
@@ -216,6 +219,11 @@ class DiffuserConfig:
             raise UserError(
                 "without a goal (--goal-dim 0) a plan arrives nowhere, early or late; "
                 "choose --choose fixed"
+            )
+        if self.lost and self.controller != "track":
+            raise UserError(
+                f"--lost is {self.lost}, and only the controller 'track' knows where a "
+                "plan should be; choose --controller track or --lost 0"
             )
         if self.discount > 1:
             raise UserError(f"--discount is {self.discount}; it must be at most 1")

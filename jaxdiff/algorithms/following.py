@@ -12,6 +12,9 @@ two ways to choose one:
   time. When planning anew, a plan that would arrive later than the one being followed
   is dropped.
 
+Whoever strays from a plan by more than `lost`, pushing against a wall for instance that
+the plan cuts through, is given a new one, as at the start of an episode.
+
 Row k of a plan is the state k steps on. Following it, with position p and velocity v,
 
 (1) action = clip(kp (p[k+1] - p) + kd (v[k+1] - v), -1, 1)
@@ -96,7 +99,7 @@ def follow(
     Args:
       plan: `(states, key, observation, goal, *, horizon) -> Plans`.
       config: options `horizon`, `goal_dim`, `rank`, `choose`, `slack`, `replan_every`,
-        `controller`, `kp` and `kd`, as in `DiffuserConfig`.
+        `lost`, `controller`, `kp` and `kd`, as in `DiffuserConfig`.
       horizons: horizons that may be planned for, in increasing order; each is compiled
         into the program of `act`.
       dim: A + O.
@@ -142,6 +145,8 @@ def follow(
         return padded, pick(plans.inconsistency, best)
 
     def act(states, carry, key, observation, reset, goal=None):
+        if config.lost:
+            reset |= _distance(carry, observation, action_dim) > config.lost
         remaining = jnp.where(reset, config.horizon - 1, carry.remaining)
         wanted = reset
         if every:
@@ -150,13 +155,19 @@ def follow(
             # due again as many steps later.
             due = carry.index % every == 0
             wanted |= due & (remaining > 0)
-        trajectory, last = choose(
-            functools.partial(best_plan, states, key, observation, goal),
-            horizons,
-            wanted,
-            remaining,
-            (carry.plan, carry.last),
-            slack=config.slack,
+
+        def solve(key, observation, goal, *problem):
+            best = functools.partial(best_plan, states, key, observation, goal)
+            return choose(best, horizons, *problem, slack=config.slack)
+
+        trajectory, last = jax.lax.cond(
+            jnp.any(wanted),
+            lambda: _in_turns(
+                solve,
+                key,
+                (observation, goal, wanted, remaining, carry.plan, carry.last),
+            ),
+            lambda: (carry.plan, carry.last),
         )
         adopted = wanted
         if config.choose == "earliest":
@@ -178,15 +189,52 @@ def follow(
     return act, init_carry
 
 
+def _in_turns(
+    solve: Callable[..., tuple[jax.Array, jax.Array]],
+    key: jax.Array,
+    problems: tuple[Any, ...],
+) -> tuple[jax.Array, jax.Array]:
+    """Solve all problems at once, or on a CPU two at a time.
+
+    There a batch is hardly faster than its parts, and the parts that want no plan, or
+    found one early, cost nothing. The two lie in different halves of the batch, which
+    is how it is split over two devices.
+
+    Args:
+      solve: `(key, *problems) -> arrays`, all with a leading axis of problems.
+      key: of the noise.
+      problems: leaves `[B, ...]`.
+    """
+    batch = len(problems[0])
+    if jax.default_backend() != "cpu" or batch < 2 or batch % 2:
+        return solve(key, *problems)
+    turns = jax.tree.map(
+        lambda x: jnp.swapaxes(x.reshape(2, batch // 2, *x.shape[1:]), 0, 1), problems
+    )
+    keys = jax.random.split(key, batch // 2)
+    solved = jax.lax.map(lambda turn: solve(turn[0], *turn[1]), (keys, turns))
+    return jax.tree.map(
+        lambda x: jnp.swapaxes(x, 0, 1).reshape(batch, *x.shape[2:]), solved
+    )
+
+
+def _distance(carry: Carry, observation: jax.Array, action_dim: int) -> jax.Array:
+    """How far each position is from where its plan wants it now, `[B]`."""
+    row = jnp.minimum(carry.index, carry.last)
+    planned = jax.vmap(lambda rows, i: rows[i])(carry.plan, row)
+    offset = planned[:, action_dim : 2 * action_dim] - observation[:, :action_dim]
+    return jnp.linalg.norm(offset, axis=-1)
+
+
 # Two ways to choose. `best_plan(horizon)` gives trajectories `[B, rows, D]` and their
-# inconsistency `[B]`; `wanted [B]` says who needs a plan; `old` are the plans followed
-# so far and their last rows. Planning stands behind `cond`: a step without it is fast.
+# inconsistency `[B]`; `wanted [B]` says who needs a plan; `trajectory` and `last` are
+# the plans followed so far and their last rows. Planning stands behind `cond`: a step
+# without it is fast.
 
 
-def _fitting(best_plan, horizons, wanted, remaining, old, *, slack):
+def _fitting(best_plan, horizons, wanted, remaining, trajectory, last, *, slack):
     """Plan with the shortest horizon that covers the steps that remain."""
     del slack
-    trajectory, last = old
     fitting = jnp.searchsorted(jnp.asarray(horizons), remaining + 1)
     fitting = jnp.minimum(fitting, len(horizons) - 1)
     for i, horizon in enumerate(horizons):
@@ -201,14 +249,13 @@ def _fitting(best_plan, horizons, wanted, remaining, old, *, slack):
     return trajectory, last
 
 
-def _earliest(best_plan, horizons, wanted, remaining, old, *, slack):
+def _earliest(best_plan, horizons, wanted, remaining, trajectory, last, *, slack):
     """Plan with the shortest horizon whose plan is feasible.
 
     The longest horizon leaves most time. How consistent the model is there is what can
     be asked of it at the others: feasible is a plan within `slack` times that.
     """
     del remaining
-    trajectory, last = old
     nothing = (trajectory, jnp.full(wanted.shape, jnp.inf))
     new, reference = jax.lax.cond(
         jnp.any(wanted), lambda: best_plan(horizons[-1]), lambda: nothing
