@@ -42,7 +42,7 @@ def planning_run(*, maze=True, normalizer="limits", planner=imagine, goal_dim=2)
     rows = np.concatenate([-limits, limits])
     config = DiffuserConfig(
         horizon=8, horizons=(4, 8, 12), dim_mults=(1, 2), normalizer=normalizer,
-        goal_dim=goal_dim,
+        goal_dim=goal_dim, choose="earliest" if goal_dim else "fixed",
     )  # fmt: skip
     environment = "PointMaze_UMaze-v3" if maze else "Hopper-v5"
     return Run(
