@@ -113,7 +113,7 @@ def shift_noise(levels: NoiseLevels, shift: float) -> NoiseLevels:
         raise ValueError(f"shift must be positive, got {shift}")
     noise = shift * levels.sigma
     size = np.sqrt(levels.alpha**2 + noise**2)
-    return NoiseLevels(levels.time, levels.alpha / size, noise / size)
+    return NoiseLevels(time=levels.time, alpha=levels.alpha / size, sigma=noise / size)
 
 
 def from_betas(betas: np.ndarray, *, time: TimeKind) -> NoiseLevels:

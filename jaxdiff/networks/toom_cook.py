@@ -89,6 +89,9 @@ def _matrices(taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _combine(matrix: np.ndarray, rows: list[jax.Array]) -> list[jax.Array]:
     """Multiply by a constant matrix, written out so that XLA fuses it into one loop."""
     return [
-        sum(float(c) * row for c, row in zip(line, rows, strict=True) if abs(c) > 1e-12)
-        for line in matrix
+        functools.reduce(
+            jnp.add,
+            [c * row for c, row in zip(line, rows, strict=True) if abs(c) > 1e-12],
+        )
+        for line in matrix.tolist()
     ]
