@@ -96,7 +96,8 @@ def test_conv_gradients_are_those_of_the_library(batch, horizon, size, stride):
 @pytest.mark.parametrize("rows", [lambda x: x, many_rows])
 def test_conv_gradient_is_the_slope(rows):
     x, kernel = rows(draw(0, 2, 3, 3)), draw(1, 5, 3, 2)
-    check_grads(temporal_conv, (x, kernel), order=2)
+    # Finite differences of sums over many rows keep two digits in float32.
+    check_grads(temporal_conv, (x, kernel), order=2, atol=2e-2, rtol=2e-2)
 
 
 @pytest.mark.parametrize("rows", [lambda x: x, many_rows])
