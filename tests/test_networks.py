@@ -93,10 +93,10 @@ def test_conv_gradients_are_those_of_the_library(batch, horizon, size, stride):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("rows", [lambda x: x, many_rows])
-def test_conv_gradient_is_the_slope(rows):
-    x, kernel = rows(draw(0, 2, 3, 3)), draw(1, 5, 3, 2)
-    # Finite differences of sums over many rows keep two digits in float32.
+@pytest.mark.parametrize("horizon", [3, 128])
+def test_conv_gradient_is_the_slope(horizon):
+    # A CPU takes the convolution of fewer products from 128 rows on.
+    x, kernel = draw(0, 1, horizon, 1), draw(1, 5, 1, 1)
     check_grads(temporal_conv, (x, kernel), order=2, atol=2e-2, rtol=2e-2)
 
 
