@@ -118,7 +118,7 @@ _AXES = {  # from the layout of our kernels to that of torch's weights
 def copy_weights(params: Mapping[str, Any], network: nn.Module) -> None:
     """Copy Flax parameters into the modules of the same names.
 
-    Equation (4) of `jaxdiff.networks.temporal_conv` counts the taps of a transposed
+    Equation (2) of `jaxdiff.networks.temporal_conv` counts the taps of a transposed
     convolution as torch does, so no kernel is turned around.
     """
     modules: Iterator[tuple[str, Any]] = network.named_modules()

@@ -161,6 +161,7 @@ def _diffuser(
         dim_mults=dim_mults,
         prediction="x0",
         action_weight=1.0,
+        choose="fixed",
         controller="action",
         **options,
     )
