@@ -91,7 +91,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
         )
     for name in options.variants:
         with tempfile.TemporaryDirectory() as folder:
-            rows = list(_study(name, Path(folder) / "run", options))
+            rows = _study(name, Path(folder) / "run", options)
         write_rows("maze-study", rows, command=_command(options), directory=directory)
         shown = ", ".join(f"{row['metric']} {row['value']:.3g}" for row in rows)
         print(f"{name}: {shown}", flush=True)

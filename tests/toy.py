@@ -1,12 +1,10 @@
 """A learner small enough to know by heart: least squares on a line."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdiff.algorithms.base import Algorithm, Learner, TrainState, ema, pmean
+from jaxdiff.algorithms.base import Algorithm, Averaging, supervised
 
 SLOPE, OFFSET = 2.0, -1.0
 
@@ -18,46 +16,30 @@ def line_data(count=64, *, poison=False):
 
 
 def line_learner(*, learning_rate=0.1):
-    optimizer = optax.adam(learning_rate)
-
     def draw(data, key):
         return jax.tree.map(
             lambda v: v[jax.random.randint(key, (), 0, v.shape[0])], data
         )
 
-    def init(key, batch, frozen):
-        params = {"slope": jax.random.normal(key), "offset": jnp.zeros(())}
-        return TrainState(
-            step=jnp.int32(0),
-            params=params,
-            slow={"ema": params},
-            model_state={},
-            opt_state=optimizer.init(params),
-        )
+    def init_params(key, batch):
+        return {"slope": jax.random.normal(key), "offset": jnp.zeros(())}
 
-    def update(state, keys, batch, frozen, hyper, axis_name=None):
+    def loss(params, keys, batch):
         # Noise of its own for each example: a batch split in another way must not
         # change it.
         jitter = 0.01 * jax.vmap(jax.random.normal)(keys)
+        error = params["slope"] * batch["x"] + params["offset"] - batch["y"]
+        value = jnp.mean((error + jitter) ** 2)
+        return value, {"loss": value}
 
-        def loss(params):
-            error = params["slope"] * batch["x"] + params["offset"] - batch["y"]
-            return jnp.mean((error + jitter) ** 2)
-
-        value, grads = pmean(jax.value_and_grad(loss)(state.params), axis_name)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        step = state.step + 1
-        state = dataclasses.replace(
-            state,
-            step=step,
-            params=params,
-            slow={"ema": ema(state.slow["ema"], params, step, decay=0.9)},
-            opt_state=opt_state,
-        )
-        return state, {"loss": value}
-
-    return Learner(lambda data, frozen, key: data, draw, init, update)
+    return supervised(
+        lambda data, frozen, key: data,
+        draw,
+        init_params,
+        loss,
+        optax.adam(learning_rate),
+        averaging=Averaging(0.9),
+    )
 
 
 def line_algorithm(**options):

@@ -17,8 +17,8 @@ import numpy as np
 
 from jaxdiff.devices import Device
 from jaxdiff.errors import UserError, reason
-from jaxdiff.evaluate.playing import Rollouts, agent, rollout
-from jaxdiff.evaluate.scoring import bootstrap
+from jaxdiff.evaluate.playing import Rollouts, play
+from jaxdiff.evaluate.scoring import bootstrap, on_scale
 from jaxdiff.run import Run
 
 
@@ -45,17 +45,14 @@ def evaluate_control(
     Raises:
       UserError: the environment is unknown, is not installed, or takes other actions.
     """
-    make_env(run).close()
     started = time.monotonic()
-    own = rollout(
-        lambda n, seed: agent(
-            run.algorithm, run.states, num_envs=n, seed=seed, devices=devices
-        ),
+    own = play(
+        run,
         lambda: make_env(run),
         episodes=episodes,
         num_envs=num_envs,
         seed=seed,
-        label=run.name,
+        devices=devices,
     )
     dataset = run.document["dataset"]
     mean, interval = float(own.returns.mean()), bootstrap(own.returns)
@@ -113,17 +110,12 @@ def _scores(
     if not {"random", "expert"} <= references.keys():
         return {}
     chance, expert = references["random"], references["expert"]
-    span = expert - chance
-    if not np.isfinite(span) or span <= 0:
+    if not np.isfinite(expert - chance) or expert <= chance:
         return {}
-
-    def score(value: float) -> float:
-        return 100 * (value - chance) / span
-
     return {
-        "score": score(mean),
-        "score_low": score(interval[0]),
-        "score_high": score(interval[1]),
+        "score": on_scale(mean, chance, expert),
+        "score_low": on_scale(interval[0], chance, expert),
+        "score_high": on_scale(interval[1], chance, expert),
         "scale": f"0 is a return of {chance:g} and 100 of {expert:g}, the dataset's "
         "references",
     }

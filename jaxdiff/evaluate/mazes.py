@@ -21,11 +21,11 @@ from jaxdiff.evaluate.playing import (
     MakePolicy,
     Policy,
     Rollouts,
-    agent,
+    play,
     random_policy,
     rollout,
 )
-from jaxdiff.evaluate.scoring import bootstrap, require_scale, score
+from jaxdiff.evaluate.scoring import bootstrap, on_scale, require_scale, score
 from jaxdiff.run import Run, require_maze
 
 Setting = Literal["multi", "single"]
@@ -46,8 +46,7 @@ def expert_policy(maze: pointmaze.Maze, *, num_envs: int, seed: int = 0) -> Poli
 
 def d4rl_score(maze: pointmaze.Maze, mean_return: float) -> float:
     """Score a mean return by D4RL's constants; see the head of this module."""
-    span = maze.d4rl_expert - maze.d4rl_random
-    return 100 * (mean_return - maze.d4rl_random) / span
+    return on_scale(mean_return, maze.d4rl_random, maze.d4rl_expert)
 
 
 def evaluate_maze(
@@ -158,16 +157,14 @@ def play_maze(
 ) -> Rollouts:
     """Play a run in its maze; see `evaluate_maze` for the arguments."""
     maze = require_maze(run)
-    return rollout(
-        lambda n, seed: agent(
-            run.algorithm, run.states, num_envs=n, seed=seed, devices=devices
-        ),
+    return play(
+        run,
         lambda: pointmaze.make_env(maze.name),
         episodes=episodes,
         num_envs=num_envs,
         seed=seed,
+        devices=devices,
         options=_reset_options(maze, setting),
-        label=run.name,
     )
 
 

@@ -14,6 +14,7 @@ from jaxdiff.algorithms.base import Algorithm, TrainState
 from jaxdiff.devices import Device, share, split_batch
 from jaxdiff.errors import UserError
 from jaxdiff.progress import progress
+from jaxdiff.run import Run
 
 # (observation [B, O], goal [B, G] or None, reset [B]) -> (action [B, A], plan or None)
 Policy = Callable[[np.ndarray, Any, np.ndarray], tuple[np.ndarray, Any]]
@@ -151,6 +152,31 @@ def rollout(
             name: _joined([wave[name] for wave in waves])
             for name in Rollouts.__dataclass_fields__
         }
+    )
+
+
+def play(
+    run: Run,
+    make_env: Callable[[], gymnasium.Env],
+    *,
+    devices: Sequence[Device] | None = None,
+    **options: Any,
+) -> Rollouts:
+    """Play a run in an environment.
+
+    Args:
+      run: a trained planner or policy.
+      make_env: as in `rollout`.
+      devices: the batch of environments is split over them.
+      **options: of `rollout`.
+    """
+    return rollout(
+        lambda n, seed: agent(
+            run.algorithm, run.states, num_envs=n, seed=seed, devices=devices
+        ),
+        make_env,
+        label=run.name,
+        **options,
     )
 
 

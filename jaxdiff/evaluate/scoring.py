@@ -20,6 +20,11 @@ from jaxdiff.errors import UserError, writing
 from jaxdiff.run import Run
 
 
+def on_scale(value: float, chance: float, expert: float) -> float:
+    """Put a return on the scale from chance, 0, to the expert, 100: equation (1)."""
+    return 100 * (value - chance) / (expert - chance)
+
+
 def score(
     returns: np.ndarray,
     random_returns: np.ndarray,
@@ -50,7 +55,7 @@ def score(
         own, chance, expert = drawn.mean(1)
         # Of few episodes some draws hold only such as pay expert and random policy
         # alike: 0 / 0, a draw that says nothing about the score.
-        return 100 * (own - chance) / (expert - chance) if expert > chance else np.nan
+        return on_scale(own, chance, expert) if expert > chance else np.nan
 
     low, high = bootstrap(table, of, confidence=confidence, seed=seed)
     return of(table), low, high
