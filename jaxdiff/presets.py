@@ -68,10 +68,13 @@ def _maze(name: str, dataset: str) -> tuple[DiffuserConfig, TrainConfig]:
         updates = 3_000
         if maze != "umaze":
             # What long plans need is known from benchmarks/study.py.
-            updates = {"medium": 9_000, "large": 7_000}[maze]
+            updates = {"medium": 14_000, "large": 10_000}[maze]
             config = dataclasses.replace(
                 config,
-                dim_mults=(1, 2, 4, 4),
+                train_horizons={"medium": (80, 144, 208), "large": (112, 208, 304)}[
+                    maze
+                ],
+                dim_mults=(1, 2, 4, 4) if maze == "medium" else (1, 2, 4, 4, 4),
                 show_ends=True,
                 noise_shift={"medium": 1.0, "large": 3.0}[maze],
                 learning_rate_decay=updates,
@@ -102,9 +105,13 @@ def _maze(name: str, dataset: str) -> tuple[DiffuserConfig, TrainConfig]:
 
 
 def _horizons(horizon: int) -> tuple[int, ...]:
-    """Eight horizons from a fifth of the default to a quarter more, multiples of 8."""
+    """Eight horizons from a fifth of the default to a quarter more.
+
+    They are multiples of 8 or, of those that five levels halve, of 16.
+    """
+    multiple = 16 if horizon > 256 else 8
     shares = (0.19, 0.31, 0.44, 0.56, 0.72, 0.88, 1.06, 1.25)
-    return tuple(8 * round(share * horizon / 8) for share in shares)
+    return tuple(multiple * round(share * horizon / multiple) for share in shares)
 
 
 def _control(

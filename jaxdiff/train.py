@@ -262,7 +262,9 @@ def _held_out_loss(job: _Job, held_out: Any) -> Callable[[TrainState], float] | 
         slow = state.slow.get("ema", state.params)
         # Only the loss is returned, so the update itself is never computed.
         _, metrics = job.learner.update(
-            dataclasses.replace(state, params=slow),
+            # Of losses that take turns always the same one, or two evaluations could
+            # not be compared.
+            dataclasses.replace(state, params=slow, step=jnp.zeros_like(state.step)),
             keys[1],
             batch,
             job.finished,

@@ -270,6 +270,32 @@ def test_learning_rate_decays_to_nothing(pointwise):
     np.testing.assert_allclose(np.abs(first), TINY.learning_rate, rtol=1e-2)
 
 
+def test_updates_take_turns_with_the_training_horizons(pointwise):
+    """Update n is that of a learner of its horizon alone, on the window's beginning."""
+    both = build(horizon=4, train_horizons=(8, 4)).learners["denoiser"]
+    alone = [build(horizon=h, horizons=()).learners["denoiser"] for h in (4, 8)]
+    data = both.prepare(EPISODES, {}, jax.random.key(0))
+    keys = jax.random.split(jax.random.key(1), 6)
+    batch = jax.vmap(both.draw, (None, 0))(data, keys)
+    assert batch.shape == (6, 8, 4)
+    state = fresh(both)
+    for n, horizon in enumerate((4, 8, 4, 8)):
+        found, metrics = jax.jit(both.update)(state, keys, batch, {}, {})
+        one = alone[n % 2]
+        expected, wanted = jax.jit(one.update)(state, keys, batch[:, :horizon], {}, {})
+        chex.assert_trees_all_close(found.opt_state, expected.opt_state, atol=1e-6)
+        np.testing.assert_allclose(metrics["loss"], wanted["loss"], rtol=1e-5)
+        state = found
+    assert found.opt_state[0].count == 4
+
+
+def test_training_horizons_must_halve_often_enough():
+    with pytest.raises(UserError, match=r"horizon 13 .*choose 12"):
+        build(train_horizons=(8, 13))
+    with pytest.raises(UserError, match=r"--train-horizons is \(1,\)"):
+        build(train_horizons=(1,))
+
+
 def test_weights_of_the_loss(pointwise, monkeypatch):
     loss, seen = module.denoising_loss, []
 

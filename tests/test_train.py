@@ -140,6 +140,26 @@ def test_held_out_loss_is_of_averaged_parameters(tmp_path):
     np.testing.assert_allclose(found, [expected], rtol=0.2, atol=1e-3)
 
 
+def test_held_out_losses_can_be_compared_where_losses_take_turns(tmp_path):
+    learner = line_algorithm().learners["line"]
+
+    def update(state, *args, **kwargs):
+        turn = jnp.float32(state.step % 2)
+        return learner.update(state, *args, **kwargs)[0], {"loss": turn}
+
+    fit_line(
+        steps=45,
+        run=tmp_path,
+        algorithm=line_algorithm()._replace(
+            learners={"line": learner._replace(update=update)}
+        ),
+        held_out=line_data(),
+        options={"eval_every": 15},
+    )
+    found = [r["held_out_loss"] for r in records(tmp_path) if "held_out_loss" in r]
+    assert found == [0.0, 0.0, 0.0]
+
+
 def test_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path):
     fit_line(steps=40, run=tmp_path)
     with pytest.raises(UserError, match=r"line stopped by update 50.*loss became nan"):

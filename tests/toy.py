@@ -36,7 +36,7 @@ def line_learner(*, learning_rate=0.1):
         lambda data, frozen, key: data,
         draw,
         init_params,
-        loss,
+        [loss],
         optax.adam(learning_rate),
         averaging=Averaging(0.9),
     )

@@ -15,7 +15,7 @@ same batch. Every statistic over a batch goes through `pmean` when `axis_name` i
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -70,24 +70,27 @@ def supervised(
     prepare: Callable[..., Any],
     draw: Callable[..., Any],
     init_params: Callable[..., ArrayTree],
-    loss: Callable[..., tuple[jax.Array, Metrics]],
+    losses: Sequence[Callable[..., tuple[jax.Array, Metrics]]],
     optimizer: optax.GradientTransformation,
     *,
     averaging: Averaging,
     accumulate: int = 1,
 ) -> Learner:
-    """Build the learner that descends one loss and averages its parameters.
+    """Build the learner that descends a loss and averages its parameters.
 
     Args:
       prepare: as in a `Learner`.
       draw: as in a `Learner`.
       init_params: `(key, batch) -> params`.
-      loss: `(params, keys, batch) -> (mean loss, metrics)`.
+      losses: `(params, keys, batch) -> (mean loss, metrics)`; of several, each update
+        descends the next.
       optimizer: of the parameters.
       averaging: of the averaged parameters, which are `slow["ema"]`.
       accumulate: slices in which a batch is worked through, see `accumulated`.
     """
-    gradient = accumulated(jax.grad(loss, has_aux=True), accumulate)
+    gradients = [
+        accumulated(jax.grad(loss, has_aux=True), accumulate) for loss in losses
+    ]
 
     def init(key, batch, frozen):
         del frozen
@@ -102,7 +105,11 @@ def supervised(
 
     def update(state, keys, batch, frozen, hyper, axis_name=None):
         del frozen, hyper
-        grads, metrics = pmean(gradient(state.params, keys, batch), axis_name)
+        # The switch stands around the gradients: one inside the loss would keep what
+        # each of its branches needs for the way back.
+        turn = state.step % len(gradients)
+        found = jax.lax.switch(turn, gradients, state.params, keys, batch)
+        grads, metrics = pmean(found, axis_name)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1

@@ -100,6 +100,9 @@ class DiffuserConfig:
     Attributes:
       horizon: steps of a training window, and of a plan unless asked otherwise.
       horizons: horizons that may be planned for; each is compiled once.
+      train_horizons: further lengths of training windows; updates take turns. The
+        U-Net's normalisation depends on the horizon, and plans of a horizon it never
+        saw shrink towards the middle of a maze.
       diffusion_steps: noise levels N.
       noise_shift: see `jaxdiff.diffusion.shift_noise`; 1 for the cosine schedule as
         it is.
@@ -154,6 +157,7 @@ class DiffuserConfig:
 
     horizon: int = 128
     horizons: tuple[int, ...] = (24, 40, 56, 72, 92, 112, 136, 160)
+    train_horizons: tuple[int, ...] = ()
     diffusion_steps: int = 64
     noise_shift: float = 1.0
     dim: int = 32
@@ -200,7 +204,7 @@ class DiffuserConfig:
     def __post_init__(self) -> None:
         check_options(
             self,
-            **dict.fromkeys(("horizon", "horizons"), 2),
+            **dict.fromkeys(("horizon", "horizons", "train_horizons"), 2),
             **dict.fromkeys(_POSITIVE, 1),
             **dict.fromkeys(_NOT_NEGATIVE, 0),
         )
@@ -302,6 +306,7 @@ def diffuser(
       UserError: a horizon that the U-Net cannot halve often enough.
     """
     declared_horizons(config)
+    _trained_horizons(config)
     plan = _planner(config, statistics, action_dim)
     dim = statistics.normalizer.low.shape[-1]
     act, init_carry = follow(
@@ -324,44 +329,50 @@ def _denoiser_learner(
     network: Any = _network(config)
     dim = statistics.normalizer.low.shape[-1]
     levels = _levels(config)
-    weight = trajectory_weights(
-        config.horizon,
-        dim,
-        discount=config.loss_discount,
-        first_action_weight=config.first_action_weight,
-        action_dim=action_dim,
-        dim_weights=[config.action_weight] * action_dim + [1.0] * (dim - action_dim),
-    )
-    mask = _clamp_mask(config.horizon, dim, action_dim, config.goal_dim)
+    horizons = _trained_horizons(config)
 
     def prepare(data, frozen, key):
         del frozen, key
-        return _windows(config, statistics.normalizer, data)
+        return _windows(config, statistics.normalizer, data, max(horizons))
 
     def draw(data, key):
-        return draw_window(data, key, config.horizon)
+        return draw_window(data, key, max(horizons))
 
     def init_params(key, batch):
         return network.init(key, batch[:1], jnp.zeros(1))
 
-    def loss(params, keys, batch):
-        losses = denoising_loss(
-            keys,
-            lambda x, time: network.apply(params, x, time),
-            uniform_row(levels),
-            batch,
-            prediction=config.prediction,
-            norm=config.norm,
-            weight=weight,
-            mask=mask,
+    def loss_of(horizon):
+        weight = trajectory_weights(
+            horizon,
+            dim,
+            discount=config.loss_discount,
+            first_action_weight=config.first_action_weight,
+            action_dim=action_dim,
+            dim_weights=[config.action_weight] * action_dim
+            + [1.0] * (dim - action_dim),
         )
-        return losses.mean(), {"loss": losses.mean()}
+        mask = _clamp_mask(horizon, dim, action_dim, config.goal_dim)
+
+        def loss(params, keys, batch):
+            losses = denoising_loss(
+                keys,
+                lambda x, time: network.apply(params, x, time),
+                uniform_row(levels),
+                batch[:, :horizon],
+                prediction=config.prediction,
+                norm=config.norm,
+                weight=weight,
+                mask=mask,
+            )
+            return losses.mean(), {"loss": losses.mean()}
+
+        return loss
 
     return supervised(
         prepare,
         draw,
         init_params,
-        loss,
+        [loss_of(horizon) for horizon in horizons],
         optax.adam(_learning_rate(config)),
         averaging=_averaging(config),
         accumulate=config.accumulate,
@@ -374,7 +385,9 @@ def _returns_learner(
     dim = statistics.normalizer.low.shape[-1]
     return returns_learner(
         _return_network(config),
-        lambda episodes: _windows(config, statistics.normalizer, episodes),
+        lambda episodes: _windows(
+            config, statistics.normalizer, episodes, config.horizon
+        ),
         _levels(config),
         optax.adam(_learning_rate(config)),
         horizon=config.horizon,
@@ -525,8 +538,18 @@ def declared_horizons(config: DiffuserConfig) -> list[int]:
     Raises:
       UserError: a horizon that the U-Net cannot halve often enough.
     """
+    return _divisible(config, sorted({*config.horizons, config.horizon}))
+
+
+def _trained_horizons(config: DiffuserConfig) -> list[int]:
+    """The horizons of training windows, in the order of their turns, checked."""
+    return _divisible(
+        config, list(dict.fromkeys((config.horizon, *config.train_horizons)))
+    )
+
+
+def _divisible(config: DiffuserConfig, horizons: list[int]) -> list[int]:
     multiple = horizon_multiple(config.dim_mults)
-    horizons = sorted({*config.horizons, config.horizon})
     for horizon in horizons:
         if horizon % multiple or horizon < 2:
             raise UserError(
@@ -559,16 +582,14 @@ def _clamp_mask(horizon: int, dim: int, action_dim: int, goal_dim: int) -> np.nd
 
 
 def _windows(
-    config: DiffuserConfig, normalizer: Normalizer, episodes: Episodes
+    config: DiffuserConfig, normalizer: Normalizer, episodes: Episodes, horizon: int
 ) -> Windows:
     rows = normalize(normalizer, _rows(episodes))
     if config.padding:
         # Zeros before normalising, as the released code pads.
         fill = normalize(normalizer, jnp.zeros(rows.shape[-1]))
         return padded_windows(rows, episodes, fill=fill)
-    return Windows(
-        rows=rows, starts=jnp.asarray(window_starts(episodes, config.horizon))
-    )
+    return Windows(rows=rows, starts=jnp.asarray(window_starts(episodes, horizon)))
 
 
 def _rows(episodes: Episodes) -> np.ndarray:

@@ -106,7 +106,7 @@ def returns_learner(
         prepare,
         draw,
         init_params,
-        loss,
+        [loss],
         optimizer,
         averaging=averaging,
         accumulate=accumulate,
