@@ -540,6 +540,7 @@ COMMANDS: dict[str, Command] = {
     "data make": _function(data_make),
     "data info": _function(data_info),
     "train diffuser": _train("diffuser"),
+    "train bc": _train("bc"),
     "evaluate": _function(evaluate),
     "plan": _function(plan),
 }

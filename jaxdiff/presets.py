@@ -13,6 +13,7 @@ the last steps; the paper guides the mean after it, once (algorithm 1).
 import dataclasses
 from typing import Any
 
+from jaxdiff.algorithms.bc import BCConfig
 from jaxdiff.algorithms.diffuser import DiffuserConfig
 from jaxdiff.errors import UserError
 from jaxdiff.train import TrainConfig
@@ -37,7 +38,7 @@ def preset(
     """Return the options of an algorithm, and of training by the learner's name.
 
     Args:
-      algorithm: "diffuser".
+      algorithm: a name of `jaxdiff.algorithms.ALGORITHMS`.
       name: one of `PRESETS`.
       dataset: a name of a dataset: a recipe, Minari id or path that says which maze or
         task of control it is of. Others get the options of UMaze.
@@ -50,6 +51,10 @@ def preset(
             f"there is no preset {name!r} for {algorithm}; choose one of "
             f"{', '.join(PRESETS)}"
         )
+    if algorithm == "bc":
+        # One kind for all presets: no paper's numbers are at stake.
+        training = TrainConfig(num_steps=20_000, batch_size=256, log_every=500)
+        return BCConfig(), {"policy": training}
     words = dataset.lower().replace("_", "-")
     task = next((task for task in _CONTROL if task in words), None)
     if task is not None:

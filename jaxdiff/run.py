@@ -161,7 +161,7 @@ def load_run(
             f"({reason(error)}); use version {document['versions'].get('jaxdiff')} or "
             "train again"
         ) from error
-    config = dataclasses.replace(config, **dict(overrides or {}))
+    config = _overridden(document["algorithm"], config, overrides or {})
     built = entry.build(
         config, statistics, action_dim=document["dataset"]["action_dim"]
     )
@@ -176,6 +176,15 @@ def load_run(
             )
         states[name] = found[1]
     return Run(path, document["algorithm"], config, statistics, built, states, document)
+
+
+def _overridden(algorithm: str, config: Any, overrides: Mapping[str, Any]) -> Any:
+    known = {field.name for field in dataclasses.fields(config)}
+    unknown = sorted(overrides.keys() - known)
+    if unknown:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in unknown)
+        raise UserError(f"{algorithm} has no option {flags}; leave it out")
+    return dataclasses.replace(config, **overrides)
 
 
 def maze_of(run: Run) -> Maze | None:

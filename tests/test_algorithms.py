@@ -14,6 +14,7 @@ import pytest
 from points import STEPS, line, straight_lines
 
 from jaxdiff.algorithms import ALGORITHMS
+from jaxdiff.algorithms.bc import BCConfig
 from jaxdiff.algorithms.diffuser import DiffuserConfig
 from jaxdiff.data.episodes import Dataset, fingerprint
 from jaxdiff.evaluate import agent
@@ -48,7 +49,11 @@ GUIDED = dataclasses.replace(
 )
 # The smallest options that learn the task: a name of ALGORITHMS, and perhaps of a
 # variant -> its options, and how many updates that takes.
-TINY = {"diffuser": (DIFFUSER, 400), "diffuser guided": (GUIDED, 400)}
+TINY = {
+    "diffuser": (DIFFUSER, 400),
+    "diffuser guided": (GUIDED, 400),
+    "bc": (BCConfig(widths=(64, 64), learning_rate=3e-3, ema_decay=0.98), 400),
+}
 TRAINING = TrainConfig(batch_size=64, log_every=25, save_every=50, keep=100)
 ENVS = 16
 
@@ -122,8 +127,11 @@ def test_learns_what_is_known(name, trained, policy):
     found = acts(policy(name), observation, goal)
     _, expected = line(observation, goal, STEPS)
     error = np.sqrt(np.mean((found - expected) ** 2))
-    assert error < 0.25 * np.std(expected)
-    if trained(name).algorithm.plan is not None:
+    plans = trained(name).algorithm.plan is not None
+    # Who only sees a place, and not when, cannot tell a start from a point on the way,
+    # whose moves are larger for the steps that are left.
+    assert error < (0.25 if plans else 0.5) * np.std(expected)
+    if plans:
         plan_is_a_line(trained(name), observation, goal)
 
 

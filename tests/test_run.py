@@ -130,6 +130,13 @@ def test_a_foreign_folder_is_refused_and_left_alone(tmp_path, name, resume):
     assert {entry.name for entry in tmp_path.iterdir()} == {name, ".lock"}
 
 
+def test_an_override_that_is_no_option_is_named(trained):
+    with pytest.raises(UserError, match="has no option --guess; leave it out"):
+        load_run(trained, overrides={"guess": 1, "temperature": 0.5})
+    loaded = load_run(trained, overrides={"temperature": 0.5})
+    assert loaded.config.temperature == 0.5
+
+
 def test_fewer_updates_than_were_done_are_refused(trained):
     before = (trained / "config.json").read_bytes()
     with pytest.raises(UserError, match=r"denoiser after 2 updates.*--num-steps is 1"):

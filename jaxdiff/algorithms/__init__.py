@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from jaxdiff.algorithms import bc as _bc
 from jaxdiff.algorithms import diffuser as _diffuser
 from jaxdiff.algorithms.base import ActOutput, Algorithm, Learner, TrainState
 
@@ -30,6 +31,7 @@ ALGORITHMS: dict[str, Entry] = {
         _diffuser.measure,
         _diffuser.diffuser,
     ),
+    "bc": Entry(_bc.BCConfig, _bc.Statistics, _bc.measure, _bc.bc),
 }
 
 __all__ = ["ALGORITHMS", "ActOutput", "Algorithm", "Entry", "Learner", "TrainState"]

@@ -1,5 +1,6 @@
 """Neural networks as Flax linen modules; nothing here knows diffusion or data."""
 
+from jaxdiff.networks.mlp import MLP
 from jaxdiff.networks.temporal_unet import (
     TemporalUNet,
     TemporalValue,
@@ -8,6 +9,7 @@ from jaxdiff.networks.temporal_unet import (
 )
 
 __all__ = [
+    "MLP",
     "TemporalUNet",
     "TemporalValue",
     "horizon_multiple",
