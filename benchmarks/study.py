@@ -28,6 +28,7 @@ from jaxdiff.train import TrainConfig
 
 # What all variants have in common, beside the demo preset of the maze.
 PLAIN: dict[str, Any] = {
+    "train_horizons": (),
     "dim_mults": (1, 2, 4, 4),
     "show_ends": False,
     "noise_shift": 1.0,
@@ -45,6 +46,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "five levels, 1-2-4-4-4": {"dim_mults": (1, 2, 4, 4, 4), "horizons": (256,)},
     "ends shown": {"show_ends": True},
     "three levels, ends shown": {"dim_mults": (1, 2, 4), "show_ends": True},
+    "several horizons": {"train_horizons": (80, 144, 208)},
     "noise shift 3": {"noise_shift": 3.0},
     "noise shift 3, ends shown": {"noise_shift": 3.0, "show_ends": True},
     "attention": {"attention": True},

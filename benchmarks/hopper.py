@@ -1,0 +1,145 @@
+"""Ask what guidance by return is worth: Hopper, or any other task of control.
+
+    python -m benchmarks.hopper RUN --bc BC_RUN [--clean CLEAN_RUN] [--episodes 20]
+
+RUN is a guided Diffuser (`jaxdiff train diffuser`), BC_RUN behaviour cloning of the
+same data (`jaxdiff train bc`), CLEAN_RUN a guided Diffuser whose model of returns saw
+clean windows only (`--no-noised-returns`). All play the same episodes.
+
+Rows of `hopper-guided` (benchmarks/results/hopper-guided.json), score and return:
+
+- `bc`: behaviour cloning;
+- `diffuser-unguided`: one plan, not guided: what the data are like;
+- `diffuser-ranked`: the best of the run's candidates by expected return, not guided;
+- `diffuser-guided`, `diffuser-overguided`: candidates guided and ranked.
+
+Rows of `guidance-place`: the run and CLEAN_RUN, guided at x_t before a denoising step
+(the released code) and at the mean after it (the paper).
+"""
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from benchmarks.rows import RESULTS, write_rows
+from jaxdiff.devices import Device, request_cpu_devices, select_devices
+from jaxdiff.errors import UserError
+from jaxdiff.evaluate import evaluate_control
+from jaxdiff.run import load_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Score guided plans beside unguided ones and behaviour cloning."""
+
+    run: tyro.conf.Positional[Path]
+    """A Diffuser with a model of returns."""
+    bc: Path | None = None
+    """Behaviour cloning of the same dataset."""
+    clean: Path | None = None
+    """A Diffuser whose model of returns saw clean windows."""
+    scale: float | None = None
+    """Strength of guidance; by default the run's own."""
+    overguided: float = 100.0
+    """How many times that is too much."""
+    episodes: int = 20
+    """Episodes a method."""
+    seed: int = 1_000
+    """Of the first episode."""
+
+
+def main(options: Options, *, directory: Path = RESULTS) -> None:
+    """Play, score and write the rows.
+
+    Raises:
+      UserError: a run that is not guided, or runs of different datasets.
+    """
+    config = load_run(options.run).config
+    if not getattr(config, "return_model", False):
+        raise UserError(
+            f"{options.run} has no model of returns to be guided by; train one with "
+            "`jaxdiff train diffuser` on a dataset of Hopper, Walker2d or HalfCheetah"
+        )
+    scale = config.guide_scale if options.scale is None else options.scale
+    own = options.run
+    guided = [
+        ("diffuser-unguided", own, {"guide_scale": 0.0, "candidates": 1}),
+        ("diffuser-ranked", own, {"guide_scale": 0.0}),
+        ("diffuser-guided", own, {"guide_scale": scale}),
+        ("diffuser-overguided", own, {"guide_scale": options.overguided * scale}),
+    ]
+    if options.bc is not None:
+        guided.insert(0, ("bc", options.bc, {}))
+    devices = select_devices()
+    for method, run, overrides in guided:
+        setting, rows = _play(run, overrides, options, devices)
+        named = [{"setting": setting, "method": method, **row} for row in rows]
+        _write("hopper-guided", named, options, directory)
+    if options.clean is None:
+        return
+    for setting, run in (("noised", own), ("clean", options.clean)):
+        for place in ("x_t", "mean"):
+            overrides = {"guide_scale": scale, "guide_at": place}
+            _, rows = _play(run, overrides, options, devices)
+            named = [{"setting": setting, "method": place, **row} for row in rows]
+            _write("guidance-place", named, options, directory)
+
+
+def _play(
+    path: Path, overrides: dict[str, Any], options: Options, devices: list[Device]
+) -> tuple[str, list[dict[str, Any]]]:
+    """Play one run: the name of its dataset, and its metrics."""
+    started = time.monotonic()
+    run = load_run(path, overrides=overrides)
+    record, rollouts = evaluate_control(
+        run, episodes=options.episodes, seed=options.seed, devices=devices
+    )
+    measured = {"return": (record["mean_return"], *record["return_interval"])}
+    if "score" in record:
+        bounds = (record[name] for name in ("score", "score_low", "score_high"))
+        measured = {"score": tuple(bounds), **measured}
+    rows = [
+        {
+            "metric": metric,
+            **dict(zip(("value", "low", "high"), map(float, bounds), strict=True)),
+            "n": len(rollouts.returns),
+            "seeds": 1,
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        for metric, bounds in measured.items()
+    ]
+    return record["setting"], rows
+
+
+def _write(
+    experiment: str, rows: list[dict[str, Any]], options: Options, directory: Path
+) -> None:
+    write_rows(experiment, rows, command=_command(options), directory=directory)
+    shown = ", ".join(f"{row['metric']} {row['value']:.4g}" for row in rows)
+    print(f"{rows[0]['setting']}, {rows[0]['method']}: {shown}", flush=True)
+
+
+def _command(options: Options) -> str:
+    """Write the command that measures the same again."""
+    parts = ["python -m benchmarks.hopper RUN"]
+    if options.bc is not None:
+        parts.append("--bc BC_RUN")
+    if options.clean is not None:
+        parts.append("--clean CLEAN_RUN")
+    if options.scale is not None:
+        parts.append(f"--scale {options.scale:g}")
+    parts.append(f"--overguided {options.overguided:g}")
+    return " ".join([*parts, f"--episodes {options.episodes} --seed {options.seed}"])
+
+
+if __name__ == "__main__":
+    request_cpu_devices(2)
+    try:
+        main(tyro.cli(Options))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
