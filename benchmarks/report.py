@@ -23,8 +23,12 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 Row = dict[str, Any]
 
-# Experiments whose rows have a picture, and the metric it shows.
-DRAWINGS = {"maze": "score", "arrival": "score", "hopper-guided": "score"}
+# Experiments whose rows, those with scores, have a picture.
+DRAWINGS = {
+    "maze": figures.draw_scores,
+    "arrival": figures.draw_arrivals,
+    "hopper-guided": figures.draw_scores,
+}
 
 _NEEDED = ("experiment", "setting", "method", "metric", "value")
 _MARKER = re.compile(r"^<!-- results:(\S+) -->$", re.MULTILINE)
@@ -158,11 +162,11 @@ def rewrite(text: str, results: dict[str, list[Row]]) -> str:
 def draw(results: dict[str, list[Row]], folder: pathlib.Path) -> list[pathlib.Path]:
     """Draw the experiments that have a picture; give the files written."""
     written = []
-    for experiment, metric in DRAWINGS.items():
+    for experiment, drawn in DRAWINGS.items():
         rows = results.get(experiment, [])
-        if any(row["metric"] == metric for row in rows):
+        if any(row["metric"] == "score" for row in rows):
             path = folder / f"{experiment}.png"
-            figures.save(figures.draw_scores(rows, metric=metric), path)
+            figures.save(drawn(rows), path)
             written.append(path)
     return written
 

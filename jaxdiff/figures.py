@@ -305,6 +305,70 @@ def _draw_bar(
     )  # fmt: skip
 
 
+def draw_arrivals(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw score and success against the horizon of a plan, one column a maze.
+
+    Args:
+      rows: results with setting (a maze), method (`fixed-H`, H being the horizon, or
+        `earliest`, a line across), metric (`score` or `success`), value, low and high.
+
+    Raises:
+      UserError: no row is of a fixed horizon.
+    """
+    settings = list(dict.fromkeys(row["setting"] for row in rows))
+    if not any(row["method"].startswith("fixed-") for row in rows):
+        raise UserError("no result is of a fixed horizon; there is nothing to draw")
+    metrics = ("score", "success")
+    figure, grid = _plain_grid(
+        len(metrics), len(settings), (1 + 2.6 * len(settings), 4.6)
+    )
+    for column, setting in enumerate(settings):
+        for line, metric in enumerate(metrics):
+            axes = grid[line][column]
+            mine = [
+                row
+                for row in rows
+                if (row["setting"], row["metric"]) == (setting, metric)
+            ]
+            fixed = sorted(
+                (int(row["method"].partition("-")[2]), row)
+                for row in mine
+                if row["method"].startswith("fixed-")
+            )
+            horizons = [horizon for horizon, _ in fixed]
+            _draw_band(axes, horizons, [row for _, row in fixed], 0, "one horizon")
+            for row in (row for row in mine if row["method"] == "earliest"):
+                ends = [horizons[0], horizons[-1]]
+                _draw_band(axes, ends, [row, row], 1, "earliest arrival")
+            axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+            if column == 0:
+                axes.set_ylabel(metric, fontsize=_TEXT, color=_INK)
+            if line == 0:
+                axes.set_title(setting, fontsize=_TEXT, color=_INK)
+        grid[-1][column].set_xlabel("horizon, steps", fontsize=_TEXT, color=_INK)
+    grid[-1][0].legend(fontsize=_SMALL, frameon=False, loc="lower right")
+    return figure
+
+
+def _draw_band(
+    axes: Axes,
+    x: Sequence[float],
+    rows: Sequence[Mapping[str, Any]],
+    colour: int,
+    label: str,
+) -> None:
+    """Draw values and their intervals as a line in a band."""
+    shown = _OKABE_ITO[colour]
+    axes.plot(
+        x, [row["value"] for row in rows], color=shown, linewidth=1.6, label=label,
+        marker="o" if len(x) > 2 else None, markersize=3,
+    )  # fmt: skip
+    axes.fill_between(
+        x, [row["low"] for row in rows], [row["high"] for row in rows],
+        color=shown, alpha=0.18, linewidth=0,
+    )  # fmt: skip
+
+
 def draw_curve(records: Sequence[Mapping[str, Any]], *, key: str = "loss") -> Figure:
     """Draw a training curve, one line a learner, on a logarithmic axis.
 
@@ -339,13 +403,21 @@ def draw_curve(records: Sequence[Mapping[str, Any]], *, key: str = "loss") -> Fi
 
 
 def _plain_axes(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    figure, grid = _plain_grid(1, 1, size)
+    return figure, grid[0][0]
+
+
+def _plain_grid(
+    lines: int, columns: int, size: tuple[float, float]
+) -> tuple[Figure, Any]:
     figure = Figure(figsize=size, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[:].set_color("#8c959f")
-    axes.tick_params(labelsize=_SMALL, color="#8c959f", labelcolor=_INK)
-    return figure, axes
+    grid = figure.subplots(lines, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[:].set_color("#8c959f")
+        axes.tick_params(labelsize=_SMALL, color="#8c959f", labelcolor=_INK)
+    return figure, grid
 
 
 def animate_episode(
