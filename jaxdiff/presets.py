@@ -163,8 +163,10 @@ def _control(
             accumulate=1,
             ema_every=1,
             ema_start=0,
-            sampling_steps=10,
-            candidates=16,
+            sampling_steps=5,
+            candidates=8,
+            # What is planned at every step costs a CPU minutes an episode.
+            replan_every=4,
         )
         steps = {"denoiser": 15_000, "returns": 7_500}
         return config, {
