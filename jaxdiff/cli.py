@@ -300,8 +300,11 @@ def evaluate(
     replan_every: int | None = None,
     sampler: Literal["ddpm", "ddim", "dpmpp2m"] | None = None,
     sampling_steps: int | None = None,
+    warm_start: int | None = None,
     guide_scale: float | None = None,
     guide_at: Literal["x_t", "mean"] | None = None,
+    guide_steps: int | None = None,
+    guide_stop: int | None = None,
     rank: Literal["consistency", "return"] | None = None,
 ) -> None:
     """Play episodes with a trained run and score them.
@@ -320,8 +323,12 @@ def evaluate(
       replan_every: overrides the steps between two plans.
       sampler: overrides the sampler.
       sampling_steps: overrides its steps.
+      warm_start: overrides the levels to which the last plan is noised again, 0 for
+        plans from pure noise.
       guide_scale: overrides how strongly plans are guided towards reward.
       guide_at: overrides where.
+      guide_steps: overrides how often in a denoising step.
+      guide_stop: overrides the noise level below which they are not.
       rank: overrides what the best candidate is.
     """
     chosen = _devices(devices, platform)
@@ -334,8 +341,11 @@ def evaluate(
         "replan_every": replan_every,
         "sampler": sampler,
         "sampling_steps": sampling_steps,
+        "warm_start": warm_start,
         "guide_scale": guide_scale,
         "guide_at": guide_at,
+        "guide_steps": guide_steps,
+        "guide_stop": guide_stop,
         "rank": rank,
     }
     overrides = {name: value for name, value in overrides.items() if value is not None}

@@ -402,6 +402,43 @@ def draw_curve(records: Sequence[Mapping[str, Any]], *, key: str = "loss") -> Fi
     return figure
 
 
+def draw_sweep(rows: Sequence[Mapping[str, Any]], *, label: str) -> Figure:
+    """Draw results against a number, a panel a metric, with bands of 95%.
+
+    Args:
+      rows: results with setting, metric, value, low and high. A setting ends in the
+        number, such as "k=4".
+      label: what the number is.
+    """
+    if not rows:
+        raise ValueError("there are no results to draw")
+    metrics = list(dict.fromkeys(row["metric"] for row in rows))
+    figure, (panels,) = _plain_grid(1, len(metrics), (3.4 * len(metrics), 2.9))
+    for axes, metric in zip(panels, metrics, strict=True):
+        mine = sorted(
+            (float(row["setting"].rpartition("=")[2]), row["value"], row["low"],
+             row["high"])
+            for row in rows
+            if row["metric"] == metric
+        )  # fmt: skip
+        number, value, low, high = np.array(mine).T
+        axes.fill_between(
+            number, low, high, color=_OKABE_ITO[0], alpha=0.18, linewidth=0, gid="band"
+        )
+        axes.plot(
+            number, value, color=_OKABE_ITO[0], linewidth=1.4, marker="o", markersize=4
+        )
+        axes.set_xscale("log")
+        axes.set_xticks(number, labels=[f"{each:g}" for each in number], minor=False)
+        axes.set_xticks([], minor=True)
+        axes.set_ylim(bottom=min(0.0, low.min()))
+        axes.set_xlabel(label, fontsize=_SMALL, color=_INK)
+        axes.set_title(metric.replace("_", " "), fontsize=_TEXT, color=_INK)
+        axes.grid(axis="y", color="#e6e8eb", linewidth=0.7)
+        axes.set_axisbelow(True)
+    return figure
+
+
 def _plain_axes(size: tuple[float, float]) -> tuple[Figure, Axes]:
     figure, grid = _plain_grid(1, 1, size)
     return figure, grid[0][0]

@@ -199,6 +199,30 @@ def test_curve_is_a_line_a_learner_on_a_logarithmic_axis():
     assert axes.lines[0].get_xydata().tolist() == [[200.0, 3.0]]
 
 
+def test_a_sweep_has_a_panel_a_metric_with_points_and_bands_in_order():
+    rows = [
+        {"setting": f"k={k}", "metric": metric, "value": scale * k,
+         "low": scale * k - 1, "high": scale * k + 2}
+        for k in (8, 1, 2)
+        for metric, scale in (("score", 10.0), ("plans_per_second", -3.0))
+    ]  # fmt: skip
+    figure = figures.draw_sweep(rows, label="levels")
+    assert [axes.get_title() for axes in figure.axes] == ["score", "plans per second"]
+    for axes, scale in zip(figure.axes, (10.0, -3.0), strict=True):
+        (line,) = axes.lines
+        np.testing.assert_allclose(
+            line.get_xydata(), [(k, scale * k) for k in (1, 2, 8)]
+        )
+        (band,) = artists(axes, "band")
+        corners = {tuple(corner) for corner in band.get_paths()[0].vertices}
+        for k in (1, 2, 8):
+            assert {(k, scale * k - 1), (k, scale * k + 2)} <= corners
+        assert axes.get_xlabel() == "levels"
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "2", "8"]
+    with pytest.raises(ValueError, match="no results"):
+        figures.draw_sweep([], label="levels")
+
+
 def test_nothing_to_draw_is_the_users_error():
     with pytest.raises(UserError, match="nope"):
         figures.draw_scores(RESULTS, metric="nope")

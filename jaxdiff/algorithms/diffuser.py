@@ -17,6 +17,9 @@ algorithm 1),
 
 and the candidate that V expects most of may be the one to follow.
 
+A plan that is renewed need not begin from pure noise: what is left of the old one,
+noised to level k, is denoised in k steps (section 5.4).
+
 `jaxdiff.algorithms.dynamics` measures how well a plan agrees with a model of one step;
 `jaxdiff.algorithms.following` chooses a plan and turns it into actions.
 """
@@ -55,6 +58,7 @@ from jaxdiff.data.windows import (
 from jaxdiff.diffusion import (
     Clamp,
     NoiseLevels,
+    add_noise,
     cosine_schedule,
     ddim,
     ddpm,
@@ -64,6 +68,7 @@ from jaxdiff.diffusion import (
     sample,
     shift_noise,
     subgrid,
+    take,
     trajectory_weights,
     uniform_row,
     value_guide,
@@ -83,7 +88,7 @@ _NOT_NEGATIVE = (
     *("clip", "goal_dim", "learning_rate", "learning_rate_decay", "ema_decay"),
     *("ema_start", "temperature", "slack", "replan_every", "lost"),
     *("loss_discount", "action_weight", "first_action_weight"),
-    *("discount", "guide_scale", "guide_stop"),
+    *("discount", "guide_scale", "guide_stop", "warm_start"),
 )
 _SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "dpmpp2m": dpm_solver_pp}
 
@@ -153,6 +158,9 @@ class DiffuserConfig:
         goals whenever a plan has come to its end.
       lost: distance from the planned position at which a plan is given up and a new
         one made, metres; 0 for never. For the controller "track".
+      warm_start: how many of the sampler's levels the last plan is noised up again, and
+        how many denoising steps a renewed plan therefore takes; 0 plans from pure
+        noise, as the first plan of an episode always is.
     """
 
     horizon: int = 128
@@ -200,6 +208,7 @@ class DiffuserConfig:
     kd: float = 4.2
     replan_every: int = 0
     lost: float = 0.0
+    warm_start: int = 0
 
     def __post_init__(self) -> None:
         check_options(
@@ -229,6 +238,7 @@ class DiffuserConfig:
                 f"--lost is {self.lost}, and only the controller 'track' knows where a "
                 "plan should be; choose --controller track or --lost 0"
             )
+        self._check_warm_start()
         if self.discount > 1:
             raise UserError(f"--discount is {self.discount}; it must be at most 1")
         if self.return_model:
@@ -237,6 +247,21 @@ class DiffuserConfig:
             raise UserError(
                 "--guide-scale and --rank return need a model of returns; train one "
                 "with --return-model"
+            )
+
+    def _check_warm_start(self) -> None:
+        """Check that there are so many levels, and one plan to start from."""
+        levels = self.sampling_steps or self.diffusion_steps
+        if self.warm_start > levels:
+            raise UserError(
+                f"--warm-start is {self.warm_start}; it must be at most the {levels} "
+                "denoising steps of a plan"
+            )
+        if self.warm_start and self.choose == "earliest":
+            raise UserError(
+                f"--warm-start is {self.warm_start}, and --choose earliest compares "
+                "plans of many horizons that must be made alike; choose --choose fixed "
+                "or --warm-start 0"
             )
 
     def _check_return_model(self) -> None:
@@ -300,7 +325,10 @@ def diffuser(
       `plan` is
 
         plan(states, key, observation [B, O], goal [B, G] or None, *, horizon=None,
-             candidates=None, return_path=False) -> Plans
+             candidates=None, warm=None, return_path=False) -> Plans
+
+      With `warm [B, H, A + O]`, plans in environment units, all candidates begin from
+      it, each with noise of its own, at level `warm_start`.
 
     Raises:
       UserError: a horizon that the U-Net cannot halve often enough.
@@ -410,7 +438,17 @@ def _planner(
     walked = levels
     if config.sampling_steps is not None:
         walked = subgrid(levels, config.sampling_steps)
-    steps = _SAMPLERS[config.sampler](walked)
+    tabulate = _SAMPLERS[config.sampler]
+
+    def noised(key: jax.Array, warm: jax.Array, candidates: int) -> jax.Array:
+        if not config.warm_start:
+            raise UserError(
+                "a plan to start from was given, and --warm-start is 0; say to which "
+                "level it is to be noised"
+            )
+        x0 = jnp.repeat(normalize(normalizer, warm), candidates, axis=0)
+        noise = config.temperature * jax.random.normal(key, x0.shape)
+        return jnp.asarray(add_noise(x0, noise, take(walked, config.warm_start)))
 
     def plan(
         states: Mapping[str, TrainState],
@@ -420,6 +458,7 @@ def _planner(
         *,
         horizon: int | None = None,
         candidates: int | None = None,
+        warm: jax.Array | None = None,
         return_path: bool = False,
     ) -> Plans:
         horizon = config.horizon if horizon is None else horizon
@@ -437,6 +476,11 @@ def _planner(
         )
         params = states["denoiser"].slow["ema"]
         value = _value(config, levels, states, horizon)
+        below, init = walked, None
+        if warm is not None:
+            key, noise_key = jax.random.split(key)
+            below = take(walked, np.arange(config.warm_start + 1))
+            init = noised(noise_key, warm, candidates)
         out = sample(
             key,
             denoiser(
@@ -444,12 +488,13 @@ def _planner(
                 prediction=config.prediction,
                 clip=config.clip,
             ),
-            steps,
+            tabulate(below),
             (batch * candidates, horizon, dim),
             guide=_guide(config, value),
             guide_at=config.guide_at,
             guide_steps=config.guide_steps,
             clamp=clamp,
+            init=init,
             temperature=config.temperature,
             return_path=return_path,
         )

@@ -15,6 +15,9 @@ two ways to choose one:
 Whoever strays from a plan by more than `lost`, pushing against a wall for instance that
 the plan cuts through, is given a new one, as at the start of an episode.
 
+With `warm_start` a plan that is renewed on the way begins from what is left of the old
+one (Janner et al., 2022, section 5.4): the rows to come, the last of them repeated.
+
 Row k of a plan is the state k steps on. Following it, with position p and velocity v,
 
 (1) action = clip(kp (p[k+1] - p) + kd (v[k+1] - v), -1, 1)
@@ -97,9 +100,10 @@ def follow(
     """Build the acting pair of a planner.
 
     Args:
-      plan: `(states, key, observation, goal, *, horizon) -> Plans`.
+      plan: `(states, key, observation, goal, *, horizon) -> Plans`, which for warm
+        starts also takes `warm [B, horizon, A + O]`, the plans to start from.
       config: options `horizon`, `goal_dim`, `rank`, `choose`, `slack`, `replan_every`,
-        `lost`, `controller`, `kp` and `kd`, as in `DiffuserConfig`.
+        `lost`, `warm_start`, `controller`, `kp` and `kd`, as in `DiffuserConfig`.
       horizons: horizons that may be planned for, in increasing order; each is compiled
         into the program of `act`.
       dim: A + O.
@@ -134,10 +138,11 @@ def follow(
             remaining=jnp.zeros(batch, jnp.int32),
         )
 
-    def best_plan(states, key, observation, goal, horizon):
+    def best_plan(states, key, observation, goal, horizon, *, warm=None):
         """Make the best plan `[B, rows, D]`, padded, and say how consistent it is."""
         key = jax.random.fold_in(key, horizon)
-        plans = plan(states, key, observation, goal, horizon=horizon)
+        given = {} if warm is None else {"warm": warm[:, :horizon]}
+        plans = plan(states, key, observation, goal, horizon=horizon, **given)
         best = jnp.argmin(cost(plans, config.rank), axis=1)
         pick = jax.vmap(lambda candidates, i: candidates[i])
         missing = ((0, 0), (0, rows - horizon), (0, 0))
@@ -156,18 +161,28 @@ def follow(
             due = carry.index % every == 0
             wanted |= due & (remaining > 0)
 
-        def solve(key, observation, goal, *problem):
-            best = functools.partial(best_plan, states, key, observation, goal)
-            return choose(best, horizons, *problem, slack=config.slack)
+        def solve(key, problem):
+            observation, goal, wanted, reset, remaining, index, *plans = problem
+            cold = functools.partial(best_plan, states, key, observation, goal)
+            renew = functools.partial(choose, horizons=horizons, slack=config.slack)
+            if not config.warm_start:
+                return renew(cold, wanted, remaining, *plans)
+            # An episode that begins has nothing to go on from. Both ways to plan stand
+            # behind `cond`: where nobody begins, only the warm plans are made.
+            warm = functools.partial(cold, warm=_shifted(index, *plans))
+            plans = jax.lax.cond(
+                jnp.any(reset),
+                lambda: renew(cold, reset, remaining, *plans),
+                lambda: tuple(plans),
+            )
+            return renew(warm, wanted & ~reset, remaining, *plans)
 
+        followed = carry.plan, carry.last
+        problem = observation, goal, wanted, reset, remaining, carry.index, *followed
         trajectory, last = jax.lax.cond(
             jnp.any(wanted),
-            lambda: _in_turns(
-                solve,
-                key,
-                (observation, goal, wanted, remaining, carry.plan, carry.last),
-            ),
-            lambda: (carry.plan, carry.last),
+            lambda: _in_turns(solve, key, problem),
+            lambda: followed,
         )
         adopted = wanted
         if config.choose == "earliest":
@@ -201,21 +216,28 @@ def _in_turns(
     is how it is split over two devices.
 
     Args:
-      solve: `(key, *problems) -> arrays`, all with a leading axis of problems.
+      solve: `(key, problems) -> arrays`, all with a leading axis of problems.
       key: of the noise.
       problems: leaves `[B, ...]`.
     """
     batch = len(problems[0])
     if jax.default_backend() != "cpu" or batch < 2 or batch % 2:
-        return solve(key, *problems)
+        return solve(key, problems)
     turns = jax.tree.map(
         lambda x: jnp.swapaxes(x.reshape(2, batch // 2, *x.shape[1:]), 0, 1), problems
     )
     keys = jax.random.split(key, batch // 2)
-    solved = jax.lax.map(lambda turn: solve(turn[0], *turn[1]), (keys, turns))
+    solved = jax.lax.map(lambda turn: solve(*turn), (keys, turns))
     return jax.tree.map(
         lambda x: jnp.swapaxes(x, 0, 1).reshape(batch, *x.shape[2:]), solved
     )
+
+
+def _shifted(index: jax.Array, plan: jax.Array, last: jax.Array) -> jax.Array:
+    """Begin plans `[B, rows, D]` at row `index [B]`, row `last [B]` repeated."""
+    ahead = index[:, None] + jnp.arange(plan.shape[1])
+    rows = jnp.minimum(ahead, last[:, None])
+    return jnp.take_along_axis(plan, rows[:, :, None], axis=1)
 
 
 def _distance(carry: Carry, observation: jax.Array, action_dim: int) -> jax.Array:
@@ -232,7 +254,7 @@ def _distance(carry: Carry, observation: jax.Array, action_dim: int) -> jax.Arra
 # without it is fast.
 
 
-def _fitting(best_plan, horizons, wanted, remaining, trajectory, last, *, slack):
+def _fitting(best_plan, wanted, remaining, trajectory, last, *, horizons, slack):
     """Plan with the shortest horizon that covers the steps that remain."""
     del slack
     fitting = jnp.searchsorted(jnp.asarray(horizons), remaining + 1)
@@ -249,7 +271,7 @@ def _fitting(best_plan, horizons, wanted, remaining, trajectory, last, *, slack)
     return trajectory, last
 
 
-def _earliest(best_plan, horizons, wanted, remaining, trajectory, last, *, slack):
+def _earliest(best_plan, wanted, remaining, trajectory, last, *, horizons, slack):
     """Plan with the shortest horizon whose plan is feasible.
 
     The longest horizon leaves most time. How consistent the model is there is what can
