@@ -45,12 +45,14 @@ class Plans:
       trajectories: `[B, C, H, A + O]`, environment units.
       inconsistency: `[B, C]`, see `jaxdiff.algorithms.dynamics`; smaller is better.
       expected_return: `[B, C]`, what a model of returns expects, or None without one.
+      value: `[B, C]`, of the value that the plans climbed, or None without one.
       path: `[S + 1, B, C, H, A + O]`, the plans at every noise level, or None.
     """
 
     trajectories: jax.Array
     inconsistency: jax.Array
     expected_return: jax.Array | None = None
+    value: jax.Array | None = None
     path: jax.Array | None = None
 
 
@@ -177,7 +179,7 @@ def follow(
             last = jnp.where(adopted, last, carry.last)
             remaining = jnp.where(adopted, last, remaining)
         index = jnp.where(adopted, 0, carry.index)
-        action = _control(config, trajectory, last, index, observation, action_dim)
+        action = control(config, trajectory, last, index, observation, action_dim)
         carry = Carry(
             plan=trajectory,
             last=last,
@@ -276,7 +278,7 @@ def _earliest(best_plan, horizons, wanted, remaining, trajectory, last, *, slack
     return trajectory, last
 
 
-def _control(
+def control(
     config: Any,
     trajectory: jax.Array,
     last: jax.Array,
