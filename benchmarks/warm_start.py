@@ -119,7 +119,7 @@ def plans_per_second(run: Run, options: Options) -> tuple[float, float, float]:
     for call in range(options.calls + 1):
         key = jax.block_until_ready(jax.random.key(call))
         started = time.perf_counter()
-        jax.block_until_ready(plan(run.states, key, observation, warm=followed))
+        jax.block_until_ready(plan(run.states, key, observation, init=followed))
         rates.append(1 / (time.perf_counter() - started))
     rates = rates[1:]  # the first call compiles
     low, high = bootstrap_interval(rates, statistic=np.median)

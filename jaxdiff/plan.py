@@ -1,6 +1,11 @@
-"""A start and a goal, in environment units, become ranked plans."""
+"""A start and a goal, in environment units, become ranked plans.
+
+What else a plan should do is said when it is asked for: by a value to climb, a
+projection to obey, or entries that are known. None of them needs training.
+"""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +13,9 @@ import jax
 import numpy as np
 
 from jaxdiff.algorithms.diffuser import declared_horizons
-from jaxdiff.algorithms.following import cost
+from jaxdiff.algorithms.following import Plans, cost
 from jaxdiff.data.normalizer import Normalizer
+from jaxdiff.diffusion import Clamp
 from jaxdiff.envs import pointmaze
 from jaxdiff.errors import UserError, writing
 from jaxdiff.progress import note
@@ -18,7 +24,11 @@ from jaxdiff.run import Run, maze_of
 
 @dataclasses.dataclass(frozen=True)
 class RankedPlans:
-    """Plans for one problem, the best first: see `rank` in `DiffuserConfig`.
+    """Plans for one problem, the best first.
+
+    The best is what `rank` in `DiffuserConfig` says. Of plans that climbed a value it
+    is the one of the largest value among those about as consistent as the best, that
+    is, within `slack` times its inconsistency; the others come after these.
 
     Attributes:
       observations: `[C, H, O]`, environment units.
@@ -26,6 +36,7 @@ class RankedPlans:
       inconsistency: `[C]`, see `jaxdiff.algorithms.dynamics`.
       path: `[S + 1, H, O]`, the best plan at every noise level, noisiest first.
       expected_return: `[C]`, of the model of returns, or None without one.
+      value: `[C]`, of the value that the plans climbed, or None without one.
     """
 
     observations: np.ndarray
@@ -33,6 +44,7 @@ class RankedPlans:
     inconsistency: np.ndarray
     path: np.ndarray
     expected_return: np.ndarray | None = None
+    value: np.ndarray | None = None
 
 
 def plan(
@@ -43,6 +55,10 @@ def plan(
     horizon: int | None = None,
     candidates: int = 8,
     seed: int = 0,
+    value: Callable[[jax.Array], jax.Array] | None = None,
+    value_scale: float = 1.0,
+    project: Callable[[jax.Array], jax.Array] | None = None,
+    known: Clamp | None = None,
 ) -> RankedPlans:
     """Plan from `start`, to `goal` if there is one, guided if the run's options say so.
 
@@ -55,13 +71,22 @@ def plan(
       horizon: steps of the plan, one of those the run declares; default its own.
       candidates: plans made, C.
       seed: of the plans' noise.
+      value: `trajectories [N, H, A + O] -> [N]`, in environment units, actions first;
+        estimates of the plan climb it at every denoising step. Parts are added, as in
+        `lambda x: avoid(x) + visit(x)`; see `keep_out_value` and `pass_by_value` in
+        `jaxdiff.diffusion`. A new function compiles anew, the same one does not.
+      value_scale: times its gradient; 1 reads it as a log-probability.
+      project: a function of such trajectories, applied to every estimate and to the
+        plans, before start, goal and known entries are written over them; see
+        `keep_out` and `clip_box`.
+      known: further entries, values and mask `[H, A + O]`, such as a position at row
+        60. Start and goal come first.
 
     Raises:
-      UserError: the run is no planner, a start or goal that cannot be, or a horizon
-        that was not declared.
+      UserError: the run is no planner, a start or goal that cannot be, a horizon that
+        was not declared, or known entries of another shape.
     """
-    if run.algorithm.plan is None:
-        raise UserError(f"{run.name} does not plan; act with it by `jaxdiff evaluate`")
+    planner = _planner(run)
     action_dim = run.document["dataset"]["action_dim"]
     normalizer = run.statistics.normalizer
     start, goal = _problem(run, normalizer, action_dim, start, goal)
@@ -73,9 +98,14 @@ def plan(
             f"the horizon {horizon} is not one that {run.path} declares; choose one of "
             f"{', '.join(map(str, declared))}"
         )
-    make = jax.jit(
-        run.algorithm.plan, static_argnames=("horizon", "candidates", "return_path")
-    )
+    _check_known(known, horizon or run.config.horizon, normalizer.low.shape[-1])
+    task = {"value": value, "project": project, "known": known}
+    task = {name: given for name, given in task.items() if given is not None}
+    if value is not None:
+        task["value_scale"] = value_scale
+    static = ("horizon", "candidates", "return_path")
+    functions = tuple(name for name in ("value", "project") if name in task)
+    make = jax.jit(planner, static_argnames=static + functions)
     out = make(
         run.states,
         jax.random.key(seed),
@@ -84,9 +114,10 @@ def plan(
         horizon=horizon,
         candidates=candidates,
         return_path=True,
+        **task,
     )
-    order = np.argsort(cost(out, run.config.rank)[0])
-    expected = out.expected_return
+    order = _order(out, run.config)
+    expected, worth = out.expected_return, out.value
     trajectories = np.asarray(out.trajectories[0])[order]
     return RankedPlans(
         observations=trajectories[..., action_dim:],
@@ -94,7 +125,102 @@ def plan(
         inconsistency=np.asarray(out.inconsistency[0])[order],
         path=np.asarray(out.path[:, 0, order[0], :, action_dim:]),
         expected_return=None if expected is None else np.asarray(expected[0])[order],
+        value=None if worth is None else np.asarray(worth[0])[order],
     )
+
+
+def _planner(run: Run) -> Callable[..., Plans]:
+    if run.algorithm.plan is None:
+        raise UserError(f"{run.name} does not plan; act with it by `jaxdiff evaluate`")
+    return run.algorithm.plan
+
+
+def _order(plans: Plans, config: Any) -> np.ndarray:
+    """Rank the candidates of one problem, see `RankedPlans`."""
+    by_cost = np.asarray(cost(plans, config.rank)[0])
+    if plans.value is None:
+        return np.argsort(by_cost)
+    strain = np.asarray(plans.inconsistency[0])
+    feasible = strain <= config.slack * strain.min()
+    return np.lexsort((by_cost, -np.asarray(plans.value[0]), ~feasible))
+
+
+def _check_known(known: Clamp | None, horizon: int, dim: int) -> None:
+    if known is None:
+        return
+    for what, array in (("values", known.values), ("mask", known.mask)):
+        if np.shape(array) != (horizon, dim):
+            raise UserError(
+                f"the {what} of what is known have shape {list(np.shape(array))}; give "
+                f"one entry for each of a plan, [{horizon}, {dim}]"
+            )
+
+
+def interpolate(
+    run: Run,
+    first: Any,
+    second: Any,
+    weights: Any,
+    *,
+    level: int,
+    seed: int = 0,
+) -> np.ndarray:
+    """Mix two plans in noise and denoise the mixtures (Ho et al. 2020, section 4.3).
+
+    Both plans are noised by the same noise until `level` denoising steps are left,
+    mixed linearly and denoised, with the same noise for every weight. At a low level
+    the mixtures are nearly averages of the plans; at a high one, plans of their own.
+
+    Args:
+      run: a trained planner.
+      first: trajectory `[H, A + O]`, environment units, of a declared horizon.
+      second: another of the same shape. Start and goal, if the run plans to goals, are
+        mixed as well.
+      weights: `[W]` of the second plan, 0 to 1.
+      level: denoising steps to go back, from 1 to those of the run's sampler.
+      seed: of all noise.
+
+    Returns:
+      Trajectories `[W, H, A + O]`.
+
+    Raises:
+      UserError: plans of different shapes, or a level that the sampler does not have.
+    """
+    planner = _planner(run)
+    first, second = np.asarray(first, np.float32), np.asarray(second, np.float32)
+    dim = run.statistics.normalizer.low.shape[-1]
+    steps = run.config.sampling_steps or run.config.diffusion_steps
+    if first.shape != second.shape or first.ndim != 2 or first.shape[1] != dim:
+        raise UserError(
+            f"plans of shapes {list(first.shape)} and {list(second.shape)} cannot be "
+            f"mixed; give two of one shape [H, {dim}]"
+        )
+    if not 1 <= level <= steps:
+        raise UserError(
+            f"the level {level} is none of the sampler's {steps} steps; choose 1 to "
+            f"{steps}"
+        )
+    share = np.asarray(weights, np.float32)[:, None, None]
+    # Noise that both share makes mixing before it the same as mixing after it.
+    mixed = (1 - share) * first + share * second
+    action_dim = run.document["dataset"]["action_dim"]
+    goal_dim = run.config.goal_dim
+    goals = mixed[:, -1, action_dim : action_dim + goal_dim] if goal_dim else None
+
+    def denoised(trajectory, goal):
+        out = planner(
+            run.states,
+            jax.random.key(seed),
+            trajectory[None, 0, action_dim:],
+            None if goal is None else goal[None],
+            horizon=len(first),
+            candidates=1,
+            init=trajectory[None],
+            init_level=level,
+        )
+        return out.trajectories[0, 0]
+
+    return np.asarray(jax.jit(jax.vmap(denoised))(mixed, goals))
 
 
 def _problem(

@@ -93,7 +93,7 @@ def planned(monkeypatch, warm=None, *, count=COUNT, **options):
         warm = jnp.asarray(warm, jnp.float32).reshape(count, 4, 4)
         warm = unnormalize(STATISTICS.normalizer, warm)
     plans = jax.jit(build(**options).plan)(
-        {"denoiser": state}, jax.random.key(1), jnp.tile(start, (count, 1)), warm=warm
+        {"denoiser": state}, jax.random.key(1), jnp.tile(start, (count, 1)), init=warm
     )
     x = normalize(STATISTICS.normalizer, plans.trajectories)
     # The present state is the known one, not that of the plan before.
@@ -152,7 +152,7 @@ def test_candidates_start_from_one_plan_with_noise_of_their_own(monkeypatch):
 
     def init(**options):
         plans = build(warm_start=5, **options).plan(
-            {"denoiser": state}, jax.random.key(0), jnp.zeros((3, 2)), warm=warm,
+            {"denoiser": state}, jax.random.key(0), jnp.zeros((3, 2)), init=warm,
             candidates=400,
         )  # fmt: skip
         return np.asarray(normalize(STATISTICS.normalizer, plans.trajectories))
@@ -195,15 +195,15 @@ def keeping(made):
     "warm" or "cold" with every plan that the program really makes.
     """
 
-    def plan(states, key, observation, goal=None, *, horizon=None, warm=None):
-        kind = "cold" if warm is None else "warm"
+    def plan(states, key, observation, goal=None, *, horizon=None, init=None):
+        kind = "cold" if init is None else "warm"
         jax.debug.callback(lambda: made.append(kind))
-        if warm is None:
+        if init is None:
             row = 100 * observation[:, :1] + jnp.arange(horizon)
-            warm = jnp.broadcast_to(row[:, :, None], (len(row), horizon, 4))
-        assert warm.shape[1] == horizon
+            init = jnp.broadcast_to(row[:, :, None], (len(row), horizon, 4))
+        assert init.shape[1] == horizon
         return Plans(
-            trajectories=warm[:, None], inconsistency=jnp.zeros((len(warm), 1))
+            trajectories=init[:, None], inconsistency=jnp.zeros((len(init), 1))
         )
 
     return plan
@@ -326,17 +326,6 @@ def test_levels_that_are_not_walked_are_refused(change, words):
     dataclasses.replace(BASE, warm_start=5, sampling_steps=5)
 
 
-def test_a_plan_to_start_from_needs_a_level():
-    state = TrainState(
-        step=0, params=None, slow={"ema": {}}, model_state={}, opt_state=()
-    )
-    with pytest.raises(UserError, match="--warm-start is 0"):
-        build().plan(
-            {"denoiser": state}, jax.random.key(0), jnp.zeros((1, 2)),
-            warm=jnp.zeros((1, 4, 4)),
-        )  # fmt: skip
-
-
 # --- the benchmark -------------------------------------------------------------------
 
 
@@ -363,8 +352,8 @@ def toy_run(path, environment="Ten-v0", references=None, **options):
     """A run whose warm plans say their level, in hundredths, and cold ones zero."""
 
     def planner(config, statistics, action_dim):
-        def plan(states, key, observation, goal=None, *, horizon=4, warm=None):
-            value = 0.0 if warm is None else config.warm_start / 100
+        def plan(states, key, observation, goal=None, *, horizon=4, init=None):
+            value = 0.0 if init is None else config.warm_start / 100
             x = jnp.full((len(observation), 1, horizon, 4), value)
             return Plans(trajectories=x, inconsistency=jnp.zeros((len(x), 1)))
 

@@ -59,6 +59,7 @@ from jaxdiff.diffusion import (
     Clamp,
     NoiseLevels,
     add_noise,
+    climb,
     cosine_schedule,
     ddim,
     ddpm,
@@ -74,7 +75,7 @@ from jaxdiff.diffusion import (
     value_guide,
 )
 from jaxdiff.diffusion.guide import Value
-from jaxdiff.diffusion.sampler import Guide
+from jaxdiff.diffusion.sampler import Guide, Projection
 from jaxdiff.errors import UserError
 from jaxdiff.networks import TemporalUNet, TemporalValue, horizon_multiple
 from jaxdiff.options import check_options
@@ -325,10 +326,16 @@ def diffuser(
       `plan` is
 
         plan(states, key, observation [B, O], goal [B, G] or None, *, horizon=None,
-             candidates=None, warm=None, return_path=False) -> Plans
+             candidates=None, return_path=False, value=None, value_scale=1.0,
+             project=None, known=None, init=None, init_level=None) -> Plans
 
-      With `warm [B, H, A + O]`, plans in environment units, all candidates begin from
-      it, each with noise of its own, at level `warm_start`.
+      Tasks that nothing was trained for are in environment units: `value`, a function
+      of trajectories `[N, H, A + O] -> [N]` that plans climb (see `climb`); `project`,
+      a function of trajectories that is applied to every estimate and to the plan;
+      `known`, a `Clamp` of further entries, `[H, A + O]` or `[B, H, A + O]`. A plan
+      may start from trajectories `init [B, H, A + O]`, noised so that `init_level` of
+      the sampler's steps remain. N is B times the candidates, those of one problem
+      next to each other.
 
     Raises:
       UserError: a horizon that the U-Net cannot halve often enough.
@@ -440,16 +447,6 @@ def _planner(
         walked = subgrid(levels, config.sampling_steps)
     tabulate = _SAMPLERS[config.sampler]
 
-    def noised(key: jax.Array, warm: jax.Array, candidates: int) -> jax.Array:
-        if not config.warm_start:
-            raise UserError(
-                "a plan to start from was given, and --warm-start is 0; say to which "
-                "level it is to be noised"
-            )
-        x0 = jnp.repeat(normalize(normalizer, warm), candidates, axis=0)
-        noise = config.temperature * jax.random.normal(key, x0.shape)
-        return jnp.asarray(add_noise(x0, noise, take(walked, config.warm_start)))
-
     def plan(
         states: Mapping[str, TrainState],
         key: jax.Array,
@@ -458,43 +455,56 @@ def _planner(
         *,
         horizon: int | None = None,
         candidates: int | None = None,
-        warm: jax.Array | None = None,
         return_path: bool = False,
+        value: Callable[[jax.Array], jax.Array] | None = None,
+        value_scale: Any = 1.0,
+        project: Projection | None = None,
+        known: Clamp | None = None,
+        init: jax.Array | None = None,
+        init_level: int | None = None,
     ) -> Plans:
         horizon = config.horizon if horizon is None else horizon
         candidates = config.candidates if candidates is None else candidates
         batch = observation.shape[0]
-        known = jnp.zeros((batch, horizon, dim)).at[:, 0, action_dim:].set(observation)
-        if goal is not None:
-            end = action_dim + goal.shape[-1]
-            known = known.at[:, -1, action_dim:end].set(goal)
+        clamp = _clamp(
+            normalizer, observation, goal, known, horizon, action_dim, config.goal_dim
+        )
         clamp = Clamp(
-            values=jnp.repeat(normalize(normalizer, known), candidates, axis=0),
-            mask=_clamp_mask(
-                horizon, dim, action_dim, 0 if goal is None else config.goal_dim
-            ),
+            values=jnp.repeat(clamp.values, candidates, axis=0), mask=clamp.mask
         )
         params = states["denoiser"].slow["ema"]
-        value = _value(config, levels, states, horizon)
-        below, init = walked, None
-        if warm is not None:
+        denoise = denoiser(
+            lambda x, time: network.apply(params, x, time),
+            prediction=config.prediction,
+            clip=config.clip,
+        )
+        if value is not None:
+            denoise = climb(
+                denoise,
+                lambda x: value(unnormalize(normalizer, x)),
+                scale=value_scale,
+            )
+        returns = _value(config, levels, states, horizon)
+        shape = (batch * candidates, horizon, dim)
+        steps, start = tabulate(walked), None
+        if init is not None:
             key, noise_key = jax.random.split(key)
-            below = take(walked, np.arange(config.warm_start + 1))
-            init = noised(noise_key, warm, candidates)
+            noise = config.temperature * jax.random.normal(noise_key, shape)
+            clean = jnp.repeat(normalize(normalizer, init), candidates, axis=0)
+            count = init_level or config.warm_start or len(walked.alpha) - 1
+            steps = tabulate(take(walked, np.arange(count + 1)))
+            start = jnp.asarray(add_noise(clean, noise, take(walked, count)))
         out = sample(
             key,
-            denoiser(
-                lambda x, time: network.apply(params, x, time),
-                prediction=config.prediction,
-                clip=config.clip,
-            ),
-            tabulate(below),
-            (batch * candidates, horizon, dim),
-            guide=_guide(config, value),
+            denoise,
+            steps,
+            shape,
+            guide=_guide(config, returns),
             guide_at=config.guide_at,
             guide_steps=config.guide_steps,
             clamp=clamp,
-            init=init,
+            project=None if project is None else _in_units(normalizer, project),
+            init=start,
             temperature=config.temperature,
             return_path=return_path,
         )
@@ -502,18 +512,61 @@ def _planner(
         def by_problem(x):
             return x.reshape(*x.shape[:-3], batch, candidates, horizon, dim)
 
+        def by_candidate(x):
+            return x.reshape(batch, candidates)
+
         x = by_problem(out.x)
-        expected = None
+        expected = worth = None
+        if returns is not None:
+            expected = by_candidate(expected_return(returns, levels, out.x))
         if value is not None:
-            expected = expected_return(value, levels, out.x).reshape(batch, candidates)
+            worth = by_candidate(value(unnormalize(normalizer, out.x)))
         return Plans(
             trajectories=unnormalize(normalizer, x),
             inconsistency=inconsistency(statistics.dynamics, x),
             expected_return=expected,
+            value=worth,
             path=unnormalize(normalizer, by_problem(out.path)) if return_path else None,
         )
 
     return plan
+
+
+def _clamp(
+    normalizer: Normalizer,
+    observation: jax.Array,
+    goal: jax.Array | None,
+    known: Clamp | None,
+    horizon: int,
+    action_dim: int,
+    goal_dim: int,
+) -> Clamp:
+    """Collect what is known of plans `[B, H, A + O]`; start and goal come first."""
+    dim = normalizer.low.shape[-1]
+    mask = _clamp_mask(horizon, dim, action_dim, 0 if goal is None else goal_dim)
+    values = jnp.zeros((len(observation), horizon, dim))
+    values = values.at[:, 0, action_dim:].set(observation)
+    if goal is not None:
+        end = action_dim + goal.shape[-1]
+        values = values.at[:, -1, action_dim:end].set(goal)
+    if known is not None:
+        values = jnp.where(mask, values, known.values)
+        mask = mask | known.mask
+    return Clamp(values=normalize(normalizer, values), mask=mask)
+
+
+def _in_units(normalizer: Normalizer, project: Projection) -> Projection:
+    """Let a projection in environment units act on normalised trajectories.
+
+    Entries that it leaves alone do not change by a bit on the way there and back.
+    """
+
+    def projected(x: jax.Array) -> jax.Array:
+        rows = unnormalize(normalizer, x)
+        moved = project(rows)
+        return jnp.where(moved == rows, x, normalize(normalizer, moved))
+
+    return projected
 
 
 def _levels(config: DiffuserConfig) -> NoiseLevels:

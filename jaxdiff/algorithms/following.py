@@ -48,12 +48,14 @@ class Plans:
       trajectories: `[B, C, H, A + O]`, environment units.
       inconsistency: `[B, C]`, see `jaxdiff.algorithms.dynamics`; smaller is better.
       expected_return: `[B, C]`, what a model of returns expects, or None without one.
+      value: `[B, C]`, of the value that the plans climbed, or None without one.
       path: `[S + 1, B, C, H, A + O]`, the plans at every noise level, or None.
     """
 
     trajectories: jax.Array
     inconsistency: jax.Array
     expected_return: jax.Array | None = None
+    value: jax.Array | None = None
     path: jax.Array | None = None
 
 
@@ -101,7 +103,7 @@ def follow(
 
     Args:
       plan: `(states, key, observation, goal, *, horizon) -> Plans`, which for warm
-        starts also takes `warm [B, horizon, A + O]`, the plans to start from.
+        starts also takes `init [B, horizon, A + O]`, the plans to start from.
       config: options `horizon`, `goal_dim`, `rank`, `choose`, `slack`, `replan_every`,
         `lost`, `warm_start`, `controller`, `kp` and `kd`, as in `DiffuserConfig`.
       horizons: horizons that may be planned for, in increasing order; each is compiled
@@ -141,7 +143,7 @@ def follow(
     def best_plan(states, key, observation, goal, horizon, *, warm=None):
         """Make the best plan `[B, rows, D]`, padded, and say how consistent it is."""
         key = jax.random.fold_in(key, horizon)
-        given = {} if warm is None else {"warm": warm[:, :horizon]}
+        given = {} if warm is None else {"init": warm[:, :horizon]}
         plans = plan(states, key, observation, goal, horizon=horizon, **given)
         best = jnp.argmin(cost(plans, config.rank), axis=1)
         pick = jax.vmap(lambda candidates, i: candidates[i])
@@ -192,7 +194,7 @@ def follow(
             last = jnp.where(adopted, last, carry.last)
             remaining = jnp.where(adopted, last, remaining)
         index = jnp.where(adopted, 0, carry.index)
-        action = _control(config, trajectory, last, index, observation, action_dim)
+        action = control(config, trajectory, last, index, observation, action_dim)
         carry = Carry(
             plan=trajectory,
             last=last,
@@ -298,7 +300,7 @@ def _earliest(best_plan, wanted, remaining, trajectory, last, *, horizons, slack
     return trajectory, last
 
 
-def _control(
+def control(
     config: Any,
     trajectory: jax.Array,
     last: jax.Array,

@@ -5,11 +5,14 @@ losses = denoising_loss(keys, network, uniform_row(levels), x0, prediction="x0")
 out = sample(key, denoiser(network, prediction="x0"), ddpm(levels), x0.shape)
 """
 
-from jaxdiff.diffusion.constraint import Clamp, apply, clip_box
+from jaxdiff.diffusion.constraint import Clamp, apply, clip_box, keep_out
 from jaxdiff.diffusion.guide import (
     chain,
     classifier_free,
+    climb,
     guide_prediction,
+    keep_out_value,
+    pass_by_value,
     select_by,
     value_guide,
 )
@@ -54,6 +57,7 @@ __all__ = [
     "apply",
     "chain",
     "classifier_free",
+    "climb",
     "clip_box",
     "cosine_schedule",
     "ddim",
@@ -65,8 +69,11 @@ __all__ = [
     "from_betas",
     "from_x0",
     "guide_prediction",
+    "keep_out",
+    "keep_out_value",
     "linear_schedule",
     "noise_examples",
+    "pass_by_value",
     "sample",
     "select_by",
     "shift_noise",
