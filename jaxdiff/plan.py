@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxdiff.algorithms.diffuser import declared_horizons
-from jaxdiff.algorithms.following import Plans, cost
+from jaxdiff.algorithms.following import Plans, cost, strain
 from jaxdiff.data.normalizer import Normalizer
 from jaxdiff.diffusion import Clamp
 from jaxdiff.envs import pointmaze
@@ -34,6 +34,8 @@ class RankedPlans:
       observations: `[C, H, O]`, environment units.
       actions: `[C, H, A]`, environment units.
       inconsistency: `[C]`, see `jaxdiff.algorithms.dynamics`.
+      departure: `[C]`, above 1 for a plan that leads where the data never were, see
+        `jaxdiff.algorithms.support`.
       path: `[S + 1, H, O]`, the best plan at every noise level, noisiest first.
       expected_return: `[C]`, of the model of returns, or None without one.
       value: `[C]`, of the value that the plans climbed, or None without one.
@@ -42,6 +44,7 @@ class RankedPlans:
     observations: np.ndarray
     actions: np.ndarray
     inconsistency: np.ndarray
+    departure: np.ndarray
     path: np.ndarray
     expected_return: np.ndarray | None = None
     value: np.ndarray | None = None
@@ -123,6 +126,7 @@ def plan(
         observations=trajectories[..., action_dim:],
         actions=trajectories[..., :action_dim],
         inconsistency=np.asarray(out.inconsistency[0])[order],
+        departure=np.asarray(out.departure[0])[order],
         path=np.asarray(out.path[:, 0, order[0], :, action_dim:]),
         expected_return=None if expected is None else np.asarray(expected[0])[order],
         value=None if worth is None else np.asarray(worth[0])[order],
@@ -140,8 +144,8 @@ def _order(plans: Plans, config: Any) -> np.ndarray:
     by_cost = np.asarray(cost(plans, config.rank)[0])
     if plans.value is None:
         return np.argsort(by_cost)
-    strain = np.asarray(plans.inconsistency[0])
-    feasible = strain <= config.slack * strain.min()
+    strained = np.asarray(strain(plans)[0])
+    feasible = strained <= config.slack * strained.min()
     return np.lexsort((by_cost, -np.asarray(plans.value[0]), ~feasible))
 
 

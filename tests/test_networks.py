@@ -416,3 +416,27 @@ def test_initial_weights_fill_the_fan_in_interval():
             largest = float(jnp.abs(params[name]).max())
             assert least * bound < largest <= bound
         assert abs(float(params["kernel"].mean())) < 0.1 * bound
+
+
+@pytest.mark.parametrize("patch", [2, 4])
+def test_patches_are_rows_side_by_side(patch):
+    """The network of patches is the plain one, of shorter and wider trajectories."""
+    size = {"dim": 8, "dim_mults": (2, 4)}
+    patched, plain = TemporalUNet(**size, patch=patch), TemporalUNet(**size)
+    x = jax.random.normal(jax.random.key(0), (2, 8 * patch, 3))
+    time = jnp.array([0, 5])
+    wide = x.reshape(2, 8, 3 * patch)
+    params = plain.init(jax.random.key(1), wide, time)
+    expected = plain.apply(params, wide, time).reshape(x.shape)
+    np.testing.assert_allclose(patched.apply(params, x, time), expected, atol=1e-6)
+    assert horizon_multiple((2, 4), patch) == 2 * patch
+    with pytest.raises(ValueError, match=f"divisible by {2 * patch} = patch"):
+        patched.apply(params, x[:, :-patch], time)
+
+
+def test_patches_are_shown_the_ends_of_the_trajectory_and_not_of_patches():
+    network = TemporalUNet(dim=8, dim_mults=(1, 2), patch=2, show_ends=True)
+    x = jnp.zeros((1, 64, 3))
+    params = network.init(jax.random.key(1), x, jnp.zeros(1))
+    shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
+    assert (2 * 3, 4 * 8) in shapes

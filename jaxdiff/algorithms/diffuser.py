@@ -47,6 +47,7 @@ from jaxdiff.algorithms.returns import (
     return_value,
     returns_learner,
 )
+from jaxdiff.algorithms.support import Support, departure, fit_support
 from jaxdiff.data.episodes import Episodes
 from jaxdiff.data.normalizer import Normalizer, fit, normalize, unnormalize
 from jaxdiff.data.windows import (
@@ -82,7 +83,7 @@ from jaxdiff.options import check_options
 from jaxdiff.record import record
 
 _POSITIVE = (
-    *("diffusion_steps", "dim", "dim_mults", "accumulate", "ema_every"),
+    *("diffusion_steps", "dim", "dim_mults", "patch", "accumulate", "ema_every"),
     *("sampling_steps", "candidates", "guide_steps"),
 )
 _NOT_NEGATIVE = (
@@ -117,6 +118,7 @@ class DiffuserConfig:
       attention: linear attention at every level (the released HalfCheetah network).
       show_ends: show every block of the U-Net the first and the last row, noised as
         they are where they are not clamped.
+      patch: rows of a trajectory that enter and leave the U-Net as one.
       prediction: what the network predicts, "x0", "noise" or "v".
       clip: limit of |x0| in normalised units, None for none.
       normalizer: "limits", "gaussian" or "cdf".
@@ -173,6 +175,7 @@ class DiffuserConfig:
     dim_mults: tuple[int, ...] = (1, 2, 4)
     attention: bool = False
     show_ends: bool = False
+    patch: int = 1
     prediction: Literal["x0", "noise", "v"] = "v"
     clip: float | None = 1.0
     normalizer: Literal["limits", "gaussian", "cdf"] = "limits"
@@ -289,14 +292,16 @@ class Statistics:
     Attributes:
       normalizer: of rows `[action | observation]`.
       dynamics: the model that plans are held against.
+      support: where the data have been, in the entries that goals are given in.
     """
 
     normalizer: Normalizer
     dynamics: Dynamics
+    support: Support
 
 
 def measure(config: DiffuserConfig, train: Episodes) -> Statistics:
-    """Measure a dataset: its normalizer, and the dynamics of one step."""
+    """Measure a dataset: its normalizer, the dynamics of one step, its support."""
     rows = _rows(train)
     # The last row of an episode has an action of zeros, which is no data.
     has_action = np.ones(len(rows), bool)
@@ -308,6 +313,7 @@ def measure(config: DiffuserConfig, train: Episodes) -> Statistics:
     return Statistics(
         normalizer=normalizer,
         dynamics=fit_dynamics(scaled[has_action], following[has_action]),
+        support=fit_support(scaled[:, _goal_entries(config, action_dim)]),
     )
 
 
@@ -524,6 +530,9 @@ def _planner(
         return Plans(
             trajectories=unnormalize(normalizer, x),
             inconsistency=inconsistency(statistics.dynamics, x),
+            departure=departure(
+                statistics.support, x[..., _goal_entries(config, action_dim)]
+            ),
             expected_return=expected,
             value=worth,
             path=unnormalize(normalizer, by_problem(out.path)) if return_path else None,
@@ -613,6 +622,7 @@ def _network(config: DiffuserConfig) -> TemporalUNet:
         dim_mults=config.dim_mults,
         attention=config.attention,
         show_ends=config.show_ends,
+        patch=config.patch,
     )
 
 
@@ -647,7 +657,7 @@ def _trained_horizons(config: DiffuserConfig) -> list[int]:
 
 
 def _divisible(config: DiffuserConfig, horizons: list[int]) -> list[int]:
-    multiple = horizon_multiple(config.dim_mults)
+    multiple = horizon_multiple(config.dim_mults, config.patch)
     for horizon in horizons:
         if horizon % multiple or horizon < 2:
             raise UserError(
@@ -666,6 +676,10 @@ def _acting_horizons(config: DiffuserConfig) -> list[int]:
     if not config.replan_every or not config.goal_dim:
         return [config.horizon]
     return [horizon for horizon in horizons if horizon <= config.horizon]
+
+
+def _goal_entries(config: DiffuserConfig, action_dim: int) -> slice:
+    return slice(action_dim, action_dim + config.goal_dim)
 
 
 def _clamp_mask(horizon: int, dim: int, action_dim: int, goal_dim: int) -> np.ndarray:

@@ -7,7 +7,8 @@ two ways to choose one:
   the shortest horizon that covers the steps remaining, or arrival would be put off
   for ever (without a goal there is no arrival, and the horizon stays what it is);
 - `choose="earliest"`: make plans of every horizon at once and take the shortest that
-  is feasible, that is, about as consistent with the dynamics (see
+  is feasible, that is, leads nowhere that the data never were (see
+  `jaxdiff.algorithms.support`) and is about as consistent with the dynamics (see
   `jaxdiff.algorithms.dynamics`) as the plan of the longest horizon, which leaves most
   time. When planning anew, a plan that would arrive later than the one being followed
   is dropped.
@@ -47,6 +48,8 @@ class Plans:
     Attributes:
       trajectories: `[B, C, H, A + O]`, environment units.
       inconsistency: `[B, C]`, see `jaxdiff.algorithms.dynamics`; smaller is better.
+      departure: `[B, C]`, see `jaxdiff.algorithms.support`; above 1 a plan leads where
+        the data never were. None where nobody looked.
       expected_return: `[B, C]`, what a model of returns expects, or None without one.
       value: `[B, C]`, of the value that the plans climbed, or None without one.
       path: `[S + 1, B, C, H, A + O]`, the plans at every noise level, or None.
@@ -54,9 +57,22 @@ class Plans:
 
     trajectories: jax.Array
     inconsistency: jax.Array
+    departure: jax.Array | None = None
     expected_return: jax.Array | None = None
     value: jax.Array | None = None
     path: jax.Array | None = None
+
+
+def strain(plans: Plans) -> jax.Array:
+    """How far plans are from what can be driven, `[B, C]`.
+
+    That is their inconsistency, and a thousand times more for a plan that leads where
+    the data never were, the farther the more.
+    """
+    if plans.departure is None:
+        return plans.inconsistency
+    away = 1e3 * plans.departure
+    return plans.inconsistency * jnp.where(plans.departure > 1, away, 1.0)
 
 
 def cost(plans: Plans, rank: str) -> jax.Array:
@@ -67,7 +83,7 @@ def cost(plans: Plans, rank: str) -> jax.Array:
       rank: "consistency", or "return" for the expected return, largest first.
     """
     if rank == "consistency":
-        return plans.inconsistency
+        return strain(plans)
     assert plans.expected_return is not None
     return -plans.expected_return
 
@@ -141,7 +157,7 @@ def follow(
         )
 
     def best_plan(states, key, observation, goal, horizon, *, warm=None):
-        """Make the best plan `[B, rows, D]`, padded, and say how consistent it is."""
+        """Make the best plan `[B, rows, D]`, padded, and tell its strain `[B]`."""
         key = jax.random.fold_in(key, horizon)
         given = {} if warm is None else {"init": warm[:, :horizon]}
         plans = plan(states, key, observation, goal, horizon=horizon, **given)
@@ -149,7 +165,7 @@ def follow(
         pick = jax.vmap(lambda candidates, i: candidates[i])
         missing = ((0, 0), (0, rows - horizon), (0, 0))
         padded = jnp.pad(pick(plans.trajectories, best), missing, mode="edge")
-        return padded, pick(plans.inconsistency, best)
+        return padded, pick(strain(plans), best)
 
     def act(states, carry, key, observation, reset, goal=None):
         if config.lost:
@@ -251,7 +267,7 @@ def _distance(carry: Carry, observation: jax.Array, action_dim: int) -> jax.Arra
 
 
 # Two ways to choose. `best_plan(horizon)` gives trajectories `[B, rows, D]` and their
-# inconsistency `[B]`; `wanted [B]` says who needs a plan; `trajectory` and `last` are
+# strain `[B]`; `wanted [B]` says who needs a plan; `trajectory` and `last` are
 # the plans followed so far and their last rows. Planning stands behind `cond`: a step
 # without it is fast.
 

@@ -31,9 +31,9 @@ from jaxdiff.networks.temporal_conv import (
 )
 
 
-def horizon_multiple(dim_mults: Sequence[int]) -> int:
+def horizon_multiple(dim_mults: Sequence[int], patch: int = 1) -> int:
     """Return the number that must divide the horizon of a `TemporalUNet`."""
-    return 2 ** (len(dim_mults) - 1)
+    return patch * 2 ** (len(dim_mults) - 1)
 
 
 def sinusoidal_embedding(time: jax.Array, dim: int) -> jax.Array:
@@ -122,6 +122,10 @@ class TemporalUNet(nn.Module):
       show_ends: join the first and last row of x to the embedding, so that every block
         knows where a plan begins and ends; not of the paper, where that must travel
         step by step along the convolutions.
+      patch: rows that enter and leave as one. Neighbouring rows of a long trajectory
+        say nearly the same, and the widest arrays are those of single rows; not of
+        the paper, whose rows enter one by one (Dosovitskiy et al., 2021, do so with
+        images).
       kernel_size: taps of the convolutions in the residual blocks.
     """
 
@@ -129,6 +133,7 @@ class TemporalUNet(nn.Module):
     dim_mults: Sequence[int] = (1, 2, 4, 8)
     attention: bool = False
     show_ends: bool = False
+    patch: int = 1
     kernel_size: int = 5
 
     @nn.compact
@@ -145,17 +150,17 @@ class TemporalUNet(nn.Module):
         Returns:
           [B, H, D].
         """
-        horizon, out_dim = x.shape[1:]
-        multiple = horizon_multiple(self.dim_mults)
+        batch, horizon, dim = x.shape
+        multiple = horizon_multiple(self.dim_mults, self.patch)
         if horizon % multiple:
             raise ValueError(
                 f"horizon {horizon} is not divisible by {multiple} = "
-                f"2 ** (len(dim_mults) - 1), the U-Net's total downsampling"
+                f"patch * 2 ** (len(dim_mults) - 1), the U-Net's total downsampling"
             )
         widths = [self.dim * m for m in self.dim_mults]
         embedding = TimeEmbedding(self.dim)(time, condition)
         if self.show_ends:
-            ends = x[:, jnp.array([0, -1])].reshape(x.shape[0], -1)
+            ends = x[:, jnp.array([0, -1])].reshape(batch, -1)
             hidden = mish(Linear(4 * self.dim)(ends))
             shown = Linear(2 * self.dim)(hidden)
             embedding = jnp.concatenate([embedding, shown], axis=-1)
@@ -165,6 +170,7 @@ class TemporalUNet(nn.Module):
                 x = ResidualBlock(features, self.kernel_size)(x, embedding)
             return LinearAttention()(x) if self.attention else x
 
+        x = x.reshape(batch, horizon // self.patch, self.patch * dim)
         skips = []
         for width in widths[:-1]:
             x = level(x, width)
@@ -177,8 +183,8 @@ class TemporalUNet(nn.Module):
         for width in reversed(widths[:-1]):
             x = level(jnp.concatenate([x, skips.pop()], axis=-1), width)
             x = TemporalUpConv(width)(x)
-        x = ConvBlock(self.dim, self.kernel_size)(x)
-        return Linear(out_dim)(x)
+        x = ConvBlock(widths[0], self.kernel_size)(x)
+        return Linear(self.patch * dim)(x).reshape(batch, horizon, dim)
 
 
 class TemporalValue(nn.Module):
