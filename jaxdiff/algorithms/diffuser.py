@@ -294,6 +294,19 @@ class Statistics:
     dynamics: Dynamics
 
 
+@record
+class Guidance:
+    """What guidance may be changed to where plans are made, as arrays.
+
+    Attributes:
+      scale: `[]`, in place of the option `guide_scale`.
+      stop: `[]`, in place of `guide_stop`.
+    """
+
+    scale: Any
+    stop: Any
+
+
 def measure(config: DiffuserConfig, train: Episodes) -> Statistics:
     """Measure a dataset: its normalizer, and the dynamics of one step."""
     rows = _rows(train)
@@ -325,10 +338,11 @@ def diffuser(
       `plan` is
 
         plan(states, key, observation [B, O], goal [B, G] or None, *, horizon=None,
-             candidates=None, warm=None, return_path=False) -> Plans
+             candidates=None, warm=None, guidance=None, return_path=False) -> Plans
 
       With `warm [B, H, A + O]`, plans in environment units, all candidates begin from
-      it, each with noise of its own, at level `warm_start`.
+      it, each with noise of its own, at level `warm_start`. A `Guidance`, which `act`
+      takes too, stands in for the options of that name: over its arrays one may vmap.
 
     Raises:
       UserError: a horizon that the U-Net cannot halve often enough.
@@ -459,6 +473,7 @@ def _planner(
         horizon: int | None = None,
         candidates: int | None = None,
         warm: jax.Array | None = None,
+        guidance: Guidance | None = None,
         return_path: bool = False,
     ) -> Plans:
         horizon = config.horizon if horizon is None else horizon
@@ -490,7 +505,7 @@ def _planner(
             ),
             tabulate(below),
             (batch * candidates, horizon, dim),
-            guide=_guide(config, value),
+            guide=_guide(config, value, guidance),
             guide_at=config.guide_at,
             guide_steps=config.guide_steps,
             clamp=clamp,
@@ -542,15 +557,24 @@ def _value(
     )
 
 
-def _guide(config: DiffuserConfig, value: Value | None) -> Guide | None:
+def _guide(
+    config: DiffuserConfig, value: Value | None, guidance: Guidance | None
+) -> Guide | None:
     """Build the guide of equation (2), where there is one."""
-    if value is None or not config.guide_scale:
-        return None
+    if guidance is None:
+        if not config.guide_scale:
+            return None
+        guidance = Guidance(scale=config.guide_scale, stop=config.guide_stop)
+    if value is None:
+        raise UserError(
+            "guidance was given, and there is no model of returns to guide plans; "
+            "train one with --return-model"
+        )
     return value_guide(
         value,
-        scale=config.guide_scale,
+        scale=guidance.scale,
         scale_by=config.guide_scale_by,
-        stop_time=config.guide_stop,
+        stop_time=guidance.stop,
     )
 
 
