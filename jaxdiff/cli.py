@@ -363,6 +363,60 @@ def evaluate(
     print(f"written to {path}")
 
 
+def tune_guidance(
+    run: Positional[Path],
+    /,
+    *,
+    scales: tuple[float, ...] = (0.0, 1e-4, 1e-3, 1e-2, 1e-1),
+    stops: tuple[int, ...] = (0, 2, 4),
+    steps: tuple[int, ...] = (1, 2),
+    episodes: int = 4,
+    max_steps: int = 200,
+    candidates: int | None = None,
+    seed: int = 0,
+    best: bool = False,
+    platform: Platform = None,
+) -> None:
+    """Try settings of guidance side by side in the run's environment.
+
+    Args:
+      run: the run folder, of Hopper or the like, with a model of returns.
+      scales: values of --guide-scale to try; each is tried with each of the others.
+      stops: values of --guide-stop.
+      steps: values of --guide-steps.
+      episodes: played with every setting, the same for all.
+      max_steps: episodes are cut here, to be quick.
+      candidates: overrides the plans made for each problem.
+      seed: of the first episode.
+      best: use the best checkpoint instead of the newest.
+      platform: kind of device.
+    """
+    _devices(1, platform)
+    from jaxdiff.run import load_run
+    from jaxdiff.tune import evaluate_command
+    from jaxdiff.tune import tune_guidance as tune
+
+    overrides = {} if candidates is None else {"candidates": candidates}
+    loaded = load_run(run, best=best, overrides=overrides)
+    record = tune(
+        loaded,
+        scales=scales,
+        stops=stops,
+        steps=steps,
+        episodes=episodes,
+        max_steps=max_steps,
+        seed=seed,
+    )
+    print(f"drawn in {loaded.path / 'figures' / 'guidance.png'}")
+    if record["best"] is None:
+        raise UserError(
+            "the actions of every setting were not finite; try smaller numbers with "
+            "--scales, or train for longer"
+        )
+    _table(record["best"])
+    print(f"score it with: {evaluate_command(loaded, record['best'], best=best)}")
+
+
 def plan(
     run: Positional[Path],
     /,
@@ -552,6 +606,7 @@ COMMANDS: dict[str, Command] = {
     "train diffuser": _train("diffuser"),
     "train bc": _train("bc"),
     "evaluate": _function(evaluate),
+    "tune-guidance": _function(tune_guidance),
     "plan": _function(plan),
 }
 

@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
+from matplotlib.patches import Circle, Rectangle
 from numpy.typing import ArrayLike
 from PIL import Image
 
@@ -437,6 +437,77 @@ def draw_sweep(rows: Sequence[Mapping[str, Any]], *, label: str) -> Figure:
         axes.grid(axis="y", color="#e6e8eb", linewidth=0.7)
         axes.set_axisbelow(True)
     return figure
+
+
+def draw_guidance(
+    returns: ArrayLike,
+    *,
+    scales: Sequence[float],
+    stops: Sequence[int],
+    steps: Sequence[int],
+) -> Figure:
+    """Draw heat maps of what settings of guidance earn, a panel a number of steps.
+
+    The best cell is framed, and cells without a return are hatched.
+
+    Args:
+      returns: `[steps, stops, scales]` mean returns, NaN for a setting that failed.
+      scales: across.
+      stops: up.
+      steps: a panel each.
+    """
+    returns = np.asarray(returns, float)
+    if returns.shape != (len(steps), len(stops), len(scales)) or not returns.size:
+        raise ValueError(
+            f"returns have shape {list(returns.shape)}, and there are {len(steps)} "
+            f"panels of {len(stops)} rows and {len(scales)} columns"
+        )
+    known = returns[np.isfinite(returns)]
+    low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
+    width = max(1.7, 0.62 * len(scales) + 0.7)
+    size = (len(steps) * width + 1.0, 0.42 * len(stops) + 1.1)
+    figure, panels = _plain_panels(size, len(steps))
+    for i, axes in enumerate(panels):
+        image = axes.imshow(
+            np.ma.masked_invalid(returns[i]), origin="lower", aspect="auto",
+            cmap=_time_colours(), vmin=low, vmax=high,
+        )  # fmt: skip
+        for (row, column), value in np.ndenumerate(returns[i]):
+            if not np.isfinite(value):
+                _draw_cell(axes, row, column, "failed", fill=False, hatch="////",
+                           edgecolor="#8c959f", linewidth=0)  # fmt: skip
+                continue
+            # White on the dark half of the colours.
+            ink = "white" if value - low < 0.6 * (high - low) else _INK
+            axes.text(
+                column, row, f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}",
+                ha="center", va="center", fontsize=_SMALL, color=ink,
+            )  # fmt: skip
+        axes.set_xticks(range(len(scales)), labels=[f"{scale:g}" for scale in scales])
+        axes.set_yticks(range(len(stops)), labels=list(map(str, stops)))
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_title(
+            f"{steps[i]} {'step' if steps[i] == 1 else 'steps'} of guidance",
+            fontsize=_TEXT, color=_INK,
+        )  # fmt: skip
+        axes.set_xlabel("scale", fontsize=_SMALL, color=_INK)
+    panels[0].set_ylabel("stop level", fontsize=_SMALL, color=_INK)
+    if known.size:
+        best = np.unravel_index(np.nanargmax(returns), returns.shape)
+        _draw_cell(panels[best[0]], int(best[1]), int(best[2]), "best", fill=False,
+                   edgecolor=_GOAL, linewidth=2.4)  # fmt: skip
+        bar = figure.colorbar(image, ax=panels, pad=0.02, aspect=16)
+        bar.ax.tick_params(labelsize=_SMALL, length=0, labelcolor=_INK)
+        bar.set_label("mean return", fontsize=_SMALL, color=_INK)
+        bar.outline.set_visible(False)  # type: ignore[operator]
+    return figure
+
+
+def _draw_cell(axes: Axes, row: int, column: int, gid: str, **style: Any) -> None:
+    """Draw a rectangle over a cell of a heat map."""
+    corner = (column - 0.5, row - 0.5)
+    axes.add_patch(Rectangle(corner, 1, 1, zorder=3, clip_on=False, gid=gid, **style))
 
 
 def _plain_axes(size: tuple[float, float]) -> tuple[Figure, Axes]:

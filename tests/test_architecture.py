@@ -22,7 +22,10 @@ ROOMS = {
     "networks": set(),
     "algorithms": {"data", "diffusion", "networks"},
 }
-WORK = {"checkpoint", "train", "run", "plan", "evaluate", "figures", "presets", "demo"}
+WORK = {
+    *("checkpoint", "train", "run", "plan", "evaluate", "figures", "presets"),
+    *("demo", "tune"),
+}
 
 
 def dotted(path):

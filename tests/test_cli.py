@@ -168,6 +168,8 @@ ERRORS = {
     "spoiled": (["evaluate", "{world}/spoiled"], ["damaged", "no other is left"]),
     "episodes": (["evaluate", "{run}", "--episodes", "0"], ["--episodes is 0"]),
     "override": (["evaluate", "{run}", "--sampling-steps", "9"], ["--sampling-steps"]),
+    "tune maze": (["tune-guidance", "{run}"], ["run of a maze", "Hopper"]),
+    "tune nothing": (["tune-guidance", "{world}/gone"], ["no run folder", "gone"]),
     "no resume": ([*AGAIN], ["already holds a run", "--resume"]),
     "changed": ([*AGAIN, "--resume", "--dim", "16"], ["dim (was 8, now 16)"]),
     "other seed": ([*AGAIN, "--resume", "--seed", "5"], ["seed (was 0, now 5)"]),

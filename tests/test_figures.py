@@ -223,6 +223,47 @@ def test_a_sweep_has_a_panel_a_metric_with_points_and_bands_in_order():
         figures.draw_sweep([], label="levels")
 
 
+def test_guidance_is_a_heat_map_a_number_of_steps():
+    returns = np.arange(12.0).reshape(2, 2, 3)
+    returns[0, 1, 2] = np.nan
+    returns[1, 0, 1] = 99.0
+    named = {"scales": [0.0, 0.1, 1.0], "stops": [0, 4], "steps": [1, 2]}
+    figure = figures.draw_guidance(returns, **named)
+    one, two, bar = figure.axes
+    titles = ["1 step of guidance", "2 steps of guidance"]
+    assert [axes.get_title() for axes in (one, two)] == titles
+    for axes, wanted in zip((one, two), returns, strict=True):
+        (image,) = axes.images
+        np.testing.assert_array_equal(image.get_array().filled(np.nan), wanted)
+        # Both panels have the same colours, and the first stop level is at the bottom.
+        assert image.get_clim() == (0.0, 99.0)
+        assert axes.get_ylim()[0] < axes.get_ylim()[1]
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "0.1", "1"]
+        assert [tick.get_text() for tick in axes.get_yticklabels()] == ["0", "4"]
+        shown = {text.get_position(): text.get_text() for text in axes.texts}
+        assert shown == {
+            (column, row): f"{value:g}"
+            for (row, column), value in np.ndenumerate(wanted)
+            if np.isfinite(value)
+        }
+    (failed,), (best,) = artists(one, "failed"), artists(two, "best")
+    assert failed.get_center().tolist() == [2, 1]
+    assert failed.get_hatch()
+    assert best.get_center().tolist() == [1, 0]
+    assert not artists(two, "failed")
+    assert not artists(one, "best")
+    assert bar.get_ylabel() == "mean return"
+
+
+def test_guidance_that_failed_everywhere_has_no_best():
+    named = {"scales": [1.0], "stops": [0], "steps": [1]}
+    (axes,) = figures.draw_guidance([[[np.nan]]], **named).axes
+    assert artists(axes, "failed")
+    assert not artists(axes, "best")
+    with pytest.raises(ValueError, match="1 panels of 1 rows and 1 columns"):
+        figures.draw_guidance([[np.nan]], **named)
+
+
 def test_nothing_to_draw_is_the_users_error():
     with pytest.raises(UserError, match="nope"):
         figures.draw_scores(RESULTS, metric="nope")

@@ -300,6 +300,19 @@ class Statistics:
     support: Support
 
 
+@record
+class Guidance:
+    """What guidance may be changed to where plans are made, as arrays.
+
+    Attributes:
+      scale: `[]`, in place of the option `guide_scale`.
+      stop: `[]`, in place of `guide_stop`.
+    """
+
+    scale: Any
+    stop: Any
+
+
 def measure(config: DiffuserConfig, train: Episodes) -> Statistics:
     """Measure a dataset: its normalizer, the dynamics of one step, its support."""
     rows = _rows(train)
@@ -333,15 +346,17 @@ def diffuser(
 
         plan(states, key, observation [B, O], goal [B, G] or None, *, horizon=None,
              candidates=None, return_path=False, value=None, value_scale=1.0,
-             project=None, known=None, init=None, init_level=None) -> Plans
+             project=None, known=None, init=None, init_level=None, guidance=None)
+             -> Plans
 
       Tasks that nothing was trained for are in environment units: `value`, a function
       of trajectories `[N, H, A + O] -> [N]` that plans climb (see `climb`); `project`,
       a function of trajectories that is applied to every estimate and to the plan;
       `known`, a `Clamp` of further entries, `[H, A + O]` or `[B, H, A + O]`. A plan
       may start from trajectories `init [B, H, A + O]`, noised so that `init_level` of
-      the sampler's steps remain. N is B times the candidates, those of one problem
-      next to each other.
+      the sampler's steps remain, by default `warm_start`, or all. N is B times the
+      candidates, those of one problem next to each other. A `Guidance`, which `act`
+      takes too, stands in for the options of that name: one may vmap over its arrays.
 
     Raises:
       UserError: a horizon that the U-Net cannot halve often enough.
@@ -468,6 +483,7 @@ def _planner(
         known: Clamp | None = None,
         init: jax.Array | None = None,
         init_level: int | None = None,
+        guidance: Guidance | None = None,
     ) -> Plans:
         horizon = config.horizon if horizon is None else horizon
         candidates = config.candidates if candidates is None else candidates
@@ -505,7 +521,7 @@ def _planner(
             denoise,
             steps,
             shape,
-            guide=_guide(config, returns),
+            guide=_guide(config, returns, guidance),
             guide_at=config.guide_at,
             guide_steps=config.guide_steps,
             clamp=clamp,
@@ -604,15 +620,24 @@ def _value(
     )
 
 
-def _guide(config: DiffuserConfig, value: Value | None) -> Guide | None:
+def _guide(
+    config: DiffuserConfig, value: Value | None, guidance: Guidance | None
+) -> Guide | None:
     """Build the guide of equation (2), where there is one."""
-    if value is None or not config.guide_scale:
-        return None
+    if guidance is None:
+        if not config.guide_scale:
+            return None
+        guidance = Guidance(scale=config.guide_scale, stop=config.guide_stop)
+    if value is None:
+        raise UserError(
+            "guidance was given, and there is no model of returns to guide plans; "
+            "train one with --return-model"
+        )
     return value_guide(
         value,
-        scale=config.guide_scale,
+        scale=guidance.scale,
         scale_by=config.guide_scale_by,
-        stop_time=config.guide_stop,
+        stop_time=guidance.stop,
     )
 
 

@@ -119,7 +119,8 @@ def follow(
 
     Args:
       plan: `(states, key, observation, goal, *, horizon) -> Plans`, which for warm
-        starts also takes `init [B, horizon, A + O]`, the plans to start from.
+        starts also takes `init [B, horizon, A + O]`, the plans to start from, and a
+        `guidance` if `act` was given one.
       config: options `horizon`, `goal_dim`, `rank`, `choose`, `slack`, `replan_every`,
         `lost`, `warm_start`, `controller`, `kp` and `kd`, as in `DiffuserConfig`.
       horizons: horizons that may be planned for, in increasing order; each is compiled
@@ -128,8 +129,8 @@ def follow(
       action_dim: A.
 
     Returns:
-      `act` and `init_carry` of an `Algorithm`. A plan's last action is followed by
-      zeros.
+      `act` and `init_carry` of an `Algorithm`; `act` also takes a `guidance` and hands
+      it to `plan`. A plan's last action is followed by zeros.
 
     Raises:
       UserError: the controller is "track", and observations are not made of as many
@@ -156,10 +157,11 @@ def follow(
             remaining=jnp.zeros(batch, jnp.int32),
         )
 
-    def best_plan(states, key, observation, goal, horizon, *, warm=None):
+    def best_plan(states, key, observation, goal, given, horizon, *, warm=None):
         """Make the best plan `[B, rows, D]`, padded, and tell its strain `[B]`."""
         key = jax.random.fold_in(key, horizon)
-        given = {} if warm is None else {"init": warm[:, :horizon]}
+        if warm is not None:
+            given = {**given, "init": warm[:, :horizon]}
         plans = plan(states, key, observation, goal, horizon=horizon, **given)
         best = jnp.argmin(cost(plans, config.rank), axis=1)
         pick = jax.vmap(lambda candidates, i: candidates[i])
@@ -167,7 +169,8 @@ def follow(
         padded = jnp.pad(pick(plans.trajectories, best), missing, mode="edge")
         return padded, pick(strain(plans), best)
 
-    def act(states, carry, key, observation, reset, goal=None):
+    def act(states, carry, key, observation, reset, goal=None, *, guidance=None):
+        given = {} if guidance is None else {"guidance": guidance}
         if config.lost:
             reset |= _distance(carry, observation, action_dim) > config.lost
         remaining = jnp.where(reset, config.horizon - 1, carry.remaining)
@@ -181,7 +184,7 @@ def follow(
 
         def solve(key, problem):
             observation, goal, wanted, reset, remaining, index, *plans = problem
-            cold = functools.partial(best_plan, states, key, observation, goal)
+            cold = functools.partial(best_plan, states, key, observation, goal, given)
             renew = functools.partial(choose, horizons=horizons, slack=config.slack)
             if not config.warm_start:
                 return renew(cold, wanted, remaining, *plans)

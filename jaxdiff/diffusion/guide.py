@@ -47,7 +47,7 @@ def value_guide(
     *,
     scale: Any,
     scale_by: Literal["variance", "std", "none"] = "variance",
-    stop_time: float | None = None,
+    stop_time: Any = None,
 ) -> Guide:
     """Build the guide that climbs a value, eq. (1).
 

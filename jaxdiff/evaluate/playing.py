@@ -141,7 +141,7 @@ def rollout(
     with progress(episodes, label, unit="episode") as bar:
         for first in range(0, episodes, num_envs):
             seeds = [seed + first + i for i in range(num_envs)]
-            wave = _wave(make_policy(num_envs, seeds[0]), envs, seeds, options)
+            wave = play_wave(make_policy(num_envs, seeds[0]), envs, seeds, options)
             count = min(num_envs, episodes - first)
             waves.append(jax.tree.map(lambda x, n=count: x[:n], wave))
             bar(count)
@@ -180,13 +180,23 @@ def play(
     )
 
 
-def _wave(
+def play_wave(
     policy: Policy,
     envs: list[gymnasium.Env],
-    seeds: list[int],
-    options: dict[str, Any] | None,
+    seeds: Sequence[int],
+    options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Play one episode in every environment, in lock-step."""
+    """Play one episode in every environment, in lock-step.
+
+    Args:
+      policy: acts in all of them, also in those whose episode has ended.
+      envs: B environments.
+      seeds: of their resets.
+      options: passed to every reset.
+
+    Returns:
+      the fields of `Rollouts`.
+    """
     starts = [
         _split(env.reset(seed=seed, options=options)[0])
         for env, seed in zip(envs, seeds, strict=True)

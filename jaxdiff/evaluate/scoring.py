@@ -100,7 +100,7 @@ def bootstrap(
 
 
 def save_evaluation(run: Run, record: dict[str, Any]) -> Path:
-    """Write a record of `evaluate_maze` into the run folder, under the next number.
+    """Write a record, such as of `evaluate_maze`, into the run folder, numbered.
 
     Raises:
       UserError: the folder cannot be written.

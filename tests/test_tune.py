@@ -1,0 +1,314 @@
+"""Settings of guidance side by side: the same as one by one, and the best is found."""
+
+import dataclasses
+import json
+import types
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from points import straight_lines
+
+from jaxdiff import cli, tune
+from jaxdiff.algorithms import diffuser as module
+from jaxdiff.algorithms.base import TrainState
+from jaxdiff.algorithms.diffuser import (
+    DiffuserConfig,
+    Guidance,
+    Plans,
+    diffuser,
+    measure,
+)
+from jaxdiff.errors import UserError
+from jaxdiff.evaluate import evaluate_control
+from jaxdiff.options import to_plain
+from jaxdiff.run import Run
+from jaxdiff.tune import evaluate_command, settings_policy, tune_guidance
+
+GUIDED = DiffuserConfig(
+    horizon=4,
+    horizons=(),
+    diffusion_steps=6,
+    dim=16,
+    dim_mults=(1, 2),
+    prediction="x0",
+    clip=None,
+    normalizer="gaussian",
+    goal_dim=0,
+    return_model=True,
+    candidates=2,
+    rank="return",
+    choose="fixed",
+    controller="action",
+    replan_every=1,
+)
+STATISTICS = measure(GUIDED, straight_lines(30))
+
+
+def build(**options):
+    return diffuser(dataclasses.replace(GUIDED, **options), STATISTICS, action_dim=2)
+
+
+# --- one program for all settings ----------------------------------------------------
+
+
+def holding(params):
+    """A state that only the planner reads."""
+    return TrainState(
+        step=0, params=None, slow={"ema": params}, model_state={}, opt_state=()
+    )
+
+
+STATES = {"denoiser": holding(0.6), "returns": holding(0.8)}
+
+
+@pytest.fixture
+def pointwise(monkeypatch):
+    """Networks of one number, so that nothing takes long to compile."""
+    denoise = types.SimpleNamespace(apply=lambda p, x, t: p * jnp.tanh(x))
+    value = types.SimpleNamespace(apply=lambda p, x, t: p * jnp.sin(x).sum((1, 2)))
+    monkeypatch.setattr(module, "_network", lambda config: denoise)
+    monkeypatch.setattr(module, "_return_network", lambda config: value)
+
+
+SETTINGS = [(3.0, 0), (3.0, 3), (9.0, 3), (0.0, 0), (9.0, 6)]  # of 6 levels
+# Steps and settings to be compared with a run of these options: all that differ once.
+ALONE = [(1, 0), (1, 1), (3, 2), (1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("episodes", "options"),
+    [(2, {}), (3, {"guide_at": "mean", "replan_every": 2, "warm_start": 2})],
+)
+def test_every_setting_acts_as_a_run_of_its_options(pointwise, episodes, options):
+    scales, stops = np.array(SETTINGS, np.float32).T
+    counts = (1, 3)
+    policy = settings_policy(
+        [build(guide_steps=count, **options) for count in counts],
+        STATES,
+        Guidance(scale=scales, stop=stops),
+        episodes=episodes,
+        seed=7,
+    )
+    shape = (len(counts), len(SETTINGS), episodes)
+    # All settings see the same, so that actions differ by guidance alone.
+    seen = np.random.default_rng(0).uniform(-1, 1, (5, 1, 1, episodes, 2))
+    observations = np.broadcast_to(seen, (5, *shape, 2))
+    resets = np.arange(5) == 0
+    flat = [np.prod(shape), 2]
+    together = [
+        policy(observed.reshape(flat), None, np.full(flat[0], reset))[0]
+        for observed, reset in zip(observations, resets, strict=True)
+    ]
+    together = np.reshape(together, (5, *shape, 2))
+    for count, s in ALONE:
+        (scale, stop), k = SETTINGS[s], counts.index(count)
+        alone = build(guide_scale=scale, guide_stop=stop, guide_steps=count, **options)
+        act, carry, key = (
+            jax.jit(alone.act),
+            alone.init_carry(episodes),
+            jax.random.key(7),
+        )
+        for t, reset in enumerate(resets):
+            key, act_key = jax.random.split(key)
+            observed = observations[t, k, s].astype(np.float32)
+            output, carry = act(
+                STATES, carry, act_key, observed, np.full(episodes, reset)
+            )
+            np.testing.assert_allclose(together[t, k, s], output.action, atol=1e-5)
+    # Settings differ, but for guidance that is off or never begins.
+    first = together[0, :, :, 0, 0] - together[0, :, 3:4, 0, 0]
+    assert len(np.unique(first[:, :3].round(4))) == 6
+    np.testing.assert_allclose(first[:, 3:], 0, atol=1e-6)
+
+
+def test_clocks_are_shared_so_that_plans_are_made_when_due(monkeypatch):
+    made = []
+
+    def plan(states, key, observation, goal=None, *, horizon, guidance):
+        jax.debug.callback(lambda scale: made.append(float(scale)), guidance.scale)
+        x = jnp.zeros((len(observation), 1, horizon, 4)) + guidance.scale
+        return Plans(x, jnp.zeros((len(x), 1)), jnp.zeros((len(x), 1)))
+
+    monkeypatch.setattr(module, "_planner", lambda *args: plan)
+    guidance = Guidance(scale=np.array([1.0, 2.0]), stop=np.zeros(2))
+    policy = settings_policy([build(replan_every=3)], {}, guidance, episodes=1)
+    for t in range(5):
+        action, _ = policy(np.zeros((2, 2)), None, np.full(2, t == 0))
+        np.testing.assert_array_equal(action, [[1, 1], [2, 2]])
+    jax.effects_barrier()
+    assert sorted(made) == [1, 1, 2, 2]
+
+
+def test_guidance_needs_a_model_of_returns(pointwise):
+    plain = build(return_model=False, rank="consistency")
+    with pytest.raises(UserError, match="--return-model"):
+        plain.plan(
+            STATES, jax.random.key(0), jnp.zeros((1, 2)), guidance=Guidance(1.0, 0)
+        )
+
+
+# --- closed loop ---------------------------------------------------------------------
+
+
+class Target(gymnasium.Env):
+    """Pays more the nearer actions are to a target, which depends on the seed."""
+
+    observation_space = gymnasium.spaces.Box(-10, 10, (2,))
+    action_space = gymnasium.spaces.Box(-100, 100, (2,), np.float64)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.target = 23.0 + 0.1 * seed
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        assert np.isfinite(action).all()
+        reward = -abs(action[0] - self.target)
+        return np.zeros(2, np.float32), float(reward), False, False, {}
+
+
+gymnasium.register("Target-v0", Target)
+
+
+def planner(config, statistics, action_dim):
+    """Plans whose actions say their guidance: 10 a step, 1 a level, and the scale."""
+
+    def plan(states, key, observation, goal=None, *, horizon, guidance=None):
+        guidance = guidance or Guidance(config.guide_scale, config.guide_stop)
+        scale = jnp.where(guidance.scale > 3, jnp.nan, guidance.scale)
+        value = 10 * config.guide_steps + guidance.stop + scale
+        x = jnp.zeros((len(observation), 1, horizon, 4)) + value
+        return Plans(x, jnp.zeros((len(x), 1)), jnp.zeros((len(x), 1)))
+
+    return plan
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "_planner", planner)
+    return made_run(tmp_path / "a run")
+
+
+def made_run(path, environment="Target-v0", **options):
+    config = dataclasses.replace(GUIDED, **options)
+    dataset = {
+        "name": "toy", "environment": environment, "action_dim": 2, "references": {},
+    }  # fmt: skip
+    document = {"dataset": dataset, "config": to_plain(GUIDED)}
+    return Run(path, "diffuser", config, STATISTICS, build(**options), {}, document)
+
+
+LISTS = {"scales": [0.25, 1.0, 7.0], "stops": [4, 0, 2], "steps": [2, 1]}
+
+
+def test_the_best_setting_is_found(run):
+    record = tune_guidance(run, **LISTS, episodes=3, max_steps=5, seed=1)
+    # Actions nearest to the targets 23.1 to 23.3 are 20 + 2 + 1.
+    best = record["best"]
+    assert (best["guide_steps"], best["guide_stop"], best["guide_scale"]) == (2, 2, 1.0)
+    assert len(record["table"]) == 18
+    for row in record["table"]:
+        if row["guide_scale"] == 7.0:
+            assert row["mean_return"] is row["return_interval"] is None
+            continue
+        action = 10 * row["guide_steps"] + row["guide_stop"] + row["guide_scale"]
+        earned = -5 * np.abs(action - np.array([23.1, 23.2, 23.3]))
+        assert row["mean_return"] == pytest.approx(earned.mean(), rel=1e-5)
+        low, high = row["return_interval"]
+        assert low <= row["mean_return"] <= high
+    saved = json.loads((run.path / "evaluations" / "000.json").read_text())
+    assert saved["best"] == {**best, "return_interval": list(best["return_interval"])}
+    assert (saved["episodes"], saved["max_steps"], saved["seed"]) == (3, 5, 1)
+    assert (run.path / "figures" / "guidance.png").stat().st_size > 1000
+
+
+def test_the_best_setting_earns_the_same_when_it_is_evaluated(run):
+    record = tune_guidance(run, **LISTS, episodes=2, max_steps=5)
+    best = {k: v for k, v in record["best"].items() if k.startswith("guide")}
+    gymnasium.register("Target5-v0", Target, max_episode_steps=5)
+    scored, _ = evaluate_control(
+        made_run(run.path, "Target5-v0", **best), episodes=2, num_envs=2, seed=0
+    )
+    assert scored["mean_return"] == pytest.approx(record["best"]["mean_return"])
+
+
+def test_the_command_prints_what_to_do_next(run, monkeypatch, capsys):
+    def load(path, *, best, overrides):
+        assert path == run.path
+        assert best
+        return made_run(path, **overrides)
+
+    monkeypatch.setattr("jaxdiff.run.load_run", load)
+    arguments = [
+        *("tune-guidance", str(run.path), "--best", "--episodes", "1"),
+        *("--max-steps", "2", "--candidates", "5", "--scales", "0.5", "1e-5"),
+        *("--stops", "3", "--steps", "1", "2"),
+    ]
+    cli.main(arguments)
+    out = capsys.readouterr().out
+    command = (
+        f"jaxdiff evaluate '{run.path}' --guide-scale 1e-05 --guide-stop 3 "
+        "--guide-steps 2 --candidates 5 --best"
+    )
+    assert out.splitlines()[-1] == f"score it with: {command}"
+    assert str(run.path / "figures" / "guidance.png") in out
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*arguments[:10], "--scales", "9", "--stops", "0", "--steps", "1"])
+    assert ended.value.code == 2
+    assert "not finite; try smaller" in capsys.readouterr().err
+
+
+def test_a_command_names_only_what_was_changed(run):
+    setting = {"guide_scale": 0.1, "guide_stop": 2, "guide_steps": 1}
+    plain = evaluate_command(run._replace(path="r"), setting, best=False)
+    assert plain == (
+        "jaxdiff evaluate r --guide-scale 0.1 --guide-stop 2 --guide-steps 1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"scales": []}, "--scales is empty"),
+        ({"stops": []}, "--stops is empty"),
+        ({"steps": []}, "--steps is empty"),
+        ({"scales": [0.1, -1.0]}, r"--scales has -1.0; .*at least 0"),
+        ({"scales": [np.nan]}, "--scales has nan"),
+        ({"scales": [np.inf]}, "--scales has inf"),
+        ({"stops": [-2]}, "--stops has -2"),
+        ({"steps": [0]}, "--steps has 0; .*at least 1"),
+        ({"episodes": 0}, "--episodes is 0"),
+        ({"max_steps": 0}, "--max-steps is 0"),
+    ],
+)
+def test_what_cannot_be_tried_is_refused(run, change, words):
+    with pytest.raises(UserError, match=words):
+        tune_guidance(run, **{**LISTS, **change})
+    assert not run.path.exists()
+
+
+def test_runs_that_cannot_be_guided_are_refused(run):
+    for environment, options, words in (
+        ("PointMaze_UMaze-v3", {}, "run of a maze"),
+        ("Target-v0", {"return_model": False, "rank": "consistency"}, "--return-model"),
+        ("Target-v0", {"goal_dim": 2}, "--goal-dim 0"),
+    ):
+        with pytest.raises(UserError, match=words):
+            tune_guidance(made_run(run.path, environment, **options), **LISTS)
+
+
+def test_environments_are_closed(run, monkeypatch):
+    closed = []
+    make_env = tune.make_env
+
+    def make(run):
+        env = make_env(run)
+        monkeypatch.setattr(env, "close", lambda: closed.append(env))
+        return env
+
+    monkeypatch.setattr(tune, "make_env", make)
+    tune_guidance(run, scales=[1.0], stops=[0], steps=[1, 2], episodes=2, max_steps=1)
+    assert len(closed) == 4
