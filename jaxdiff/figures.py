@@ -466,7 +466,7 @@ def draw_guidance(
     low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
     width = max(1.7, 0.62 * len(scales) + 0.7)
     size = (len(steps) * width + 1.0, 0.42 * len(stops) + 1.1)
-    figure, panels = _plain_panels(size, len(steps))
+    figure, (panels,) = _plain_grid(1, len(steps), size)
     for i, axes in enumerate(panels):
         image = axes.imshow(
             np.ma.masked_invalid(returns[i]), origin="lower", aspect="auto",
