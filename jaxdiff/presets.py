@@ -84,6 +84,7 @@ def _maze(name: str, dataset: str) -> tuple[DiffuserConfig, TrainConfig]:
                 noise_shift={"medium": 1.0, "large": 3.0}[maze],
                 learning_rate_decay=updates,
                 sampling_steps=16,
+                candidates={"medium": 4, "large": 8}[maze],
             )
         return config, TrainConfig(num_steps=updates, save_every=500, keep=2)
     config = DiffuserConfig(

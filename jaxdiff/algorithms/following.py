@@ -48,18 +48,18 @@ class Plans:
     Attributes:
       trajectories: `[B, C, H, A + O]`, environment units.
       inconsistency: `[B, C]`, see `jaxdiff.algorithms.dynamics`; smaller is better.
-      departure: `[B, C]`, see `jaxdiff.algorithms.support`; above 1 a plan leads where
-        the data never were. None where nobody looked.
       expected_return: `[B, C]`, what a model of returns expects, or None without one.
       value: `[B, C]`, of the value that the plans climbed, or None without one.
+      departure: `[B, C]`, see `jaxdiff.algorithms.support`; above 1 a plan leads where
+        the data never were. None where nobody looked.
       path: `[S + 1, B, C, H, A + O]`, the plans at every noise level, or None.
     """
 
     trajectories: jax.Array
     inconsistency: jax.Array
-    departure: jax.Array | None = None
     expected_return: jax.Array | None = None
     value: jax.Array | None = None
+    departure: jax.Array | None = None
     path: jax.Array | None = None
 
 
