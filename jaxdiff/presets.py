@@ -16,6 +16,7 @@ from typing import Any
 from jaxdiff.algorithms.bc import BCConfig
 from jaxdiff.algorithms.diffuser import DiffuserConfig
 from jaxdiff.errors import UserError
+from jaxdiff.networks import horizon_multiple
 from jaxdiff.train import TrainConfig
 
 PRESETS = ("demo", "released", "paper")
@@ -23,6 +24,21 @@ PRESETS = ("demo", "released", "paper")
 # Maze -> horizon and diffusion steps of the released configurations.
 _RELEASED = {"umaze": (128, 64), "medium": (256, 256), "large": (384, 256)}
 
+# What the larger mazes need to be learned on a laptop; see benchmarks/study.py.
+_LARGER: dict[str, dict[str, Any]] = {
+    "medium": {
+        "train_horizons": (80, 144, 208),
+        "dim_mults": (1, 2, 4, 4),
+        "candidates": 4,
+    },
+    "large": {
+        "train_horizons": (128, 224, 320),
+        "dim_mults": (2, 4, 4, 4),
+        "patch": 4,
+        "noise_shift": 3.0,
+        "candidates": 8,
+    },
+}
 
 # Task of control -> horizon, and strength and last level of the released guidance.
 _CONTROL = {
@@ -67,25 +83,19 @@ def _maze(name: str, dataset: str) -> tuple[DiffuserConfig, TrainConfig]:
     maze = next((maze for maze in _RELEASED if maze in dataset), "umaze")
     horizon, diffusion_steps = _RELEASED[maze]
     if name == "demo":
-        config = DiffuserConfig(
-            horizon=horizon, horizons=_horizons(horizon), sampling_steps=32, lost=0.5
-        )
-        updates = 3_000
-        if maze != "umaze":
-            # What long plans need is known from benchmarks/study.py.
-            updates = {"medium": 14_000, "large": 10_000}[maze]
+        config = DiffuserConfig(horizon=horizon, sampling_steps=32, lost=0.5)
+        updates, multiple = 3_000, 8
+        if maze in _LARGER:
+            updates = 14_000
             config = dataclasses.replace(
                 config,
-                train_horizons={"medium": (80, 144, 208), "large": (112, 208, 304)}[
-                    maze
-                ],
-                dim_mults=(1, 2, 4, 4) if maze == "medium" else (1, 2, 4, 4, 4),
                 show_ends=True,
-                noise_shift={"medium": 1.0, "large": 3.0}[maze],
                 learning_rate_decay=updates,
                 sampling_steps=16,
-                candidates={"medium": 4, "large": 8}[maze],
+                **_LARGER[maze],
             )
+            multiple = horizon_multiple(config.dim_mults, config.patch)
+        config = dataclasses.replace(config, horizons=_horizons(horizon, multiple))
         return config, TrainConfig(num_steps=updates, save_every=500, keep=2)
     config = DiffuserConfig(
         horizon=horizon if horizon != 256 or name == "released" else 264,
@@ -110,12 +120,8 @@ def _maze(name: str, dataset: str) -> tuple[DiffuserConfig, TrainConfig]:
     )
 
 
-def _horizons(horizon: int) -> tuple[int, ...]:
-    """Eight horizons from a fifth of the default to a quarter more.
-
-    They are multiples of 8 or, of those that five levels halve, of 16.
-    """
-    multiple = 16 if horizon > 256 else 8
+def _horizons(horizon: int, multiple: int = 8) -> tuple[int, ...]:
+    """Eight horizons from a fifth of the default to a quarter more, in multiples."""
     shares = (0.19, 0.31, 0.44, 0.56, 0.72, 0.88, 1.06, 1.25)
     return tuple(multiple * round(share * horizon / multiple) for share in shares)
 
