@@ -326,7 +326,7 @@ def measure(config: DiffuserConfig, train: Episodes) -> Statistics:
     return Statistics(
         normalizer=normalizer,
         dynamics=fit_dynamics(scaled[has_action], following[has_action]),
-        support=fit_support(scaled[:, _goal_entries(config, action_dim)]),
+        support=fit_support(scaled[:, action_dim : action_dim + config.goal_dim]),
     )
 
 
@@ -462,6 +462,8 @@ def _planner(
     network: Any = _network(config)
     normalizer = statistics.normalizer
     dim = normalizer.low.shape[-1]
+    # The entries that the support was measured in, whatever goals are given now.
+    supported = slice(action_dim, action_dim + statistics.support.states.shape[-1])
     levels = _levels(config)
     walked = levels
     if config.sampling_steps is not None:
@@ -546,9 +548,7 @@ def _planner(
         return Plans(
             trajectories=unnormalize(normalizer, x),
             inconsistency=inconsistency(statistics.dynamics, x),
-            departure=departure(
-                statistics.support, x[..., _goal_entries(config, action_dim)]
-            ),
+            departure=departure(statistics.support, x[..., supported]),
             expected_return=expected,
             value=worth,
             path=unnormalize(normalizer, by_problem(out.path)) if return_path else None,
@@ -701,10 +701,6 @@ def _acting_horizons(config: DiffuserConfig) -> list[int]:
     if not config.replan_every or not config.goal_dim:
         return [config.horizon]
     return [horizon for horizon in horizons if horizon <= config.horizon]
-
-
-def _goal_entries(config: DiffuserConfig, action_dim: int) -> slice:
-    return slice(action_dim, action_dim + config.goal_dim)
 
 
 def _clamp_mask(horizon: int, dim: int, action_dim: int, goal_dim: int) -> np.ndarray:
