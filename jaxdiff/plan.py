@@ -34,20 +34,20 @@ class RankedPlans:
       observations: `[C, H, O]`, environment units.
       actions: `[C, H, A]`, environment units.
       inconsistency: `[C]`, see `jaxdiff.algorithms.dynamics`.
-      departure: `[C]`, above 1 for a plan that leads where the data never were, see
-        `jaxdiff.algorithms.support`.
       path: `[S + 1, H, O]`, the best plan at every noise level, noisiest first.
       expected_return: `[C]`, of the model of returns, or None without one.
       value: `[C]`, of the value that the plans climbed, or None without one.
+      departure: `[C]`, above 1 for a plan that leads where the data never were, see
+        `jaxdiff.algorithms.support`.
     """
 
     observations: np.ndarray
     actions: np.ndarray
     inconsistency: np.ndarray
-    departure: np.ndarray
     path: np.ndarray
     expected_return: np.ndarray | None = None
     value: np.ndarray | None = None
+    departure: np.ndarray | None = None
 
 
 def plan(
@@ -120,16 +120,19 @@ def plan(
         **task,
     )
     order = _order(out, run.config)
-    expected, worth = out.expected_return, out.value
+
+    def ordered(numbers: jax.Array | None) -> np.ndarray | None:
+        return None if numbers is None else np.asarray(numbers[0])[order]
+
     trajectories = np.asarray(out.trajectories[0])[order]
     return RankedPlans(
         observations=trajectories[..., action_dim:],
         actions=trajectories[..., :action_dim],
         inconsistency=np.asarray(out.inconsistency[0])[order],
-        departure=np.asarray(out.departure[0])[order],
         path=np.asarray(out.path[:, 0, order[0], :, action_dim:]),
-        expected_return=None if expected is None else np.asarray(expected[0])[order],
-        value=None if worth is None else np.asarray(worth[0])[order],
+        expected_return=ordered(out.expected_return),
+        value=ordered(out.value),
+        departure=ordered(out.departure),
     )
 
 

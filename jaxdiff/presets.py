@@ -36,7 +36,7 @@ _LARGER: dict[str, dict[str, Any]] = {
         "dim_mults": (2, 4, 4, 4),
         "patch": 4,
         "noise_shift": 3.0,
-        "candidates": 8,
+        "candidates": 16,
     },
 }
 

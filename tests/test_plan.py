@@ -229,10 +229,11 @@ def test_plans_are_saved_by_field(tmp_path):
     ranked = plan(planning_run(), START, GOAL)
     save_plans(ranked, tmp_path / "new" / "plan.npz")
     with np.load(tmp_path / "new" / "plan.npz") as stored:
-        # There is no model of returns here, no value, and nothing is stored of them.
+        # The planner here knows no returns, values or data; nothing is stored of them.
         assert set(stored) == set(ranked.__dataclass_fields__) - {
             "expected_return",
             "value",
+            "departure",
         }
         for name in stored:
             np.testing.assert_array_equal(stored[name], getattr(ranked, name))
