@@ -28,6 +28,7 @@ from jaxdiff.errors import UserError, writing
 _WIDTH = 9.0  # inches; at 150 dots per inch about twice the width of a README's column
 _SMALL, _TEXT = 8.0, 9.0  # points
 _WALL, _INK, _GOAL = "#c3c8d0", "#24292f", "#d55e00"
+_AVOID, _VIA = "#cc79a7", "#0072b2"
 _OKABE_ITO = (
     *("#0072b2", "#e69f00", "#009e73", "#cc79a7"),
     *("#56b4e9", "#d55e00", "#f0e442", "#7f7f7f"),
@@ -106,6 +107,22 @@ def _draw_goal(axes: Axes, goal: ArrayLike, size: float) -> None:
     )  # fmt: skip
 
 
+def _draw_region(axes: Axes, region: ArrayLike) -> None:
+    x, y, radius = np.asarray(region)
+    disc = Circle(
+        (x, y), radius, facecolor=_AVOID, edgecolor=_AVOID, alpha=0.35, hatch="////",
+        linewidth=0.8, zorder=2, gid="avoid",
+    )  # fmt: skip
+    axes.add_patch(disc)
+
+
+def _draw_waypoint(axes: Axes, point: ArrayLike, size: float) -> None:
+    axes.scatter(
+        *np.asarray(point), s=5 * size, marker="D", color=_VIA, edgecolor="white",
+        linewidth=0.6, zorder=6, gid="via",
+    )  # fmt: skip
+
+
 def _panels(
     maze: Maze, count: int, columns: int, *, margin: float = 0.9
 ) -> tuple[Figure, list[Axes], float]:
@@ -147,6 +164,8 @@ def draw_plans(
     executed: Sequence[ArrayLike] | np.ndarray | None = None,
     starts: ArrayLike | None = None,
     goals: ArrayLike | None = None,
+    avoid: ArrayLike | None = None,
+    via: ArrayLike | None = None,
     titles: Sequence[str] | None = None,
     columns: int = 4,
 ) -> Figure:
@@ -158,6 +177,8 @@ def draw_plans(
       executed: P paths `[T, 2]` that were driven.
       starts: `[P, 2]`, drawn as open circles.
       goals: `[P, 2]`, drawn as stars in the disc in which the goal counts as reached.
+      avoid: `[P, 3]`, centre and radius of a region to stay out of, drawn hatched.
+      via: `[P, 2]`, points to pass, drawn as diamonds.
       titles: P texts.
       columns: panels in a row.
     """
@@ -175,6 +196,10 @@ def draw_plans(
             _draw_start(one, np.asarray(starts)[i], size)
         if goals is not None:
             _draw_goal(one, np.asarray(goals)[i], size)
+        if avoid is not None:
+            _draw_region(one, np.asarray(avoid)[i])
+        if via is not None:
+            _draw_waypoint(one, np.asarray(via)[i], size)
         if titles is not None:
             one.set_title(titles[i], fontsize=_TEXT, color=_INK, pad=4)
     _add_time_key(figure, axes, points)

@@ -60,6 +60,7 @@ def plan(
     seed: int = 0,
     value: Callable[[jax.Array], jax.Array] | None = None,
     value_scale: float = 1.0,
+    value_span: float | None = None,
     project: Callable[[jax.Array], jax.Array] | None = None,
     known: Clamp | None = None,
 ) -> RankedPlans:
@@ -78,7 +79,10 @@ def plan(
         estimates of the plan climb it at every denoising step. Parts are added, as in
         `lambda x: avoid(x) + visit(x)`; see `keep_out_value` and `pass_by_value` in
         `jaxdiff.diffusion`. A new function compiles anew, the same one does not.
-      value_scale: times its gradient; 1 reads it as a log-probability.
+      value_scale: times its gradient; 1 reads it as a log-probability, and a task that
+        the data speak against may need 30.
+      value_span: steps of a plan that follow where one is pulled, by default a fifth of
+        the horizon; see `climb`.
       project: a function of such trajectories, applied to every estimate and to the
         plans, before start, goal and known entries are written over them; see
         `keep_out` and `clip_box`.
@@ -105,9 +109,11 @@ def plan(
     task = {"value": value, "project": project, "known": known}
     task = {name: given for name, given in task.items() if given is not None}
     if value is not None:
-        task["value_scale"] = value_scale
+        task |= {"value_scale": value_scale, "value_span": value_span}
     static = ("horizon", "candidates", "return_path")
-    functions = tuple(name for name in ("value", "project") if name in task)
+    functions = tuple(
+        name for name in ("value", "value_span", "project") if name in task
+    )
     make = jax.jit(planner, static_argnames=static + functions)
     out = make(
         run.states,
@@ -119,7 +125,7 @@ def plan(
         return_path=True,
         **task,
     )
-    order = _order(out, run.config)
+    order = ranking(out, run.config)
 
     def ordered(numbers: jax.Array | None) -> np.ndarray | None:
         return None if numbers is None else np.asarray(numbers[0])[order]
@@ -142,8 +148,13 @@ def _planner(run: Run) -> Callable[..., Plans]:
     return run.algorithm.plan
 
 
-def _order(plans: Plans, config: Any) -> np.ndarray:
-    """Rank the candidates of one problem, see `RankedPlans`."""
+def ranking(plans: Plans, config: Any) -> np.ndarray:
+    """Rank the candidates of the first problem: indices `[C]`, see `RankedPlans`.
+
+    Args:
+      plans: of a planner.
+      config: options `rank` and `slack` of the planner.
+    """
     by_cost = np.asarray(cost(plans, config.rank)[0])
     if plans.value is None:
         return np.argsort(by_cost)

@@ -47,6 +47,18 @@ def test_a_polygon_for_every_wall_cell_and_none_on_free_ones(name):
     assert axes.get_aspect() == 1.0
 
 
+def test_regions_and_waypoints_stand_where_they_are():
+    avoid, via = [(0.5, -1.0, 0.3), (1.0, 1.0, 0.2)], [(1.0, 0.0), (-1.0, 1.0)]
+    plans = [straight(UMAZE, 4)] * 2
+    figure = figures.draw_plans(UMAZE, plans, avoid=avoid, via=via)
+    for axes, region, point in zip(panels(figure), avoid, via, strict=True):
+        (disc,), (mark,) = artists(axes, "avoid"), artists(axes, "via")
+        assert (*disc.center, disc.radius) == region
+        np.testing.assert_array_equal(mark.get_offsets(), [point])
+    (axes, _) = panels(figures.draw_plans(UMAZE, plans))
+    assert not artists(axes, "avoid") + artists(axes, "via")
+
+
 def test_plans_have_a_panel_each_with_points_coloured_by_time():
     plans = [straight(UMAZE, horizon) for horizon in (5, 9, 17)]
     figure = figures.draw_plans(UMAZE, plans, titles=["a", "b", "c"], columns=2)

@@ -105,35 +105,45 @@ def test_value_of_passing_by_asks_where_and_not_when():
 
 # --- climbing a value ----------------------------------------------------------------
 
-UNIT = Gaussian(np.array([0.5, -1.0, 2.0]), np.eye(3))
-SLOPE = np.array([0.6, -0.3, 0.2])
+# Three rows that hang together, and three that do not.
+KERNEL = diffusion.smooth_covariance(3, 1.5)
+TIED, LOOSE = (Gaussian(np.array([0.5, -1.0, 2.0]), cov) for cov in (KERNEL, np.eye(3)))
+SLOPE = np.array([0.3, -0.1, 0.2])
 LEVELS = diffusion.cosine_schedule(40)
 
 
+def rowwise(data):
+    """The exact denoiser of trajectories `[B, 3, 1]`."""
+    return lambda x, level: data.denoise(x[..., 0], level)[..., None]
+
+
+@pytest.mark.parametrize("data", [TIED, LOOSE])
 @pytest.mark.parametrize("sampler", [diffusion.ddpm, diffusion.ddim])
-def test_a_linear_value_samples_the_tilted_data(sampler):
-    """N(m, I) times exp(s slope x) is N(m + s slope, I), with the same noise."""
-    denoise = diffusion.climb(UNIT.denoise, lambda x: x @ SLOPE, scale=0.8)
-    tilted = Gaussian(UNIT.mean + 0.8 * SLOPE, UNIT.cov)
-    for steps in (sampler(LEVELS), sampler(diffusion.subgrid(LEVELS, 3))):
-        found, expected = (
-            diffusion.sample(jax.random.key(1), each, steps, (5, 3)).x
-            for each in (denoise, tilted.denoise)
-        )
-        np.testing.assert_allclose(found, expected, atol=1e-4)
+def test_a_linear_value_samples_the_tilted_data(sampler, data):
+    """N(m, K) times exp(s slope x) is N(m + s K slope, K), with the same noise."""
+    denoise = diffusion.climb(
+        rowwise(data), lambda x: x[..., 0] @ SLOPE, scale=0.8, covariance=data.cov
+    )
+    tilted = rowwise(Gaussian(data.mean + 0.8 * data.cov @ SLOPE, data.cov))
+    steps = sampler(diffusion.subgrid(LEVELS, 4))
+    found, expected = (
+        diffusion.sample(jax.random.key(1), each, steps, (5, 3, 1)).x
+        for each in (denoise, tilted)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_a_quadratic_value_is_right_to_first_order():
     """Exact is (x0_hat + v k c) / (1 + v k); the flow errs by about (v k)^2 / 2."""
-    x = jnp.asarray(RNG.normal(size=(50, 3)), "float32")
-    goal = np.array([0.0, 0.5, 1.0])
+    x = jnp.asarray(RNG.normal(size=(50, 3, 1)), "float32")
+    goal = np.array([[0.0], [0.5], [1.0]])
     for row in (5, 20, 39):
         level = diffusion.take(LEVELS, row)
-        plain = UNIT.denoise(x, level)
+        plain = rowwise(LOOSE)(x, level)
         v = float(level.sigma) ** 2
         for k in (0.02, 0.2):
-            value = lambda x, k=k: -k / 2 * ((x - goal) ** 2).sum(-1)  # noqa: E731
-            found = diffusion.climb(UNIT.denoise, value)(x, level)
+            value = lambda x, k=k: -k / 2 * ((x - goal) ** 2).sum((1, 2))  # noqa: E731
+            found = diffusion.climb(rowwise(LOOSE), value)(x, level)
             exact = (plain + v * k * goal) / (1 + v * k)
             error = np.abs(found - exact)
             bound = 0.6 * (v * k) ** 2 * np.abs(goal - plain) + 2e-6
@@ -143,20 +153,35 @@ def test_a_quadratic_value_is_right_to_first_order():
 
 def test_no_row_moves_further_than_it_is_uncertain():
     level = diffusion.take(LEVELS, 10)
+    sigma = float(level.sigma)
     x = jnp.asarray(RNG.normal(size=(4, 5, 3)), "float32")
     denoise = lambda x, level: x  # noqa: E731
     steep = diffusion.climb(denoise, lambda x: 1e6 * (x[:, 2] @ SLOPE))(x, level)
     expected = np.array(x)
-    expected[:, 2] += float(level.sigma) * SLOPE / np.linalg.norm(SLOPE)
+    expected[:, 2] += sigma * SLOPE / np.linalg.norm(SLOPE)
     np.testing.assert_allclose(steep, expected, atol=1e-5)
     # A steep hill is overshot by one of the short steps at most.
-    hill = diffusion.climb(denoise, lambda x: -1e6 * (x**2).sum((1, 2)), substeps=10)(
-        0.3 * float(level.sigma) * x / jnp.linalg.norm(x, axis=-1, keepdims=True), level
-    )
-    assert (np.linalg.norm(hill, axis=-1) <= float(level.sigma) / 10 + 1e-6).all()
+    start = 0.3 * sigma * x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+    hill = diffusion.climb(
+        denoise, lambda x: -1e6 * (x**2).sum((1, 2)), substeps=10
+    )(start, level)  # fmt: skip
+    assert (np.linalg.norm(hill, axis=-1) <= sigma / 10 + 1e-6).all()
     # And where there is no slope, nothing moves.
     flat = diffusion.climb(denoise, lambda x: 0 * x.sum((1, 2)))(x, level)
     np.testing.assert_array_equal(flat, x)
+
+
+def test_neighbours_follow_the_row_that_is_pulled():
+    level = diffusion.take(LEVELS, 40)  # nothing but noise, so that P is K
+    covariance = diffusion.smooth_covariance(21, 4.0)
+    np.testing.assert_allclose(np.diag(covariance), 1)
+    pull = lambda x: 0.1 * x[:, 10, 0]  # noqa: E731
+    x = jnp.zeros((1, 21, 2))
+    moved = diffusion.climb(lambda x, level: x, pull, covariance=covariance)(x, level)
+    np.testing.assert_allclose(moved[0, :, 0], 0.1 * covariance[10], atol=1e-3)
+    np.testing.assert_array_equal(moved[0, :, 1], 0)
+    assert moved[0, 14, 0] == pytest.approx(0.1 * 0.99 * np.exp(-0.5), rel=1e-2)
+    np.testing.assert_array_equal(diffusion.smooth_covariance(3, 0), np.eye(3))
 
 
 # --- plans ---------------------------------------------------------------------------
@@ -225,7 +250,7 @@ def test_a_value_is_of_metres(monkeypatch):
     slope = np.array([0.02, 0, 0.03, -0.02, 0, 0.01], np.float32)
     ranked = plan(
         run, START, GOAL, candidates=2, value=lambda x: 2 * (x @ slope).sum(-1),
-        value_scale=0.5,
+        value_scale=0.5, value_span=0,
     )  # fmt: skip
     free = free_entries()
     moved = (whole(ranked) - ROWS)[:, free]
@@ -300,8 +325,8 @@ def test_of_consistent_plans_the_most_valued_comes_first():
     strain = np.array([4.0, 1.0, 2.4, 9.0, 2.0])
     value = np.array([9.0, 1.0, 3.0, 8.0, 2.0])
 
-    def imagine(states, key, observation, goal, *, value, value_scale, **_):
-        assert value == "a value"
+    def imagine(states, key, observation, goal, *, value, value_scale, value_span, **_):
+        assert (value, value_span) == ("a value", 7)
         x = jnp.zeros((1, 5, 8, 6)) + strain[:, None, None]
         return Plans(
             trajectories=x,
@@ -314,7 +339,13 @@ def test_of_consistent_plans_the_most_valued_comes_first():
     run = planning_run(planner=imagine)
     run = run._replace(config=dataclasses.replace(run.config, slack=2.5))
     ranked = plan(
-        run, (1.0, 1.0), (-1.0, -1.0), candidates=5, value="a value", value_scale=3.0
+        run,
+        (1.0, 1.0),
+        (-1.0, -1.0),
+        candidates=5,
+        value="a value",
+        value_scale=3.0,
+        value_span=7,
     )
     np.testing.assert_allclose(ranked.inconsistency, [2.4, 2.0, 1.0, 4.0, 9.0])
     np.testing.assert_allclose(ranked.value, [9.0, 6.0, 3.0, 27.0, 24.0])

@@ -69,6 +69,7 @@ from jaxdiff.diffusion import (
     dpm_solver_pp,
     sample,
     shift_noise,
+    smooth_covariance,
     subgrid,
     take,
     trajectory_weights,
@@ -346,17 +347,19 @@ def diffuser(
 
         plan(states, key, observation [B, O], goal [B, G] or None, *, horizon=None,
              candidates=None, return_path=False, value=None, value_scale=1.0,
-             project=None, known=None, init=None, init_level=None, guidance=None)
-             -> Plans
+             value_span=None, project=None, known=None, init=None, init_level=None,
+             guidance=None) -> Plans
 
       Tasks that nothing was trained for are in environment units: `value`, a function
-      of trajectories `[N, H, A + O] -> [N]` that plans climb (see `climb`); `project`,
-      a function of trajectories that is applied to every estimate and to the plan;
-      `known`, a `Clamp` of further entries, `[H, A + O]` or `[B, H, A + O]`. A plan
-      may start from trajectories `init [B, H, A + O]`, noised so that `init_level` of
-      the sampler's steps remain, by default `warm_start`, or all. N is B times the
-      candidates, those of one problem next to each other. A `Guidance`, which `act`
-      takes too, stands in for the options of that name: one may vmap over its arrays.
+      of trajectories `[N, H, A + O] -> [N]` that plans climb, its gradient times
+      `value_scale` and spread over `value_span` steps, by default a fifth of the
+      horizon (see `climb` and `smooth_covariance`); `project`, a function of
+      trajectories that is applied to every estimate and to the plan; `known`, a `Clamp`
+      of further entries, `[H, A + O]` or `[B, H, A + O]`. A plan may start from
+      trajectories `init [B, H, A + O]`, noised so that `init_level` of the sampler's
+      steps remain, by default `warm_start`, or all. N is B times the candidates, those
+      of one problem next to each other. A `Guidance`, which `act` takes too, stands in
+      for the options of that name: one may vmap over its arrays.
 
     Raises:
       UserError: a horizon that the U-Net cannot halve often enough.
@@ -481,6 +484,7 @@ def _planner(
         return_path: bool = False,
         value: Callable[[jax.Array], jax.Array] | None = None,
         value_scale: Any = 1.0,
+        value_span: float | None = None,
         project: Projection | None = None,
         known: Clamp | None = None,
         init: jax.Array | None = None,
@@ -507,6 +511,9 @@ def _planner(
                 denoise,
                 lambda x: value(unnormalize(normalizer, x)),
                 scale=value_scale,
+                covariance=smooth_covariance(
+                    horizon, horizon / 5 if value_span is None else value_span
+                ),
             )
         returns = _value(config, levels, states, horizon)
         shape = (batch * candidates, horizon, dim)

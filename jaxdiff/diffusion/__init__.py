@@ -14,6 +14,7 @@ from jaxdiff.diffusion.guide import (
     keep_out_value,
     pass_by_value,
     select_by,
+    smooth_covariance,
     value_guide,
 )
 from jaxdiff.diffusion.loss import (
@@ -77,6 +78,7 @@ __all__ = [
     "sample",
     "select_by",
     "shift_noise",
+    "smooth_covariance",
     "subgrid",
     "take",
     "to_x0",

@@ -11,18 +11,19 @@ your own is three lines. With a value V(x, level):
 (3) output = u + w (c - u), c with and u without the condition
     [Ho & Salimans 2022, eq. 6, where the weight is w - 1]
 
-(4) x0_hat <- y(1), where y(0) = x0_hat and dy/du = scale v grad V(y),
-    v = sigma^2 / (alpha^2 + sigma^2), the posterior variance of x0 if its prior
-    variance is 1
+(4) x0_hat <- y(1), where y(0) = x0_hat and dy/du = scale P grad V(y),
+    P = sigma^2 K (alpha^2 K + sigma^2 I)^-1, the posterior covariance of x0 if its
+    prior covariance, between the rows of a trajectory, is K
 
 If V is log E[exp(R(x0)) | x_t], at every level, then (1) with the variance and scale 1
 and (2) with scale 1 sample from p(x0) exp(R(x0)) as the steps become many.
 
 Equation (4) needs no value of noisy samples, and so no training: V is a function of x0
-that somebody writes down, a log-probability. If x0 ~ N(m, I) and V is linear, it gives
+that somebody writes down, a log-probability. If x0 ~ N(m, K) and V is linear, it gives
 the exact posterior mean of p(x0) exp(V(x0)); for other values it agrees with it to
-first order in scale v. It moves the estimate and does not look through the network, as
-manifold-preserving guidance does [He et al. 2024].
+first order in scale P. It moves the estimate and does not look through the network, as
+manifold-preserving guidance does [He et al. 2024]; that neighbouring rows follow where
+one is pulled, another way round a maze perhaps, is the work of K.
 
 Values that add belong in one value function, which is differentiated once; guides of
 different kinds are chained. Ranking finished candidates is `select_by`.
@@ -110,34 +111,57 @@ def climb(
     value: Callable[[jax.Array], jax.Array],
     *,
     scale: Any = 1.0,
+    covariance: Any = None,
     substeps: int = 8,
 ) -> Denoise:
     """Wrap `denoise` so that its estimate climbs a value of clean samples, eq. (4).
 
-    The flow is followed by Euler steps, each of which moves no row (a vector along the
-    last axis) by more than `sqrt(v) / substeps`. An estimate is uncertain by about
-    `sqrt(v)`, so that is as far as a value may move it; and where a value is steep, as
-    at the rim of a region, the estimate overshoots by one short step at most.
+    The flow is followed by Euler steps, each of which moves no row of a sample by more
+    than `sqrt(v) / substeps`, v being P where K = I. An estimate is uncertain by about
+    `sqrt(v)`, so that is as far as a value may move it, however large the scale; and
+    where a value is steep, as at the rim of a region, the estimate overshoots by one
+    short step at most.
 
     Args:
       denoise: `(x, level) -> x0_hat`.
-      value: `x0 [B, ...] -> [B]`, each of its own x0 alone.
+      value: `x0 [B, H, D] -> [B]`, each of its own x0 alone.
       scale: times the gradient; 1 reads the value as a log-probability.
+      covariance: `[H, H]`, K, positive definite with ones on its diagonal; None for I.
       substeps: Euler steps; each takes a gradient of the value and none of `denoise`.
     """
 
     def climbed(x: jax.Array, level: NoiseLevels) -> jax.Array:
-        variance = level.sigma**2 / (level.alpha**2 + level.sigma**2)
-        longest = jnp.sqrt(variance) / substeps
+        rows = x.shape[-2]
+        prior = jnp.eye(rows) if covariance is None else jnp.asarray(covariance)
+        noised = level.alpha**2 * prior + level.sigma**2 * jnp.eye(rows)
+        posterior = level.sigma**2 * jnp.linalg.solve(noised, prior)
+        uncertain = level.sigma / jnp.sqrt(level.alpha**2 + level.sigma**2)
 
         def euler(y: jax.Array, _: None) -> tuple[jax.Array, None]:
-            step = scale * variance / substeps * jax.grad(lambda y: value(y).sum())(y)
-            length = jnp.linalg.norm(step, axis=-1, keepdims=True)
-            return y + step * jnp.minimum(1.0, longest / (length + 1e-20)), None
+            step = scale / substeps * posterior @ jax.grad(lambda y: value(y).sum())(y)
+            length = jnp.linalg.norm(step, axis=-1).max(-1)[..., None, None]
+            return y + step * jnp.minimum(
+                1.0, uncertain / substeps / (length + 1e-20)
+            ), None
 
         return jax.lax.scan(euler, denoise(x, level), None, length=substeps)[0]
 
     return climbed
+
+
+def smooth_covariance(rows: int, span: float) -> np.ndarray:
+    """Tabulate how rows hang together: exp(-(i - j)^2 / (2 span^2)), `[rows, rows]`.
+
+    A hundredth of the variance is left to each row alone, so that the inverse exists.
+
+    Args:
+      rows: H.
+      span: rows over which a trajectory is about the same; 0 for no connection.
+    """
+    if not span:
+        return np.eye(rows)
+    lag = np.subtract.outer(np.arange(rows), np.arange(rows))
+    return 0.99 * np.exp(-((lag / span) ** 2) / 2) + 0.01 * np.eye(rows)
 
 
 def keep_out_value(
