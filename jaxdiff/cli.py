@@ -423,6 +423,8 @@ def plan(
     *,
     start: str,
     goal: str,
+    avoid: str | None = None,
+    via: str | None = None,
     xy: bool = False,
     horizon: int | None = None,
     candidates: int = 8,
@@ -438,7 +440,10 @@ def plan(
       run: the run folder.
       start: maze cell "row,col"; with --xy metres "x,y".
       goal: likewise.
-      xy: read start and goal as metres.
+      avoid: keep out of a disc, "row,col,radius" or with --xy "x,y,radius"; the radius
+        is in metres.
+      via: pass this point on the way, written as the start is.
+      xy: read points as metres.
       horizon: steps of the plan, one that the run declares.
       candidates: plans made; the most consistent is shown.
       seed: of the plans' noise.
@@ -448,8 +453,9 @@ def plan(
       out: write the plans here (NPZ).
     """
     _devices(None, platform)
+    from jaxdiff.envs.pointmaze import require_free
+    from jaxdiff.plan import maze_task, save_plans
     from jaxdiff.plan import plan as make_plan
-    from jaxdiff.plan import save_plans
     from jaxdiff.run import load_run, require_maze
 
     loaded = load_run(run, best=best)
@@ -458,7 +464,18 @@ def plan(
         _point(maze, name, text, xy)
         for name, text in (("start", start), ("goal", goal))
     ]
-    plans = make_plan(loaded, *ends, horizon=horizon, candidates=candidates, seed=seed)
+    region = None if avoid is None else _region(maze, avoid, xy)
+    waypoint = None if via is None else _point(maze, "via", via, xy)
+    if waypoint is not None:
+        require_free(maze, waypoint, "point to pass")
+    plans = make_plan(
+        loaded,
+        *ends,
+        horizon=horizon,
+        candidates=candidates,
+        seed=seed,
+        **maze_task(region, waypoint),
+    )
     if out is not None:
         save_plans(plans, out)
     if figure is not None:
@@ -471,6 +488,8 @@ def plan(
             shown,
             starts=[ends[0]] * len(shown),
             goals=[ends[1]] * len(shown),
+            avoid=None if region is None else [region] * len(shown),
+            via=None if waypoint is None else [waypoint] * len(shown),
             titles=titles,
         )
         figures.save(drawn, figure)
@@ -658,6 +677,23 @@ def _point(maze: Any, name: str, text: str, xy: bool) -> Any:
         ) from None
     point = (first, second)
     return point if xy else cell_to_xy(maze, point)
+
+
+def _region(maze: Any, text: str, xy: bool) -> tuple[float, float, float]:
+    """Read a point and a radius, "row,col,radius" or "x,y,radius"."""
+    point, _, radius = text.rpartition(",")
+    try:
+        size = float(radius)
+        if not 0 < size < math.inf:
+            raise ValueError
+        x, y = _point(maze, "avoid", point, xy)
+    except (ValueError, UserError):
+        form = "x,y,radius" if xy else "row,col,radius"
+        raise UserError(
+            f"--avoid is {text!r}; write it as {form}, the radius in metres, such as "
+            "1,1,0.4"
+        ) from None
+    return float(x), float(y), size
 
 
 def _value_of(args: list[str], flag: str) -> str | None:

@@ -5,30 +5,32 @@ projection to obey, or entries that are known. None of them needs training.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.algorithms.diffuser import declared_horizons
-from jaxdiff.algorithms.following import Plans, cost, strain
+from jaxdiff.algorithms.following import Plans, cost
 from jaxdiff.data.normalizer import Normalizer
-from jaxdiff.diffusion import Clamp
+from jaxdiff.diffusion import Clamp, keep_out, keep_out_value, pass_by_value
 from jaxdiff.envs import pointmaze
 from jaxdiff.errors import UserError, writing
 from jaxdiff.progress import note
 from jaxdiff.run import Run, maze_of
+
+ABOUT_AS_GOOD = 3.0  # as log-probabilities, a factor of 20
 
 
 @dataclasses.dataclass(frozen=True)
 class RankedPlans:
     """Plans for one problem, the best first.
 
-    The best is what `rank` in `DiffuserConfig` says. Of plans that climbed a value it
-    is the one of the largest value among those about as consistent as the best, that
-    is, within `slack` times its inconsistency; the others come after these.
+    The best is what `rank` in `DiffuserConfig` says. Of plans that climbed a value,
+    those within `ABOUT_AS_GOOD` of the largest value come before all others.
 
     Attributes:
       observations: `[C, H, O]`, environment units.
@@ -153,14 +155,13 @@ def ranking(plans: Plans, config: Any) -> np.ndarray:
 
     Args:
       plans: of a planner.
-      config: options `rank` and `slack` of the planner.
+      config: option `rank` of the planner.
     """
     by_cost = np.asarray(cost(plans, config.rank)[0])
     if plans.value is None:
         return np.argsort(by_cost)
-    strained = np.asarray(strain(plans)[0])
-    feasible = strained <= config.slack * strained.min()
-    return np.lexsort((by_cost, -np.asarray(plans.value[0]), ~feasible))
+    value = np.asarray(plans.value[0])
+    return np.lexsort((by_cost, value < value.max() - ABOUT_AS_GOOD))
 
 
 def _check_known(known: Clamp | None, horizon: int, dim: int) -> None:
@@ -172,6 +173,40 @@ def _check_known(known: Clamp | None, horizon: int, dim: int) -> None:
                 f"the {what} of what is known have shape {list(np.shape(array))}; give "
                 f"one entry for each of a plan, [{horizon}, {dim}]"
             )
+
+
+def maze_task(
+    avoid: Any = None, via: Any = None, *, by: Sequence[str] = ("value", "project")
+) -> dict[str, Any]:
+    """Say where a plan in a maze must not and must go: keywords for `plan`.
+
+    Args:
+      avoid: `[3]`, centre and radius of a region to keep out of, metres. Plans keep
+        0.15 m beside it, for whoever follows them.
+      via: `[2]`, a point to pass, metres.
+      by: how to keep out: "value" finds ways round, "project" holds the plan to it.
+    """
+    values, task = [], {}
+    if avoid is not None:
+        avoid = jnp.asarray(avoid, jnp.float32)
+        center, radius = avoid[:2], avoid[2] + _BESIDE
+        if "value" in by:
+            values.append(keep_out_value(center, radius, dims=_POSITION, width=0.1))
+        if "project" in by:
+            task["project"] = keep_out(center, radius, dims=_POSITION)
+    if via is not None:
+        via = jnp.asarray(via, jnp.float32)
+        values.append(pass_by_value(via, dims=_POSITION, width=0.3))
+    if values:
+        task["value"] = lambda x: sum(value(x) for value in values)
+        task["value_scale"] = _MAZE_SCALE
+    return task
+
+
+# What rows [action | observation] of a maze begin with, after the actions; and what
+# made plans in the medium maze take another way (see benchmarks/properties.py).
+_POSITION = (2, 3)
+_BESIDE, _MAZE_SCALE = 0.15, 30.0
 
 
 def interpolate(

@@ -344,6 +344,43 @@ def test_plan_writes_its_files(capsys, tmp_path, tiny_run):
     assert paths["--figure"].stat().st_size > 1000
 
 
+def test_plan_keeps_out_of_a_region(tmp_path, tiny_run):
+    """With --xy or by cells: the centre of the maze's upper right cell is (1, 1)."""
+    ends = {"cells": ("1,1", "3,1", "1,3,0.05", "1,2"), "xy": ("-1,1", "-1,-1")}
+    ends["xy"] += ("1,1,0.05", "0,1")
+    for form, words in ends.items():
+        flags = zip(("--start", "--goal", "--avoid", "--via"), words, strict=True)
+        named = [f"{flag}={word}" for flag, word in flags]
+        out = tmp_path / f"{form}.npz"
+        figure = () if form == "cells" else ("--figure", str(tmp_path / "plan.png"))
+        named += ["--xy"] if form == "xy" else []
+        main(["plan", str(tiny_run), "--out", str(out), *named, *figure])
+        with np.load(out) as plans:
+            away = np.linalg.norm(plans["observations"][..., :2] - 1, axis=-1)
+            # Plans keep 0.15 m beside it.
+            assert (away[:, 1:-1] > 0.199).all()
+            assert plans["value"].shape == (8,)
+    assert (tmp_path / "plan.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--avoid=1,3", "--avoid is '1,3'.*row,col,radius"),
+        ("--avoid=1,3,0", "--avoid is '1,3,0'"),
+        ("--avoid=1,3,wide", "--avoid is '1,3,wide'"),
+        ("--avoid=1,3,inf", "--avoid is '1,3,inf'"),
+        ("--via=1", "--via is '1'"),
+        ("--via=2,1", "point to pass .*in a wall"),
+    ],
+)
+def test_regions_and_points_that_cannot_be_are_refused(capsys, tiny_run, flag, words):
+    with pytest.raises(SystemExit) as end:
+        main(["plan", str(tiny_run), "--start", "1,1", "--goal", "3,1", flag])
+    assert end.value.code == 2
+    assert re.search(words, " ".join(capsys.readouterr().err.split()))
+
+
 def test_resume_writes_down_what_may_change(tiny_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run)

@@ -1,0 +1,447 @@
+"""Show the properties of planning by Diffuser (Janner et al. 2022, section 4).
+
+    python -m benchmarks.properties RUN [--experiments composition ...]
+
+RUN is a trained run of a maze; the medium and the large one have ways round a region.
+A plan of a fixed horizon is made from the start that the simulator gives and followed
+to its end by the tracking controller; whoever is half a metre off it is given a new one
+for what is left of the task. Rows go to
+benchmarks/results/properties.json, a setting an experiment, and pictures to
+benchmarks/results/figures. `success` and `violations` are shares of the episodes driven
+in MuJoCo, `planned_violations` of the plans.
+
+- long-horizon: the third of all pairs of cells that is furthest apart, and a reward at
+  the goal alone.
+- variable-length: one network, plans of every declared horizon, between cells whose
+  distance the horizon covers, but not by much.
+- composition: a goal, a region to keep out of and a point to pass. A problem is a start
+  and a goal whose shortest way on the maze's map leads through a cell that is not
+  needed: without it the goal can still be reached. The centre of that cell is the
+  region's, and its radius leaves the ball no way past it; the point is the middle of
+  the shortest way that is left. Success is to pass within 0.45 m of the point and to
+  reach the goal, whatever a method was told. No part was trained for.
+- stitching: see benchmarks/stitching.py, which trains a model of its own.
+- interpolation: two plans of one problem, one of them led another way by a point to
+  pass, mixed in noise (Ho et al. 2020, section 4.3); a picture alone.
+"""
+
+import collections
+import dataclasses
+import itertools
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
+from benchmarks.stitching import stitch
+from jaxdiff import figures
+from jaxdiff.algorithms.diffuser import declared_horizons
+from jaxdiff.algorithms.following import control
+from jaxdiff.envs import pointmaze
+from jaxdiff.envs.pointmaze import GOAL_RADIUS, Maze, cell_to_xy, free_cells
+from jaxdiff.errors import UserError
+from jaxdiff.evaluate import Rollouts, rollout
+from jaxdiff.plan import interpolate, maze_task, ranking
+from jaxdiff.run import Run, load_run, require_maze
+
+Cell = tuple[int, int]
+Experiment = Literal[
+    "long-horizon", "variable-length", "composition", "stitching", "interpolation"
+]
+STEPS_PER_CELL = 24  # about what the data take
+RADIUS = 0.4  # m, of a region; with the ball's radius it spans half a corridor of 1 m
+EPISODE_STEPS = 1_000  # time for some plans, each of which takes its whole horizon
+LOST = 0.5  # m off a plan, at which a new one is made
+
+# How the problems of a composition are posed: the parts that planning is told of.
+METHODS: dict[str, tuple[str, ...]] = {
+    "goal only": (),
+    "avoid by value": ("value",),
+    "avoid by project": ("project",),
+    "avoid by both": ("value", "project"),
+    "pass": ("via",),
+    "pass, avoid by value": ("via", "value"),
+    "pass, avoid by both": ("via", "value", "project"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Measure the properties of a planner."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder of a maze."""
+    experiments: tuple[Experiment, ...] = (
+        *("long-horizon", "variable-length", "composition"),
+        *("stitching", "interpolation"),
+    )
+    """Which of them."""
+    episodes: int = 50
+    """Of each method."""
+    candidates: int = 8
+    """Plans made for a problem."""
+    seed: int = 1_000
+    """Of the problems, and of the first episode."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What is asked for; `avoid` and `via` are the same cells where they are not."""
+
+    start: Cell
+    goal: Cell
+    avoid: Cell = (0, 0)
+    via: Cell = (0, 0)
+
+
+def main(options: Options, *, directory: Path = RESULTS) -> None:
+    """Measure, write the rows and draw.
+
+    Raises:
+      UserError: no maze run, or a maze without ways round.
+    """
+    run = load_run(options.run)
+    maze = require_maze(run)
+    pictures = directory / "figures"
+    for experiment in options.experiments:
+        rows = {
+            "long-horizon": long_horizon,
+            "variable-length": variable_length,
+            "composition": composition,
+            "stitching": lambda _, options, path: stitch(options.seed, path),
+            "interpolation": interpolation,
+        }[experiment](run, options, pictures / f"{experiment}-{maze.name}.png")
+        command = (
+            f"python -m benchmarks.properties RUN --experiments {experiment} "
+            f"--episodes {options.episodes} --candidates {options.candidates} --seed "
+            f"{options.seed}"
+        )
+        rows = [{"setting": experiment, **row} for row in rows]
+        if rows:
+            write_rows("properties", rows, command=command, directory=directory)
+        for row in rows:
+            print(*(row[key] for key in ("setting", "method", "metric", "value")))
+
+
+# --- problems ------------------------------------------------------------------------
+
+
+def shortest_way(
+    maze: Maze, start: Cell, goal: Cell, *, without: Cell | None = None
+) -> list[Cell] | None:
+    """Find a shortest way of cells, both ends included, or None."""
+    free = {(int(row), int(column)) for row, column in free_cells(maze)} - {without}
+    queue, before = collections.deque([start]), {start: start}
+    while queue:
+        row, column = queue.popleft()
+        for step in ((0, 1), (1, 0), (0, -1), (-1, 0)):
+            cell = (row + step[0], column + step[1])
+            if cell in free and cell not in before:
+                before[cell] = (row, column)
+                queue.append(cell)
+    if goal not in before:
+        return None
+    way = [goal]
+    while way[-1] != start:
+        way.append(before[way[-1]])
+    return way[::-1]
+
+
+def pairs(maze: Maze) -> list[tuple[int, Problem]]:
+    """List all pairs of different cells by the moves of a shortest way."""
+    cells = [(int(row), int(column)) for row, column in free_cells(maze)]
+    ways = [shortest_way(maze, *ends) for ends in itertools.permutations(cells, 2)]
+    found = [(len(way) - 1, Problem(way[0], way[-1])) for way in ways if way]
+    return sorted(found, key=lambda each: each[0])
+
+
+def detours(maze: Maze, *, longest: int) -> list[Problem]:
+    """List the problems of a composition that take `longest` moves at most.
+
+    The region is at least two cells away from both ends.
+    """
+    found = []
+    for _, pair in pairs(maze):
+        way = shortest_way(maze, pair.start, pair.goal) or []
+        for cell in way[2:-2]:
+            left = shortest_way(maze, pair.start, pair.goal, without=cell)
+            if left and len(left) - 1 <= longest:
+                via = left[len(left) // 2]
+                found.append(dataclasses.replace(pair, avoid=cell, via=via))
+    if not found:
+        raise UserError(
+            f"the maze {maze.name!r} has no way round any of its cells; give a run of "
+            "the medium or the large maze"
+        )
+    return found
+
+
+def drawn(problems: Sequence[Problem], options: Options) -> list[Problem]:
+    """Draw as many problems as there are episodes."""
+    rng = np.random.default_rng(options.seed)
+    picks = rng.choice(len(problems), options.episodes)
+    return [problems[i] for i in picks]
+
+
+# --- planning and driving ------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of N problems; the bools are `[N]`."""
+
+    problems: Sequence[Problem]
+    rollouts: Rollouts
+    reached: np.ndarray
+    passed: np.ndarray
+    entered: np.ndarray
+    planned_entered: np.ndarray
+
+
+class _Posed(gymnasium.Wrapper):
+    """An environment whose every episode poses one problem."""
+
+    def __init__(self, maze: Maze, problem: Problem) -> None:
+        env = pointmaze.make_env(maze.name, max_episode_steps=EPISODE_STEPS)
+        super().__init__(env)
+        self._cells = {
+            "reset_cell": np.array(problem.start),
+            "goal_cell": np.array(problem.goal),
+        }
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        del options
+        return self.env.reset(seed=seed, options=self._cells)
+
+
+def compiled(run: Run, horizon: int, parts: Sequence[str], candidates: int) -> Any:
+    """Compile `(states, key, observation, goal, avoid, via) -> Plans` of a problem."""
+
+    @jax.jit
+    def solve(states, key, observation, goal, avoid, via):
+        task = maze_task(
+            avoid=jnp.append(avoid, RADIUS)
+            if {"value", "project"} & {*parts}
+            else None,
+            via=via if "via" in parts else None,
+            by=parts,
+        )
+        return run.algorithm.plan(
+            states, key, observation[None], goal[None], horizon=horizon,
+            candidates=candidates, **task,
+        )  # fmt: skip
+
+    return solve
+
+
+def drive(
+    run: Run,
+    problems: Sequence[Problem],
+    options: Options,
+    *,
+    horizon: int,
+    parts: Sequence[str] = (),
+) -> Outcome:
+    """Plan once for each problem, follow the plans, and look what came of them."""
+    maze = require_maze(run)
+    solve = compiled(run, horizon, parts, options.candidates)
+    avoid = cell_to_xy(maze, [each.avoid for each in problems]).astype(np.float32)
+    via = cell_to_xy(maze, [each.via for each in problems]).astype(np.float32)
+    last = jnp.full(len(problems), horizon - 1)
+    act = jax.jit(
+        lambda plans, index, observation: control(
+            run.config, plans, last, index, observation, 2
+        )
+    )
+
+    def best(i: int, step: int, observation: np.ndarray, goal: np.ndarray, point: Any):
+        key = jax.random.fold_in(jax.random.key(options.seed + i), step)
+        plans = solve(run.states, key, observation, goal, avoid[i], point)
+        return np.asarray(plans.trajectories[0, ranking(plans, run.config)[0]])
+
+    def make_policy(count: int, seed: int) -> Any:
+        del seed
+        plans = np.zeros((count, horizon, 6), np.float32)
+        index, points, steps = np.zeros(count, int), via.copy(), itertools.count()
+
+        def policy(observation, goal, reset):
+            observation, goal = np.float32(observation), np.float32(goal)
+            step, here = next(steps), observation[:, :2]
+            # What was passed need not be passed again.
+            passed = np.linalg.norm(here - points, axis=-1) < GOAL_RADIUS
+            points[passed] = here[passed]
+            expected = plans[range(count), np.minimum(index, horizon - 1), 2:4]
+            strayed = np.linalg.norm(here - expected, axis=-1) > LOST
+            for i in np.flatnonzero(reset | strayed):
+                plans[i] = best(i, step, observation[i], goal[i], points[i])
+                index[i] = 0
+            action = np.asarray(act(plans, index, observation))
+            index[:] += 1
+            return action, plans.copy()
+
+        return policy
+
+    posed = iter(problems)
+    rollouts = rollout(
+        make_policy,
+        lambda: _Posed(maze, next(posed)),
+        episodes=len(problems),
+        num_envs=len(problems),
+        seed=options.seed,
+        label=", ".join(parts) or "plain",
+    )
+    plans = rollouts.plans
+    assert plans is not None
+    driven, planned = rollouts.observations[..., :2], plans[..., 2:4]
+    return Outcome(
+        problems=problems,
+        rollouts=rollouts,
+        reached=rollouts.successes,
+        passed=_nearest(driven, via) < GOAL_RADIUS,
+        entered=_nearest(driven, avoid) < RADIUS,
+        planned_entered=_nearest(planned, avoid) < RADIUS,
+    )
+
+
+def _nearest(paths: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Smallest distance of each path `[N, T, 2]` from its point `[N, 2]`."""
+    return np.linalg.norm(paths - points[:, None], axis=-1).min(-1)
+
+
+def _rows(method: str, seconds: float, **measured: np.ndarray) -> list[dict[str, Any]]:
+    return [
+        {
+            "method": method,
+            "metric": metric,
+            "value": float(np.mean(happened)),
+            **dict(zip(("low", "high"), bootstrap_interval(happened), strict=True)),
+            "n": len(happened),
+            "seeds": 1,
+            "seconds": round(seconds, 1),
+        }
+        for metric, happened in measured.items()
+    ]
+
+
+def _draw(maze: Maze, outcomes: dict[str, Outcome], path: Path, *, each: int) -> None:
+    """Draw the first problems of each method, a row a method."""
+    shown = [(name, one, i) for name, one in outcomes.items() for i in range(each)]
+
+    def centres(part: str) -> np.ndarray:
+        return cell_to_xy(maze, [getattr(one.problems[i], part) for _, one, i in shown])
+
+    posed = any(one.problems[0].avoid != (0, 0) for one in outcomes.values())
+    radii = np.full((len(shown), 1), RADIUS)
+    figure = figures.draw_plans(
+        maze,
+        [one.rollouts.plans[i, :, 2:4] for _, one, i in shown],  # type: ignore
+        executed=[one.rollouts.observations[i, :, :2] for _, one, i in shown],
+        starts=[one.rollouts.observations[i, 0, :2] for _, one, i in shown],
+        goals=[one.rollouts.goals[i] for _, one, i in shown],  # type: ignore
+        avoid=np.hstack([centres("avoid"), radii]) if posed else None,
+        via=centres("via") if posed else None,
+        titles=[name if i == 0 else "" for name, _, i in shown],
+        columns=each,
+    )
+    figures.save(figure, path)
+
+
+# --- experiments: (run, options, picture) -> rows ------------------------------------
+
+
+def long_horizon(run: Run, options: Options, path: Path) -> list[dict[str, Any]]:
+    """Plan between cells that are far apart."""
+    maze = require_maze(run)
+    ranked = pairs(maze)
+    far = [pair for _, pair in ranked[2 * len(ranked) // 3 :]]
+    started = time.monotonic()
+    outcome = drive(
+        run, drawn(far, options), options, horizon=declared_horizons(run.config)[-1]
+    )
+    _draw(maze, {"plain": outcome}, path, each=min(4, options.episodes))
+    return _rows("plain", time.monotonic() - started, success=outcome.reached)
+
+
+def variable_length(run: Run, options: Options, path: Path) -> list[dict[str, Any]]:
+    """Plan for every declared horizon."""
+    maze = require_maze(run)
+    rows, outcomes = [], {}
+    for horizon in declared_horizons(run.config):
+        most = horizon // STEPS_PER_CELL
+        fitting = [pair for moves, pair in pairs(maze) if 0.6 * most <= moves <= most]
+        started = time.monotonic()
+        name = f"horizon {horizon}"
+        outcomes[name] = drive(run, drawn(fitting, options), options, horizon=horizon)
+        seconds = time.monotonic() - started
+        rows += _rows(name, seconds, success=outcomes[name].reached)
+    _draw(maze, outcomes, path, each=1)
+    return rows
+
+
+def composition(run: Run, options: Options, path: Path) -> list[dict[str, Any]]:
+    """Pose goal, region and point, telling each method of some of them."""
+    maze = require_maze(run)
+    horizon = run.config.horizon
+    problems = drawn(detours(maze, longest=horizon // STEPS_PER_CELL), options)
+    rows, outcomes = [], {}
+    for method, parts in METHODS.items():
+        started = time.monotonic()
+        one = drive(run, problems, options, horizon=horizon, parts=parts)
+        outcomes[method] = one
+        rows += _rows(
+            method,
+            time.monotonic() - started,
+            success=one.reached & one.passed,
+            reached=one.reached,
+            passed=one.passed,
+            violations=one.entered,
+            planned_violations=one.planned_entered,
+        )
+    _draw(maze, outcomes, path, each=min(5, options.episodes))
+    return rows
+
+
+def interpolation(run: Run, options: Options, path: Path) -> list[dict[str, Any]]:
+    """Mix a plan with one that was led another way."""
+    maze = require_maze(run)
+    longest = run.config.horizon // STEPS_PER_CELL
+    problem = drawn(detours(maze, longest=longest), options)[0]
+    start, goal, avoid, via = (
+        np.float32(cell_to_xy(maze, cell)) for cell in dataclasses.astuple(problem)
+    )
+    state = np.append(start, np.float32([0, 0]))
+    plans = []
+    for parts in ((), ("via",)):
+        solve = compiled(run, run.config.horizon, parts, options.candidates)
+        found = solve(run.states, jax.random.key(0), state, goal, avoid, via)
+        plans.append(np.asarray(found.trajectories[0, ranking(found, run.config)[0]]))
+    steps = run.config.sampling_steps or run.config.diffusion_steps
+    levels = [max(1, round(share * steps)) for share in (0.25, 0.5, 0.75, 1)]
+    weights = np.linspace(0, 1, 5)
+    mixed = [interpolate(run, *plans, weights, level=level) for level in levels]
+    figure = figures.draw_plans(
+        maze,
+        [x[:, 2:4] for row in mixed for x in row],
+        starts=np.tile(start, (len(levels) * len(weights), 1)),
+        goals=np.tile(goal, (len(levels) * len(weights), 1)),
+        titles=[f"level {k}, weight {w:.2f}" for k in levels for w in weights],
+        columns=len(weights),
+    )
+    figures.save(figure, path)
+    return []
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Options))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
