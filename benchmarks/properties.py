@@ -13,7 +13,7 @@ in MuJoCo, `planned_violations` of the plans.
 - long-horizon: the third of all pairs of cells that is furthest apart, and a reward at
   the goal alone.
 - variable-length: one network, plans of every declared horizon, between cells whose
-  distance the horizon covers, but not by much.
+  distance the horizon covers, but not by much. Success is to arrive within it.
 - composition: a goal, a region to keep out of and a point to pass. A problem is a start
   and a goal whose shortest way on the maze's map leads through a cell that is not
   needed: without it the goal can still be reached. The centre of that cell is the
@@ -332,7 +332,7 @@ def _rows(method: str, seconds: float, **measured: np.ndarray) -> list[dict[str,
 
 
 def _draw(maze: Maze, outcomes: dict[str, Outcome], path: Path, *, each: int) -> None:
-    """Draw the first problems of each method, a row a method."""
+    """Draw the first problems of each method, a row a method if there are several."""
     shown = [(name, one, i) for name, one in outcomes.items() for i in range(each)]
 
     def centres(part: str) -> np.ndarray:
@@ -349,7 +349,7 @@ def _draw(maze: Maze, outcomes: dict[str, Outcome], path: Path, *, each: int) ->
         avoid=np.hstack([centres("avoid"), radii]) if posed else None,
         via=centres("via") if posed else None,
         titles=[name if i == 0 else "" for name, _, i in shown],
-        columns=each,
+        columns=each if each > 1 else 5,
     )
     figures.save(figure, path)
 
@@ -381,7 +381,10 @@ def variable_length(run: Run, options: Options, path: Path) -> list[dict[str, An
         name = f"horizon {horizon}"
         outcomes[name] = drive(run, drawn(fitting, options), options, horizon=horizon)
         seconds = time.monotonic() - started
-        rows += _rows(name, seconds, success=outcomes[name].reached)
+        rollouts = outcomes[name].rollouts
+        assert rollouts.goals is not None
+        in_time = _nearest(rollouts.observations[:, : horizon + 1, :2], rollouts.goals)
+        rows += _rows(name, seconds, success=in_time < GOAL_RADIUS)
     _draw(maze, outcomes, path, each=1)
     return rows
 
@@ -413,7 +416,7 @@ def interpolation(run: Run, options: Options, path: Path) -> list[dict[str, Any]
     """Mix a plan with one that was led another way."""
     maze = require_maze(run)
     longest = run.config.horizon // STEPS_PER_CELL
-    problem = drawn(detours(maze, longest=longest), options)[0]
+    problem = detours(maze, longest=longest)[-1]  # with the longest way
     start, goal, avoid, via = (
         np.float32(cell_to_xy(maze, cell)) for cell in dataclasses.astuple(problem)
     )
@@ -424,7 +427,7 @@ def interpolation(run: Run, options: Options, path: Path) -> list[dict[str, Any]
         found = solve(run.states, jax.random.key(0), state, goal, avoid, via)
         plans.append(np.asarray(found.trajectories[0, ranking(found, run.config)[0]]))
     steps = run.config.sampling_steps or run.config.diffusion_steps
-    levels = [max(1, round(share * steps)) for share in (0.25, 0.5, 0.75, 1)]
+    levels = [max(1, round(share * steps)) for share in (0.25, 0.5, 0.75, 0.9)]
     weights = np.linspace(0, 1, 5)
     mixed = [interpolate(run, *plans, weights, level=level) for level in levels]
     figure = figures.draw_plans(
