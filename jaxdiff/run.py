@@ -316,7 +316,16 @@ def _pack(tree: Any) -> dict[str, np.ndarray]:
 
 
 def _unpack(kind: type, arrays: Mapping[str, np.ndarray], prefix: str = "") -> Any:
-    """Rebuild a record of class `kind` from what `_pack` made of one."""
+    """Rebuild a record of class `kind` from what `_pack` made of one.
+
+    Raises:
+      UserError: a field is missing, for another version of jaxdiff wrote the arrays.
+    """
+    if not dataclasses.is_dataclass(kind):
+        raise UserError(
+            f"the statistics of this run have no {prefix.rstrip('/')}: another version "
+            "of jaxdiff wrote them; train the run again, into another folder"
+        )
     fields = {
         name: arrays[prefix + name]
         if prefix + name in arrays

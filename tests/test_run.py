@@ -120,6 +120,17 @@ def test_a_run_is_neither_replaced_nor_resumed_with_other_options(trained):
     assert (trained / "config.json").read_bytes() == before
 
 
+def test_statistics_of_another_version_are_refused_in_one_sentence(trained):
+    path = trained / "statistics.npz"
+    with np.load(path) as arrays:
+        kept = {name: leaf for name, leaf in arrays.items() if "support" not in name}
+    np.savez(path, **kept)
+    checkpoint.update_run(trained, statistics=checkpoint._sha256(path))
+    for attempt in (lambda: load_run(trained), lambda: train(trained, resume=True)):
+        with pytest.raises(UserError, match="no support/states: another version"):
+            attempt()
+
+
 @pytest.mark.parametrize("resume", [False, True])
 @pytest.mark.parametrize("name", ["notes.txt", "config.json"])
 def test_a_foreign_folder_is_refused_and_left_alone(tmp_path, name, resume):
