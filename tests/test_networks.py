@@ -440,3 +440,21 @@ def test_patches_are_shown_the_ends_of_the_trajectory_and_not_of_patches():
     params = network.init(jax.random.key(1), x, jnp.zeros(1))
     shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
     assert (2 * 3, 4 * 8) in shapes
+
+
+@pytest.mark.parametrize("by_row", [False, True])
+def test_rows_normalised_alone_see_what_their_convolutions_reach(by_row):
+    """One level: two residual blocks down, two between, one block: nine convolutions.
+
+    Statistics over time carry every row to every other; without them row 40 hears of
+    rows 22 to 58, and neither of the others nor of how many there are.
+    """
+    network = TemporalUNet(dim=8, dim_mults=(1,), norm_by_row=by_row)
+    x, time = draw(1, 1, 80, 2), jnp.ones(1)
+    params = network.init(jax.random.key(0), x, time)
+    slope = jax.jacobian(lambda x: network.apply(params, x, time)[0, 40].sum())(x)
+    heard = np.flatnonzero(np.abs(slope[0]).max(axis=-1))
+    assert heard.tolist() == list(range(22, 59) if by_row else range(80))
+    shorter = network.apply(params, x[:, :64], time)[0, 40]
+    same = np.allclose(shorter, network.apply(params, x, time)[0, 40], atol=1e-5)
+    assert same == by_row

@@ -120,6 +120,8 @@ class DiffuserConfig:
       show_ends: show every block of the U-Net the first and the last row, noised as
         they are where they are not clamped.
       patch: rows of a trajectory that enter and leave the U-Net as one.
+      norm_by_row: let the U-Net normalise each row by itself: its statistics over all
+        rows tell of the whole window and of its length.
       prediction: what the network predicts, "x0", "noise" or "v".
       clip: limit of |x0| in normalised units, None for none.
       normalizer: "limits", "gaussian" or "cdf".
@@ -177,6 +179,7 @@ class DiffuserConfig:
     attention: bool = False
     show_ends: bool = False
     patch: int = 1
+    norm_by_row: bool = False
     prediction: Literal["x0", "noise", "v"] = "v"
     clip: float | None = 1.0
     normalizer: Literal["limits", "gaussian", "cdf"] = "limits"
@@ -655,6 +658,7 @@ def _network(config: DiffuserConfig) -> TemporalUNet:
         attention=config.attention,
         show_ends=config.show_ends,
         patch=config.patch,
+        norm_by_row=config.norm_by_row,
     )
 
 

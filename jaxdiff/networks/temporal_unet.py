@@ -62,15 +62,19 @@ class TimeEmbedding(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """Convolution over time, GroupNorm, Mish."""
+    """Convolution over time, GroupNorm over time or LayerNorm of each row, Mish."""
 
     features: int
     kernel_size: int = 5
+    norm_by_row: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [B, H, C] to [B, H, features]."""
-        return mish(GroupNorm()(TemporalConv(self.features, self.kernel_size)(x)))
+        x = TemporalConv(self.features, self.kernel_size)(x)
+        if self.norm_by_row:
+            return mish(nn.LayerNorm(epsilon=1e-5, use_fast_variance=False)(x))
+        return mish(GroupNorm()(x))
 
 
 class ResidualBlock(nn.Module):
@@ -78,13 +82,17 @@ class ResidualBlock(nn.Module):
 
     features: int
     kernel_size: int = 5
+    norm_by_row: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
         """Map x [B, H, C] and an embedding [B, E] to [B, H, features]."""
         shift = Linear(self.features)(mish(embedding))
-        h = ConvBlock(self.features, self.kernel_size)(x) + shift[:, None]
-        h = ConvBlock(self.features, self.kernel_size)(h)
+        first, second = (
+            ConvBlock(self.features, self.kernel_size, self.norm_by_row)
+            for _ in range(2)
+        )
+        h = second(first(x) + shift[:, None])
         skip = x if x.shape[-1] == self.features else Linear(self.features)(x)
         return h + skip
 
@@ -126,6 +134,9 @@ class TemporalUNet(nn.Module):
         say nearly the same, and the widest arrays are those of single rows; not of
         the paper, whose rows enter one by one (Dosovitskiy et al., 2021, do so with
         images).
+      norm_by_row: normalise each row by itself. The GroupNorm of the paper takes its
+        statistics over all rows, which tell every row of the whole trajectory and of
+        its length; without them a row knows what its convolutions reach.
       kernel_size: taps of the convolutions in the residual blocks.
     """
 
@@ -134,6 +145,7 @@ class TemporalUNet(nn.Module):
     attention: bool = False
     show_ends: bool = False
     patch: int = 1
+    norm_by_row: bool = False
     kernel_size: int = 5
 
     @nn.compact
@@ -165,9 +177,13 @@ class TemporalUNet(nn.Module):
             shown = Linear(2 * self.dim)(hidden)
             embedding = jnp.concatenate([embedding, shown], axis=-1)
 
+        def block(x: jax.Array, features: int) -> jax.Array:
+            made = ResidualBlock(features, self.kernel_size, self.norm_by_row)
+            return made(x, embedding)
+
         def level(x: jax.Array, features: int, count: int = 2) -> jax.Array:
             for _ in range(count):
-                x = ResidualBlock(features, self.kernel_size)(x, embedding)
+                x = block(x, features)
             return LinearAttention()(x) if self.attention else x
 
         x = x.reshape(batch, horizon // self.patch, self.patch * dim)
@@ -179,11 +195,11 @@ class TemporalUNet(nn.Module):
         x = level(x, widths[-1])
         skips.append(x)
         x = level(x, widths[-1], count=1)
-        x = ResidualBlock(widths[-1], self.kernel_size)(x, embedding)
+        x = block(x, widths[-1])
         for width in reversed(widths[:-1]):
             x = level(jnp.concatenate([x, skips.pop()], axis=-1), width)
             x = TemporalUpConv(width)(x)
-        x = ConvBlock(widths[0], self.kernel_size)(x)
+        x = ConvBlock(widths[0], self.kernel_size, self.norm_by_row)(x)
         return Linear(self.patch * dim)(x).reshape(batch, horizon, dim)
 
 
