@@ -167,18 +167,19 @@ def _control(
             attention=False,
             prediction="v",
             learning_rate=1e-3,
+            learning_rate_decay=20_000,
             accumulate=1,
             ema_every=1,
             ema_start=0,
             sampling_steps=5,
+            # Between two ways to hop a full draw of noise falls; see benchmarks/hopper.
+            temperature=0.5,
             candidates=8,
             # What is planned at every step costs a CPU minutes an episode.
             replan_every=4,
         )
-        steps = {"denoiser": 15_000, "returns": 7_500}
-        return config, {
-            learner: TrainConfig(num_steps=count) for learner, count in steps.items()
-        }
+        training = TrainConfig(num_steps=config.learning_rate_decay)
+        return config, {"denoiser": training, "returns": training}
     config, updates = released, 1_000_000
     if name == "paper":
         config = dataclasses.replace(
