@@ -24,6 +24,9 @@ PRESETS = ("demo", "released", "paper")
 # Maze -> horizon and diffusion steps of the released configurations.
 _RELEASED = {"umaze": (128, 64), "medium": (256, 256), "large": (384, 256)}
 
+# Maze -> updates on a laptop.
+_UPDATES = {"umaze": 3_000, "medium": 14_000, "large": 22_000}
+
 # What the larger mazes need to be learned on a laptop; see benchmarks/study.py.
 _LARGER: dict[str, dict[str, Any]] = {
     "medium": {
@@ -84,9 +87,8 @@ def _maze(name: str, dataset: str) -> tuple[DiffuserConfig, TrainConfig]:
     horizon, diffusion_steps = _RELEASED[maze]
     if name == "demo":
         config = DiffuserConfig(horizon=horizon, sampling_steps=32, lost=0.5)
-        updates, multiple = 3_000, 8
+        updates, multiple = _UPDATES[maze], 8
         if maze in _LARGER:
-            updates = 14_000
             config = dataclasses.replace(
                 config,
                 show_ends=True,
