@@ -623,6 +623,7 @@ COMMANDS: dict[str, Command] = {
     "data make": _function(data_make),
     "data info": _function(data_info),
     "train diffuser": _train("diffuser"),
+    "train diffusion-bc": _train("diffusion-bc"),
     "train bc": _train("bc"),
     "evaluate": _function(evaluate),
     "tune-guidance": _function(tune_guidance),

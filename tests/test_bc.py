@@ -12,7 +12,7 @@ from jaxdiff.data.episodes import Episodes
 from jaxdiff.errors import UserError
 from jaxdiff.train import TrainConfig, fit
 
-CONFIG = BCConfig(widths=(32,), learning_rate=1e-2, ema_decay=0.98)
+CONFIG = BCConfig(hidden=32, learning_rate=1e-2, ema_decay=0.98)
 
 
 def two_ways(count=200):
@@ -63,7 +63,8 @@ def test_averaged_parameters_act():
     algorithm = bc(CONFIG, measure(CONFIG, episodes), action_dim=2)
     learner = algorithm.learners["policy"]
     data = learner.prepare(episodes, {}, jax.random.key(0))
-    batch = jax.tree.map(lambda leaf: leaf[:4], data)
+    keys = jax.random.split(jax.random.key(2), 4)
+    batch = jax.vmap(learner.draw, (None, 0))(data, keys)
     state = learner.init(jax.random.key(1), batch, {})
     spoiled = jax.tree.map(lambda leaf: leaf * jnp.nan, state.params)
 
@@ -90,7 +91,7 @@ def test_a_policy_of_goals_needs_a_goal():
 
 def test_options_are_checked():
     for wrong, flag in (
-        ({"widths": (0,)}, "--widths"),
+        ({"hidden": 0}, "--hidden"),
         ({"ema_decay": 1.5}, "--ema-decay"),
         ({"learning_rate": float("nan")}, "--learning-rate"),
     ):
