@@ -65,13 +65,13 @@ def test_averaged_parameters_act():
     data = learner.prepare(episodes, {}, jax.random.key(0))
     keys = jax.random.split(jax.random.key(2), 4)
     batch = jax.vmap(learner.draw, (None, 0))(data, keys)
-    state = learner.init(jax.random.key(1), batch, {})
+    state = jax.jit(learner.init)(jax.random.key(1), batch, {})
     spoiled = jax.tree.map(lambda leaf: leaf * jnp.nan, state.params)
 
     def action(state: TrainState):
         return algorithm.act(
             {"policy": state},
-            (),
+            algorithm.init_carry(1),
             jax.random.key(0),
             np.full((1, 1), 5.0, np.float32),
             np.ones(1, bool),

@@ -191,7 +191,9 @@ class Attention(nn.Module):
         logits = jnp.einsum("bqhc,bkhc->bhqk", query, key) / math.sqrt(self.width)
         found = jnp.einsum("bhqk,bkhc->bqhc", jax.nn.softmax(logits), value)
         found = found.reshape(*x.shape[:2], inner)
-        return Linear(x.shape[-1])(found if self.lean else Linear(inner)(found))
+        if not self.lean:
+            found = Linear(inner)(found)
+        return Linear(x.shape[-1])(found)
 
 
 class Transformer(nn.Module):
