@@ -159,15 +159,13 @@ def conditional(embedding, levels, std=0.0):
     return noise_of(denoise, levels)
 
 
-@pytest.mark.parametrize("schedule", ["linear", "linear_rescaled", "cosine"])
 @pytest.mark.parametrize(
-    "acting",
+    ("schedule", "acting"),
     [
-        {},
-        {"extra_steps": 4},
-        {"candidates": 3},
-        {"guidance_weight": 1.0, "condition_dropout": 0.1},
-        {"variance": "posterior"},
+        ("linear", {}),
+        ("linear", {"extra_steps": 4}),
+        ("linear_rescaled", {"candidates": 3, "clip": 1.0}),
+        ("cosine", {"variance": "posterior"}),
     ],
 )
 def test_every_way_of_acting_does_the_only_thing_that_is_done(schedule, acting):
@@ -185,6 +183,16 @@ def test_every_way_of_acting_does_the_only_thing_that_is_done(schedule, acting):
         embedding,
     )
     np.testing.assert_allclose(found, embedding[:, 0], atol=1e-4)
+
+
+def test_estimates_are_clipped_if_asked():
+    config = DiffusionBCConfig(diffusion_steps=50, clip=0.5)
+    found = diffusion_head(config, 2).act(
+        jax.random.key(0),
+        lambda e, action, time: conditional(e, PAPER)(action, time),
+        jnp.array([[[0.3, -0.7]]]),
+    )
+    np.testing.assert_allclose(found, [[0.3, -0.5]], atol=1e-4)
 
 
 def test_guidance_leaves_behind_what_is_done_without_an_observation():
@@ -288,15 +296,13 @@ def test_histories_never_leave_their_episode():
     keys = jax.random.split(jax.random.key(3), 200)
     inputs, actions = jax.vmap(learner.draw, (None, 0))(data, keys)
     histories = {tuple(map(int, rows)) for rows in inputs[..., 0]}
-    # Newest first; rows 3, 5 and 10 have no action; the first row stands for all before.
+    # Newest first; rows 3, 5 and 10 have no action; before the first row is itself.
     assert histories == {
         *((0, 0, 0), (1, 0, 0), (2, 1, 0), (4, 4, 4)),
         *((6, 6, 6), (7, 6, 6), (8, 7, 6), (9, 8, 7)),
     }
     # The third action is the row, from 0 to 9, scaled to [-1, 1].
-    np.testing.assert_allclose(
-        (actions[:, 2] + 1) / 2 * 9, inputs[:, 0, 0], atol=1e-4
-    )
+    np.testing.assert_allclose((actions[:, 2] + 1) / 2 * 9, inputs[:, 0, 0], atol=1e-4)
 
 
 def test_acting_remembers_and_forgets_at_a_reset():
@@ -439,6 +445,7 @@ def test_options_are_checked():
         ({"diffusion_steps": 0}, "--diffusion-steps"),
         ({"candidates": 0}, "--candidates"),
         ({"bandwidth": 0.0}, "--bandwidth"),
+        ({"clip": -1.0}, "--clip"),
         ({"extra_steps": -1}, "--extra-steps"),
         ({"condition_dropout": 1.0}, "--condition-dropout"),
         ({"guidance_weight": 2.0}, "--condition-dropout 0.1"),

@@ -36,7 +36,6 @@ from jaxdiff.record import record
 _ENOUGH_ACTIONS = 50_000
 
 
-
 @dataclasses.dataclass(frozen=True)
 class BCConfig(CloningConfig):
     """Options of behaviour cloning, beside those of all that imitate.

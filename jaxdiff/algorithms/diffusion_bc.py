@@ -1,8 +1,8 @@
 """Diffusion policies: from what is observed to an action, by denoising the action.
 
-The action distribution of whoever made the data may have several modes, such as two
-ways round an obstacle; a denoiser of actions learns all of it (Pearce et al., "Imitating
-human behaviour with diffusion models", 2023, arXiv:2301.10677),
+The actions of whoever made the data may have several modes, such as two ways round an
+obstacle; a denoiser of actions learns all of them (Pearce et al., "Imitating human
+behaviour with diffusion models", 2023, arXiv:2301.10677),
 
 (1) min_theta E |noise - network(o, a_t, t / T)|^2,   a_t = alpha a + sigma noise.
 
@@ -22,7 +22,8 @@ Training knows one way, acting several, all of them one scan:
 
 The schedule of the paper, "linear", leaves much of the data at its last level
 (alpha = 0.78 for T = 50), where sampling nevertheless begins with N(0, I). That shifts
-the shares of modes somewhat; "linear_rescaled" and "cosine" do not.
+the shares of modes towards those in the middle of the range; "linear_rescaled" and
+"cosine" do not.
 """
 
 import dataclasses
@@ -64,10 +65,13 @@ class DiffusionBCConfig(CloningConfig):
       diffusion_steps: T.
       schedule: "linear" (the paper's), "linear_rescaled" or "cosine".
       variance: of the noise of a denoising step, "beta" (the paper's) or "posterior".
+      clip: limit of |a| in the estimates on the way, in units of [-1, 1]; None, as in
+        the paper, for none. Of the many levels of "cosine" the first ones multiply
+        what the network gets wrong, which 1 holds in.
       condition_dropout: share of examples whose embedding is zero in training.
       extra_steps: M of equation (3).
       candidates: n of equation (4); 1 for no choice.
-      bandwidth: h of equation (4).
+      bandwidth: h of equation (4); the paper's for the claw machine, there 0.1 of [0, 1].
       guidance_weight: w of equation (5); 1 for none.
       temperature: scale of all noise in sampling; at 0 actions are not random.
     """
@@ -75,10 +79,11 @@ class DiffusionBCConfig(CloningConfig):
     diffusion_steps: int = 50
     schedule: Literal["linear", "linear_rescaled", "cosine"] = "linear"
     variance: Literal["beta", "posterior"] = "beta"
+    clip: float | None = None
     condition_dropout: float = 0.0
     extra_steps: int = 0
     candidates: int = 1
-    bandwidth: float = 0.4
+    bandwidth: float = 0.2
     guidance_weight: float = 1.0
     temperature: float = 1.0
 
@@ -87,7 +92,7 @@ class DiffusionBCConfig(CloningConfig):
         check_options(
             self,
             **dict.fromkeys(("diffusion_steps", "candidates"), 1),
-            **dict.fromkeys(("condition_dropout", "extra_steps"), 0),
+            **dict.fromkeys(("clip", "condition_dropout", "extra_steps"), 0),
             **dict.fromkeys(("guidance_weight", "temperature"), 0),
         )
         if self.bandwidth <= 0:
@@ -150,7 +155,7 @@ def diffusion_head(config: DiffusionBCConfig, action_dim: int) -> Head:
             )
         found = sample(
             key,
-            denoiser(network, prediction="noise"),
+            denoiser(network, prediction="noise", clip=config.clip),
             steps,
             (batch * config.candidates, action_dim),
             temperature=config.temperature,

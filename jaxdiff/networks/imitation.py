@@ -90,6 +90,7 @@ class BasicMLP(nn.Module):
     images: Any = None
 
     def setup(self) -> None:
+        """Make the layers."""
         self.layers = MLP(self.features, widths=(self.hidden,) * 3)
 
     def encode(self, observations: jax.Array) -> jax.Array:
@@ -128,6 +129,7 @@ class Sieve(nn.Module):
     images: Any = None
 
     def setup(self) -> None:
+        """Make the layers."""
         self.observation_embedding = Embedding(self.embed)
         self.action_embedding = Embedding(self.embed)
         self.time_embedding = SineEmbedding(self.embed)
@@ -218,6 +220,7 @@ class Transformer(nn.Module):
     depth: int = 4
 
     def setup(self) -> None:
+        """Make the layers."""
         self.observation_embedding = Embedding(self.embed)
         self.action_embedding = Embedding(self.embed)
         self.time_embedding = SineEmbedding(self.embed)
