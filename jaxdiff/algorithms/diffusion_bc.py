@@ -71,7 +71,8 @@ class DiffusionBCConfig(CloningConfig):
       condition_dropout: share of examples whose embedding is zero in training.
       extra_steps: M of equation (3).
       candidates: n of equation (4); 1 for no choice.
-      bandwidth: h of equation (4); the paper's for the claw machine, there 0.1 of [0, 1].
+      bandwidth: h of equation (4); this one is the paper's of the claw machine, where
+        it is 0.1 of [0, 1].
       guidance_weight: w of equation (5); 1 for none.
       temperature: scale of all noise in sampling; at 0 actions are not random.
     """
