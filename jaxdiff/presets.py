@@ -8,6 +8,12 @@ plan an episode with a unit-gain controller.
 In Hopper, Walker2d and HalfCheetah plans are guided by a model of returns and renewed
 at every step. The released code guides x_t before a denoising step, twice, and not in
 the last steps; the paper guides the mean after it, once (algorithm 1).
+
+Policies that imitate have the same networks and training, with diffusion and without.
+For the claw machine `released` is the full script of Pearce et al. (2023), but for layer
+norm in place of batch norm, and `demo` their small one with a faster encoder. Of the
+kitchen the paper names two observations, T = 50 and the transformer; learning rate,
+batch and averaging are those of CleanDiffuser. `paper` is the same as `released`.
 """
 
 import dataclasses
@@ -89,7 +95,7 @@ def _imitation(name: str, dataset: str) -> tuple[dict[str, Any], TrainConfig]:
         updates = 22_500 if demo else 56_250
         options = {
             "network": "sieve" if demo else "transformer",
-            "hidden": 128,
+            "hidden": 128 if demo else 512,
             "image_shape": (32, 32, 3),
             "encoder": "strided" if demo else "residual",
             "learning_rate": 1e-3 if demo else 1e-4,
@@ -105,6 +111,7 @@ def _imitation(name: str, dataset: str) -> tuple[dict[str, Any], TrainConfig]:
             "history": 2,
             "lean": demo,
             "learning_rate_decay": updates,
+            "ema_decay": 0.995 if demo else 0.9999,
         }
         training = TrainConfig(
             num_steps=updates,
