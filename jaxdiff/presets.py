@@ -10,7 +10,7 @@ at every step. The released code guides x_t before a denoising step, twice, and 
 the last steps; the paper guides the mean after it, once (algorithm 1).
 
 Policies that imitate have the same networks and training, with diffusion and without.
-For the claw machine `released` is the full script of Pearce et al. (2023), but for layer
+For the claw machine `released` is the full script of Pearce et al. (2023), with layer
 norm in place of batch norm, and `demo` their small one with a faster encoder. Of the
 kitchen the paper names two observations, T = 50 and the transformer; learning rate,
 batch and averaging are those of CleanDiffuser. `paper` is the same as `released`.
