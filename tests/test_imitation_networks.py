@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.networks import BasicMLP, ImageEncoder, Sieve, Transformer
+from jaxdiff.networks.images import _Block
 from jaxdiff.networks.imitation import Attention, SineEmbedding
 
 SMALL = {
@@ -183,6 +184,21 @@ def test_images_are_read_to_their_corners(kind):
     other = apply(params, x.at[0, 1].set(0.5))
     np.testing.assert_allclose(other[0, 0], base[0, 0], atol=1e-5)
     assert jnp.abs(other[0, 1] - base[0, 1]).max() > 1e-3
+
+
+def test_an_image_block_adds_what_it_was_given_if_it_can():
+    x = draw(0, 1, 4, 4, 2)
+    for features, given in ((2, x), (3, 10.0)):
+        block = _Block(features, norm="none")
+        params = jax.tree.map(
+            jnp.zeros_like, block.init(jax.random.key(1), x)["params"]
+        )
+        # GELU is the identity at 10 and 20.
+        params["_Convolution_0"]["Conv_0"]["bias"] += 10.0
+        params["_Convolution_1"]["Conv_0"]["bias"] += 20.0
+        expected = np.broadcast_to((given + 20.0) / np.sqrt(2), (1, 4, 4, features))
+        found = block.apply({"params": params}, x)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_residual_images_give_as_many_features_as_the_claw_s():
