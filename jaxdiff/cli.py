@@ -306,6 +306,9 @@ def evaluate(
     guide_steps: int | None = None,
     guide_stop: int | None = None,
     rank: Literal["consistency", "return"] | None = None,
+    extra_steps: int | None = None,
+    bandwidth: float | None = None,
+    guidance_weight: float | None = None,
 ) -> None:
     """Play episodes with a trained run and score them.
 
@@ -319,7 +322,7 @@ def evaluate(
       devices: devices to use.
       platform: their kind.
       choose: overrides how a plan is chosen.
-      candidates: overrides the plans made for each problem.
+      candidates: overrides the plans, or actions, made for each problem.
       replan_every: overrides the steps between two plans.
       sampler: overrides the sampler.
       sampling_steps: overrides its steps.
@@ -330,6 +333,9 @@ def evaluate(
       guide_steps: overrides how often in a denoising step.
       guide_stop: overrides the noise level below which they are not.
       rank: overrides what the best candidate is.
+      extra_steps: overrides the denoising steps that Diffusion-X takes at the end.
+      bandwidth: overrides the width of the density by which Diffusion-KDE chooses.
+      guidance_weight: overrides how strongly actions are guided, 1 for not at all.
     """
     chosen = _devices(devices, platform)
     from jaxdiff.evaluate import evaluate_run, save_evaluation
@@ -347,6 +353,9 @@ def evaluate(
         "guide_steps": guide_steps,
         "guide_stop": guide_stop,
         "rank": rank,
+        "extra_steps": extra_steps,
+        "bandwidth": bandwidth,
+        "guidance_weight": guidance_weight,
     }
     overrides = {name: value for name, value in overrides.items() if value is not None}
     loaded = load_run(run, best=best, overrides=overrides)
@@ -623,6 +632,7 @@ COMMANDS: dict[str, Command] = {
     "data make": _function(data_make),
     "data info": _function(data_info),
     "train diffuser": _train("diffuser"),
+    "train diffusion-bc": _train("diffusion-bc"),
     "train bc": _train("bc"),
     "evaluate": _function(evaluate),
     "tune-guidance": _function(tune_guidance),

@@ -8,6 +8,12 @@ plan an episode with a unit-gain controller.
 In Hopper, Walker2d and HalfCheetah plans are guided by a model of returns and renewed
 at every step. The released code guides x_t before a denoising step, twice, and not in
 the last steps; the paper guides the mean after it, once (algorithm 1).
+
+Policies that imitate have the same networks and training, with diffusion and without.
+For the claw machine `released` is the full script of Pearce et al. (2023), with layer
+norm in place of batch norm, and `demo` their small one with a faster encoder. Of the
+kitchen the paper names two observations, T = 50 and the transformer; learning rate,
+batch and averaging are those of CleanDiffuser. `paper` is the same as `released`.
 """
 
 import dataclasses
@@ -15,6 +21,7 @@ from typing import Any
 
 from jaxdiff.algorithms.bc import BCConfig
 from jaxdiff.algorithms.diffuser import DiffuserConfig
+from jaxdiff.algorithms.diffusion_bc import DiffusionBCConfig
 from jaxdiff.errors import UserError
 from jaxdiff.networks import horizon_multiple
 from jaxdiff.train import TrainConfig
@@ -43,6 +50,8 @@ _LARGER: dict[str, dict[str, Any]] = {
     },
 }
 
+_IMITATION = {"bc": BCConfig, "diffusion-bc": DiffusionBCConfig}
+
 # Task of control -> horizon, and strength and last level of the released guidance.
 _CONTROL = {
     "hopper": (32, 0.1, 2),
@@ -70,16 +79,52 @@ def preset(
             f"there is no preset {name!r} for {algorithm}; choose one of "
             f"{', '.join(PRESETS)}"
         )
-    if algorithm == "bc":
-        # One kind for all presets: no paper's numbers are at stake.
-        training = TrainConfig(num_steps=20_000, batch_size=256, log_every=500)
-        return BCConfig(), {"policy": training}
     words = dataset.lower().replace("_", "-")
+    if algorithm in _IMITATION:
+        options, training = _imitation(name, words)
+        return _IMITATION[algorithm](**options), {"policy": training}
     task = next((task for task in _CONTROL if task in words), None)
     if task is not None:
         return _control(name, task, words)
     config, training = _maze(name, dataset)
     return config, {"denoiser": training, "returns": training}
+
+
+def _imitation(name: str, dataset: str) -> tuple[dict[str, Any], TrainConfig]:
+    """Options of any policy that imitates, in place of its defaults."""
+    demo = name == "demo"
+    if "claw" in dataset:
+        # Epochs of 18,000 decisions.
+        updates = 22_500 if demo else 56_250
+        options = {
+            "network": "sieve" if demo else "transformer",
+            "hidden": 128 if demo else 512,
+            "image_shape": (32, 32, 3),
+            "encoder": "strided" if demo else "residual",
+            "learning_rate": 1e-3 if demo else 1e-4,
+            "learning_rate_decay": updates,
+            "ema_decay": 0.995 if demo else 0.0,
+            "lean": demo,
+        }
+        return options, TrainConfig(num_steps=updates, log_every=100)
+    if "kitchen" in dataset:
+        updates = 20_000 if demo else 1_000_000
+        options = {
+            "network": "sieve" if demo else "transformer",
+            "history": 2,
+            "lean": demo,
+            "learning_rate_decay": updates,
+            "ema_decay": 0.995 if demo else 0.9999,
+        }
+        training = TrainConfig(
+            num_steps=updates,
+            batch_size=256 if demo else 512,
+            log_every=100,
+            save_every=1_000 if demo else 10_000,
+        )
+        return options, training
+    # One kind for all presets: no paper's numbers are at stake.
+    return {}, TrainConfig(num_steps=20_000, batch_size=256, log_every=500)
 
 
 def _maze(name: str, dataset: str) -> tuple[DiffuserConfig, TrainConfig]:

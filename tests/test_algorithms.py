@@ -16,6 +16,7 @@ from points import STEPS, line, straight_lines
 from jaxdiff.algorithms import ALGORITHMS
 from jaxdiff.algorithms.bc import BCConfig
 from jaxdiff.algorithms.diffuser import DiffuserConfig
+from jaxdiff.algorithms.diffusion_bc import DiffusionBCConfig
 from jaxdiff.data.episodes import Dataset, fingerprint
 from jaxdiff.evaluate import agent
 from jaxdiff.run import load_run, train_run
@@ -47,12 +48,24 @@ GUIDED = dataclasses.replace(
     rank="return",
     candidates=2,
 )
+# A history of two tells the first step of an episode from the others.
+DIFFUSION_BC = DiffusionBCConfig(
+    hidden=64,
+    embed=32,
+    history=2,
+    learning_rate=3e-3,
+    ema_decay=0.98,
+    diffusion_steps=10,
+    schedule="cosine",
+    temperature=0.0,
+)
 # The smallest options that learn the task: a name of ALGORITHMS, and perhaps of a
 # variant -> its options, and how many updates that takes.
 TINY = {
     "diffuser": (DIFFUSER, 400),
     "diffuser guided": (GUIDED, 400),
-    "bc": (BCConfig(widths=(64, 64), learning_rate=3e-3, ema_decay=0.98), 400),
+    "diffusion-bc": (DIFFUSION_BC, 400),
+    "bc": (BCConfig(hidden=64, learning_rate=3e-3, ema_decay=0.98), 400),
 }
 TRAINING = TrainConfig(batch_size=64, log_every=25, save_every=50, keep=100)
 ENVS = 16

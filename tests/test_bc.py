@@ -7,12 +7,20 @@ import pytest
 from points import straight_lines
 
 from jaxdiff.algorithms.base import TrainState
-from jaxdiff.algorithms.bc import BCConfig, bc, measure
+from jaxdiff.algorithms.bc import (
+    BCConfig,
+    bc,
+    clustered,
+    discretised,
+    gaussian,
+    measure,
+    squared_error,
+)
 from jaxdiff.data.episodes import Episodes
 from jaxdiff.errors import UserError
 from jaxdiff.train import TrainConfig, fit
 
-CONFIG = BCConfig(widths=(32,), learning_rate=1e-2, ema_decay=0.98)
+CONFIG = BCConfig(hidden=32, learning_rate=1e-2, ema_decay=0.98)
 
 
 def two_ways(count=200):
@@ -63,14 +71,15 @@ def test_averaged_parameters_act():
     algorithm = bc(CONFIG, measure(CONFIG, episodes), action_dim=2)
     learner = algorithm.learners["policy"]
     data = learner.prepare(episodes, {}, jax.random.key(0))
-    batch = jax.tree.map(lambda leaf: leaf[:4], data)
-    state = learner.init(jax.random.key(1), batch, {})
+    keys = jax.random.split(jax.random.key(2), 4)
+    batch = jax.vmap(learner.draw, (None, 0))(data, keys)
+    state = jax.jit(learner.init)(jax.random.key(1), batch, {})
     spoiled = jax.tree.map(lambda leaf: leaf * jnp.nan, state.params)
 
     def action(state: TrainState):
         return algorithm.act(
             {"policy": state},
-            (),
+            algorithm.init_carry(1),
             jax.random.key(0),
             np.full((1, 1), 5.0, np.float32),
             np.ones(1, bool),
@@ -79,6 +88,136 @@ def test_averaged_parameters_act():
     np.testing.assert_array_equal(
         action(dataclasses.replace(state, params=spoiled)), action(state)
     )
+
+
+KINDS = ("mse", "discretised", "gaussian", "kmeans", "kmeans-residual")
+
+
+def said(output):
+    """A network whose output is given, and that sees no action and no time."""
+
+    def denoise(embedding, action, time):
+        np.testing.assert_array_equal(action, 0)
+        np.testing.assert_array_equal(time, 0)
+        return output
+
+    return denoise
+
+
+def loss_of(head, output, actions):
+    count = len(actions)
+    keys, seen = jax.random.split(jax.random.key(0), count), jnp.zeros((count, 1, 1))
+    return head.loss(keys, said(output), seen, actions)
+
+
+def act_of(head, output, key=0):
+    seen = jnp.zeros((len(output), 1, 1))
+    return head.act(jax.random.key(key), said(output), seen)
+
+
+def test_every_bin_is_an_equal_share_of_the_range():
+    head = discretised(2, 4)
+    assert head.features == 8
+    actions = jnp.array([[-1.0, -0.51], [-0.49, -0.01], [0.01, 0.49], [0.51, 1.0]])
+    bins = jnp.array([[0, 0], [1, 1], [2, 2], [3, 3]])
+    sure = 50.0 * jax.nn.one_hot(bins, 4).reshape(4, 8)
+    np.testing.assert_allclose(loss_of(head, sure, actions), 0, atol=1e-5)
+    np.testing.assert_allclose(act_of(head, sure), -0.75 + 0.5 * bins, atol=1e-6)
+    # Who knows nothing needs log 4 for each dimension, and draws all bins alike.
+    none = jnp.zeros((4000, 8))
+    np.testing.assert_allclose(loss_of(head, none[:4], actions), 2 * np.log(4))
+    drawn = np.asarray(act_of(head, none))
+    np.testing.assert_allclose((drawn == -0.75).mean(0), 0.25, atol=0.04)
+    assert abs(np.corrcoef(drawn.T)[0, 1]) < 0.08
+
+
+def test_gaussian_is_the_likelihood_and_draws_from_it():
+    head = gaussian(2)
+    mean, std = jnp.array([0.3, -0.6]), jnp.array([0.1, 0.5])
+    spread = jnp.log(jnp.expm1(std**2))  # of which softplus is the variance
+    output = jnp.tile(jnp.concatenate([mean, spread]), (4000, 1))
+    actions = jnp.array([[0.2, 0.4]])
+    expected = -jax.scipy.stats.norm.logpdf(actions, mean, std).sum(-1)
+    found = loss_of(head, output[:1], actions) + np.log(2 * np.pi)
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    drawn = act_of(head, output)
+    np.testing.assert_allclose(drawn.mean(0), mean, atol=0.03)
+    np.testing.assert_allclose(drawn.std(0), std, rtol=0.06)
+
+
+CENTERS = jnp.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+
+
+def test_centres_are_drawn_by_their_shares():
+    head = clustered(CENTERS)
+    assert head.features == 3
+    logits = jnp.tile(jnp.log(jnp.array([0.2, 0.5, 0.3])), (4000, 1))
+    drawn = np.asarray(act_of(head, logits))
+    found = [(drawn == center).all(-1).mean() for center in np.asarray(CENTERS)]
+    np.testing.assert_allclose(found, [0.2, 0.5, 0.3], atol=0.04)
+    actions = jnp.array([[0.1, 0.1], [0.9, 0.2], [0.2, 0.7]])
+    expected = -np.log([0.2, 0.5, 0.3])
+    np.testing.assert_allclose(loss_of(head, logits[:3], actions), expected, rtol=1e-5)
+
+
+def test_offsets_belong_to_the_centre_that_was_nearest():
+    head = clustered(CENTERS, residual_weight=100.0)
+    assert head.features == 3 + 3 * 2
+    actions = jnp.array([[0.1, -0.1], [0.9, 0.2], [0.2, 0.7]])
+    offsets = jnp.full((3, 3, 2), 9.0)  # of the others: seen by nobody
+    rows = jnp.arange(3)
+    offsets = offsets.at[rows, rows].set(actions - CENTERS)
+    output = jnp.concatenate([50.0 * jnp.eye(3), offsets.reshape(3, 6)], axis=-1)
+    np.testing.assert_allclose(loss_of(head, output, actions), 0, atol=1e-5)
+    np.testing.assert_allclose(act_of(head, output), actions, atol=1e-6)
+    # An error of 0.1 in one of two dimensions.
+    wrong = output.at[1, 3 + 2].add(0.1)
+    np.testing.assert_allclose(
+        loss_of(head, wrong, actions), [0, 100 * 0.01 / 2, 0], atol=1e-4
+    )
+
+
+def test_squared_error_has_its_least_at_the_mean():
+    head = squared_error(1)
+    actions = jnp.array([[-1.0], [1.0], [1.0], [1.0]])
+    slope = jax.grad(lambda f: loss_of(head, jnp.full((4, 1), f), actions).mean())
+    assert float(slope(0.5)) == pytest.approx(0, abs=1e-6)
+    assert float(slope(0.6)) > 0 > float(slope(0.4))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_acts_where_the_data_are(kind):
+    """Untrained, in the dataset's own units."""
+    episodes = two_ways(40)
+    config = dataclasses.replace(CONFIG, kind=kind, clusters=3, network="sieve")
+    statistics = measure(config, episodes)
+    algorithm = bc(config, statistics, action_dim=2)
+    learner = algorithm.learners["policy"]
+    data = learner.prepare(episodes, {}, jax.random.key(0))
+    keys = jax.random.split(jax.random.key(1), 4)
+    batch = jax.vmap(learner.draw, (None, 0))(data, keys)
+    state = jax.jit(learner.init)(jax.random.key(2), batch, {})
+    observation = np.full((5, 1), 5.5, np.float32)
+    action = algorithm.act(
+        {"policy": state},
+        algorithm.init_carry(5),
+        jax.random.key(0),
+        observation,
+        np.ones(5, bool),
+    )[0].action
+    low, high = episodes.actions[::2].min(0), episodes.actions[::2].max(0)
+    assert (action >= low - 1e-3).all()
+    assert (action <= high + 1e-3).all()
+    assert statistics.centers.shape == (3 if kind.startswith("kmeans") else 0, 2)
+    if kind == "kmeans":
+        # Every action is a centre, and centres are means of the data's actions.
+        assert set(np.unique(np.round(action[:, 0])).tolist()) <= {8.0, 12.0}
+
+
+def test_more_clusters_than_actions_are_refused():
+    config = dataclasses.replace(CONFIG, kind="kmeans", clusters=9)
+    with pytest.raises(UserError, match="--clusters is 9 and the dataset has 8"):
+        measure(config, two_ways(8))
 
 
 def test_a_policy_of_goals_needs_a_goal():
@@ -90,7 +229,7 @@ def test_a_policy_of_goals_needs_a_goal():
 
 def test_options_are_checked():
     for wrong, flag in (
-        ({"widths": (0,)}, "--widths"),
+        ({"hidden": 0}, "--hidden"),
         ({"ema_decay": 1.5}, "--ema-decay"),
         ({"learning_rate": float("nan")}, "--learning-rate"),
     ):

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxdiff.algorithms import bc as _bc
+from jaxdiff.algorithms import cloning as _cloning
 from jaxdiff.algorithms import diffuser as _diffuser
+from jaxdiff.algorithms import diffusion_bc as _diffusion_bc
 from jaxdiff.algorithms.base import ActOutput, Algorithm, Learner, TrainState
 
 
@@ -30,6 +32,12 @@ ALGORITHMS: dict[str, Entry] = {
         _diffuser.Statistics,
         _diffuser.measure,
         _diffuser.diffuser,
+    ),
+    "diffusion-bc": Entry(
+        _diffusion_bc.DiffusionBCConfig,
+        _cloning.Statistics,
+        _cloning.measure,
+        _diffusion_bc.diffusion_bc,
     ),
     "bc": Entry(_bc.BCConfig, _bc.Statistics, _bc.measure, _bc.bc),
 }

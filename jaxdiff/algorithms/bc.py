@@ -1,86 +1,92 @@
-"""Behaviour cloning: regression of the demonstrated action on the observation.
+"""Behaviour cloning without diffusion: what a network can say in one go.
 
-With a network f and transitions (s, a) of a dataset, both normalised,
+The baselines that every planner and every diffusion policy has to beat, on the same
+networks (Pearce et al., 2023, arXiv:2301.10677): the noisy action and the time that
+those take are zero here, and only outputs f and loss differ. With actions in [-1, 1]:
 
-(1) min_theta E |f(s) - a|^2,
-
-whose answer is the mean action E[a | s] of whoever made the data: right where they
-agree, and between two ways where they do not. It is the baseline that every planner
-and every diffusion policy has to beat (the MSE baseline of Pearce et al., 2023,
-arXiv:2301.10677). Where the dataset has goals, f sees the goal beside s.
+(1) mse: |f - a|^2, whose answer is the mean action, between two ways where people
+    take either;
+(2) discretised: each dimension falls into one of 20 bins, softmax and cross-entropy
+    over them; dimensions are drawn on their own, so that ways get mixed;
+(3) gaussian: mean and variance of each dimension, by likelihood;
+(4) kmeans: softmax over the K centres of the dataset's actions;
+(5) kmeans-residual: also an offset to each centre, 100 |f - (a - centre)|^2 for the
+    one that is nearest to a (after Shafiullah et al., "Behavior transformers", 2022).
 """
 
 import dataclasses
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from jaxdiff.algorithms.base import ActOutput, Algorithm, Averaging, supervised
+from jaxdiff.algorithms import cloning
+from jaxdiff.algorithms.base import Algorithm
+from jaxdiff.algorithms.cloning import CloningConfig, Head
 from jaxdiff.data.episodes import Episodes
-from jaxdiff.data.normalizer import Normalizer, fit, normalize, unnormalize
+from jaxdiff.data.kmeans import kmeans, nearest
+from jaxdiff.data.normalizer import normalize
 from jaxdiff.errors import UserError
-from jaxdiff.networks import MLP
 from jaxdiff.options import check_options
 from jaxdiff.record import record
 
+# Of more actions than this the centres are found from an even selection.
+_ENOUGH_ACTIONS = 50_000
+
 
 @dataclasses.dataclass(frozen=True)
-class BCConfig:
-    """Options of behaviour cloning.
+class BCConfig(CloningConfig):
+    """Options of behaviour cloning, beside those of all that imitate.
 
     Attributes:
-      widths: of the hidden layers.
-      normalizer: of observations, goals and actions.
-      learning_rate: of Adam.
-      ema_decay: of the averaged parameters, which act.
+      kind: "mse", "discretised", "gaussian", "kmeans" or "kmeans-residual".
+      bins: of each dimension, for "discretised".
+      clusters: K.
+      residual_weight: of the squared error of the offset, for "kmeans-residual".
     """
 
-    widths: tuple[int, ...] = (512, 512, 512)
-    normalizer: Literal["limits", "gaussian", "cdf"] = "gaussian"
-    learning_rate: float = 1e-3
-    ema_decay: float = 0.995
+    network: Literal["mlp", "sieve", "transformer"] = "mlp"
+    kind: Literal["mse", "discretised", "gaussian", "kmeans", "kmeans-residual"] = "mse"
+    bins: int = 20
+    clusters: int = 10
+    residual_weight: float = 100.0
 
     def __post_init__(self) -> None:
-        check_options(self, widths=1, learning_rate=0, ema_decay=0)
-        if self.ema_decay > 1:
-            raise UserError(f"--ema-decay is {self.ema_decay}; it must be at most 1")
+        super().__post_init__()
+        check_options(self, bins=1, clusters=1, residual_weight=0)
 
 
 @record
-class Statistics:
-    """What acting must know of the dataset, beside the network.
+class Statistics(cloning.Statistics):
+    """What acting must know of the dataset.
 
     Attributes:
-      inputs: normalizer of `[observation | goal]`, or of observations alone.
-      actions: normalizer of actions.
+      centers: `[K, A]` of its actions, normalised; K is 0 for kinds without.
     """
 
-    inputs: Normalizer
-    actions: Normalizer
-
-
-@record
-class Pairs:
-    """Transitions on the device.
-
-    Attributes:
-      inputs: `[M, O + G]`, normalised.
-      actions: `[M, A]`, normalised.
-    """
-
-    inputs: jax.Array
-    actions: jax.Array
+    centers: jax.Array
 
 
 def measure(config: BCConfig, train: Episodes) -> Statistics:
-    """Measure a dataset: its normalizers."""
-    inputs, actions = _pairs(train)
-    return Statistics(
-        inputs=fit(config.normalizer, inputs), actions=fit(config.normalizer, actions)
-    )
+    """Measure a dataset: its normalizers, and the centres of its actions.
+
+    Raises:
+      UserError: as in `cloning.measure`, or fewer actions than centres.
+    """
+    found = cloning.measure(config, train)
+    actions = normalize(found.actions, train.actions[cloning.decided(train)])
+    centers = actions[:0]
+    if config.kind in ("kmeans", "kmeans-residual"):
+        if len(actions) < config.clusters:
+            raise UserError(
+                f"--clusters is {config.clusters} and the dataset has {len(actions)} "
+                "actions; ask for no more clusters than actions"
+            )
+        chosen = actions[:: -(-len(actions) // _ENOUGH_ACTIONS)]
+        centers = kmeans(jax.random.key(0), chosen, config.clusters)
+    return Statistics(inputs=found.inputs, actions=found.actions, centers=centers)
 
 
 def bc(config: BCConfig, statistics: Statistics, *, action_dim: int) -> Algorithm:
@@ -94,62 +100,115 @@ def bc(config: BCConfig, statistics: Statistics, *, action_dim: int) -> Algorith
     Returns:
       An algorithm with the learner "policy".
     """
-    network: Any = MLP(action_dim, widths=config.widths)
+    head = {
+        "mse": lambda: squared_error(action_dim),
+        "discretised": lambda: discretised(action_dim, config.bins),
+        "gaussian": lambda: gaussian(action_dim),
+        "kmeans": lambda: clustered(statistics.centers),
+        "kmeans-residual": lambda: clustered(
+            statistics.centers, residual_weight=config.residual_weight
+        ),
+    }[config.kind]()
+    return cloning.cloning(config, statistics, head)
 
-    def prepare(data, frozen, key):
-        del frozen, key
-        inputs, actions = _pairs(data)
-        return Pairs(
-            inputs=normalize(statistics.inputs, inputs),
-            actions=normalize(statistics.actions, actions),
-        )
 
-    def draw(data, key):
-        row = jax.random.randint(key, (), 0, data.inputs.shape[0])
-        return jax.tree.map(lambda leaf: leaf[row], data)
-
-    def loss(params, keys, batch):
-        del keys
-        mean = jnp.mean((network.apply(params, batch.inputs) - batch.actions) ** 2)
-        return mean, {"loss": mean}
-
-    def act(states, carry, key, observation, reset, goal=None):
-        del key, reset
-        inputs = _beside(observation, goal, statistics.inputs.low.shape[-1], jnp)
-        found = network.apply(
-            states["policy"].slow["ema"], normalize(statistics.inputs, inputs)
-        )
-        return ActOutput(action=unnormalize(statistics.actions, found)), carry
-
-    policy = supervised(
-        prepare,
-        draw,
-        lambda key, batch: network.init(key, batch.inputs[:1]),
-        [loss],
-        optax.adam(config.learning_rate),
-        averaging=Averaging(config.ema_decay),
+def squared_error(action_dim: int) -> Head:
+    """Build equation (1)."""
+    return _direct(
+        action_dim,
+        action_dim,
+        lambda output, actions: jnp.square(output - actions).mean(-1),
+        lambda key, output: output,
     )
-    return Algorithm(learners={"policy": policy}, act=act, init_carry=lambda batch: ())
 
 
-def _pairs(episodes: Episodes) -> tuple[np.ndarray, np.ndarray]:
-    """The inputs and actions of every transition; last rows have no action."""
-    has_action = np.ones(len(episodes.actions), bool)
-    has_action[episodes.starts + episodes.lengths] = False
-    size = episodes.observations.shape[1]
-    if episodes.goals is not None:
-        size += episodes.goals.shape[1]
-    inputs = _beside(episodes.observations, episodes.goals, size, np)
-    return inputs[has_action], episodes.actions[has_action]
+def discretised(action_dim: int, bins: int) -> Head:
+    """Build equation (2)."""
+
+    def loss(output, actions):
+        index = jnp.floor((actions + 1) / 2 * bins).astype(jnp.int32)
+        logits = output.reshape(*actions.shape, bins)
+        # The upper end of [-1, 1] belongs to the last bin.
+        return _cross_entropy(logits, jnp.clip(index, 0, bins - 1)).sum(-1)
+
+    def act(key, output):
+        logits = output.reshape(len(output), action_dim, bins)
+        chosen = jax.random.categorical(key, logits)
+        return (chosen + 0.5) * 2 / bins - 1
+
+    return _direct(action_dim, action_dim * bins, loss, act)
 
 
-def _beside(observation: Any, goal: Any, size: int, xp: Any) -> Any:
-    """Put the goal beside the observation, where the `size` of inputs asks for one."""
-    if observation.shape[-1] == size:
-        return observation
-    if goal is None:
-        raise UserError(
-            f"this policy was trained on data with goals, {size} numbers beside the "
-            f"observation's {observation.shape[-1]}; give it a goal"
-        )
-    return xp.concatenate([observation, goal], axis=-1)
+def gaussian(action_dim: int) -> Head:
+    """Build equation (3)."""
+
+    def moments(output):
+        mean, spread = jnp.split(output, 2, axis=-1)
+        # The floor prevents log 0 where a dimension never changes.
+        return mean, jax.nn.softplus(spread) + 1e-6
+
+    def loss(output, actions):
+        mean, variance = moments(output)
+        return (jnp.log(variance) + jnp.square(actions - mean) / variance).sum(-1) / 2
+
+    def act(key, output):
+        mean, variance = moments(output)
+        return mean + jnp.sqrt(variance) * jax.random.normal(key, mean.shape)
+
+    return _direct(action_dim, 2 * action_dim, loss, act)
+
+
+def clustered(centers: jax.Array, *, residual_weight: float | None = None) -> Head:
+    """Build equation (4), or (5) with the weight of the offsets' error.
+
+    Args:
+      centers: `[K, A]`.
+      residual_weight: None for centres alone.
+    """
+    centers = jnp.asarray(centers)
+    count, action_dim = centers.shape
+    features = count if residual_weight is None else count * (1 + action_dim)
+
+    def offset(output, chosen):
+        offsets = output[:, count:].reshape(-1, count, action_dim)
+        return jnp.take_along_axis(offsets, chosen[:, None, None], axis=1)[:, 0]
+
+    def loss(output, actions):
+        cluster = nearest(actions, centers)
+        cost = _cross_entropy(output[:, :count], cluster)
+        if residual_weight is None:
+            return cost
+        error = offset(output, cluster) - (actions - centers[cluster])
+        return cost + residual_weight * jnp.square(error).mean(-1)
+
+    def act(key, output):
+        chosen = jax.random.categorical(key, output[:, :count])
+        found = centers[chosen]
+        return found if residual_weight is None else found + offset(output, chosen)
+
+    return _direct(action_dim, features, loss, act)
+
+
+def _direct(
+    action_dim: int,
+    features: int,
+    loss: Callable[[jax.Array, jax.Array], jax.Array],
+    act: Callable[[jax.Array, jax.Array], jax.Array],
+) -> Head:
+    """Build the head of one output, whose action and time are zero."""
+
+    def read(denoise, embedding):
+        batch = len(embedding)
+        return denoise(embedding, jnp.zeros((batch, action_dim)), jnp.zeros(batch))
+
+    return Head(
+        features,
+        lambda keys, denoise, embedding, actions: loss(
+            read(denoise, embedding), actions
+        ),
+        lambda key, denoise, embedding: act(key, read(denoise, embedding)),
+    )
+
+
+def _cross_entropy(logits: jax.Array, index: jax.Array) -> jax.Array:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, index)

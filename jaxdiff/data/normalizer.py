@@ -86,6 +86,21 @@ def fit_cdf(x: np.ndarray, *, max_knots: int = 1000) -> Normalizer:
     return _normalizer(x, np.array(knots).T, np.array(units).T, x.min(0), x.max(0))
 
 
+def fit_pixels(x: np.ndarray) -> Normalizer:
+    """Map images `[N, D]` from black, 0, to white: 255, or 1 if nothing is above 1.
+
+    The bounds are those of pixels, whatever the data; all dimensions have one scale.
+    """
+    white = 255.0 if x.max() > 1 else 1.0
+    low, high = np.zeros(x.shape[1], np.float32), np.full(x.shape[1], white, np.float32)
+    return Normalizer(
+        knots=jnp.stack([low, high]),
+        units=jnp.stack([low, np.ones_like(high)]),
+        low=jnp.asarray(low),
+        high=jnp.asarray(high),
+    )
+
+
 def normalize(normalizer: Normalizer, x: jax.Array | np.ndarray) -> jax.Array:
     """Map data units to unit scale (equation 1).
 

@@ -1,0 +1,286 @@
+"""What all policies that imitate share: histories, networks, and how they act.
+
+A policy sees the last k observations, the newest first, of which those before the first
+of the episode are that first one again, in training and in acting alike. A network
+(`jaxdiff.networks.imitation`) makes of them an embedding e, once; what is then done
+with e, and with the network's other half, is the policy's `Head`:
+
+(1) loss = mean of head.loss(denoise, e, a),   a ~ data,
+(2) a = head.act(denoise, e),
+
+`denoise(e, a, tau)` being that other half. Actions are scaled to [-1, 1] throughout.
+In acting each observation is encoded when it comes and never again: the history that is
+carried from step to step is one of embeddings.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxdiff.algorithms.base import ActOutput, Algorithm, Averaging, supervised
+from jaxdiff.data.episodes import Episodes
+from jaxdiff.data.normalizer import (
+    Normalizer,
+    fit,
+    fit_limits,
+    fit_pixels,
+    normalize,
+    unnormalize,
+)
+from jaxdiff.errors import UserError
+from jaxdiff.networks import BasicMLP, ImageEncoder, Sieve, Transformer
+from jaxdiff.options import check_options
+from jaxdiff.record import record
+
+# (embedding [B, k, E], action [B, A], time [B]) -> output [B, F]
+DenoiseHalf = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class CloningConfig:
+    """Options of every policy that imitates.
+
+    Attributes:
+      network: "mlp", "sieve" or "transformer", see `jaxdiff.networks.imitation`.
+      hidden: width of the hidden layers of "mlp" and "sieve".
+      embed: width of the embeddings of "sieve" and "transformer".
+      norm: "layer" or "none".
+      lean: leave out the second projection of the transformer's attention, which the
+        released network has.
+      image_shape: height, width and channels of observations that are images; none for
+        vectors.
+      encoder: of images, "residual" or "strided", see `jaxdiff.networks.images`.
+      history: k, observations that the policy sees.
+      normalizer: of observations that are vectors, and of goals.
+      learning_rate: of Adam.
+      learning_rate_decay: cosine decay to 0 over this many updates, 0 for constant.
+      ema_decay: of the averaged parameters, which act; 0 for no average.
+    """
+
+    network: Literal["mlp", "sieve", "transformer"] = "sieve"
+    hidden: int = 512
+    embed: int = 128
+    norm: Literal["layer", "none"] = "layer"
+    lean: bool = True
+    image_shape: tuple[int, ...] = ()
+    encoder: Literal["residual", "strided"] = "residual"
+    history: int = 1
+    normalizer: Literal["limits", "gaussian", "cdf"] = "gaussian"
+    learning_rate: float = 1e-3
+    learning_rate_decay: int = 0
+    ema_decay: float = 0.995
+
+    def __post_init__(self) -> None:
+        check_options(
+            self,
+            **dict.fromkeys(("hidden", "embed", "image_shape", "history"), 1),
+            **dict.fromkeys(("learning_rate", "learning_rate_decay", "ema_decay"), 0),
+        )
+        if self.ema_decay > 1:
+            raise UserError(f"--ema-decay is {self.ema_decay}; it must be at most 1")
+        if len(self.image_shape) not in (0, 3):
+            raise UserError(
+                f"--image-shape is {' '.join(map(str, self.image_shape))}; it must be "
+                "a height, a width and a number of channels, such as 32 32 3"
+            )
+
+
+@record
+class Statistics:
+    """What acting must know of the dataset, beside the network.
+
+    Attributes:
+      inputs: normalizer of `[observation | goal]`, or of observations alone.
+      actions: normalizer of actions, to [-1, 1].
+    """
+
+    inputs: Normalizer
+    actions: Normalizer
+
+
+@record
+class Decisions:
+    """N decisions on the device, and the rows that were seen before them.
+
+    Attributes:
+      inputs: `[M, O + G]`, every row of the dataset, in its own units.
+      rows: int32 `[N]`, the row in which each decision was made.
+      firsts: int32 `[N]`, the first row of its episode.
+      actions: `[N, A]`, what was decided, normalised.
+    """
+
+    inputs: jax.Array
+    rows: jax.Array
+    firsts: jax.Array
+    actions: jax.Array
+
+
+class Head(NamedTuple):
+    """What a policy makes of embeddings; both functions are pure.
+
+    Attributes:
+      features: F, outputs that the network needs.
+      loss: `(keys [B], denoise, embedding [B, k, E], actions [B, A]) -> [B]`.
+      act: `(key, denoise, embedding [B, k, E]) -> [B, A]`.
+    """
+
+    features: int
+    loss: Callable[..., jax.Array]
+    act: Callable[..., jax.Array]
+
+
+def measure(config: CloningConfig, train: Episodes) -> Statistics:
+    """Measure a dataset: its normalizers.
+
+    Raises:
+      UserError: images of another size, or with goals beside them.
+    """
+    size = train.observations.shape[1]
+    if config.image_shape and math.prod(config.image_shape) != size:
+        raise UserError(
+            f"an image of --image-shape {' '.join(map(str, config.image_shape))} has "
+            f"{math.prod(config.image_shape)} numbers and an observation of the "
+            f"dataset {size}; they must agree"
+        )
+    if config.image_shape and train.goals is not None:
+        raise UserError(
+            "the dataset has goals, which cannot stand beside an image; leave out "
+            "--image-shape or take a dataset without goals"
+        )
+    inputs, rows = _inputs(train), decided(train)
+    return Statistics(
+        inputs=fit_pixels(inputs)
+        if config.image_shape
+        else fit(config.normalizer, inputs[rows]),
+        actions=fit_limits(train.actions[rows]),
+    )
+
+
+def cloning(config: CloningConfig, statistics: Statistics, head: Head) -> Algorithm:
+    """Build a policy that imitates.
+
+    Args:
+      config: options.
+      statistics: of the dataset, from `measure`.
+      head: what is learned, and how it acts.
+
+    Returns:
+      An algorithm with the learner "policy".
+    """
+    network: Any = _network(config, head.features)
+    input_dim = statistics.inputs.low.shape[-1]
+    action_dim = statistics.actions.low.shape[-1]
+
+    def halves(params):
+        def encode(inputs):
+            seen = normalize(statistics.inputs, inputs)
+            return network.apply(params, seen, method="encode")
+
+        return encode, functools.partial(network.apply, params, method="denoise")
+
+    def init_params(key, batch):
+        inputs = normalize(statistics.inputs, batch[0][:1])
+        return network.init(key, inputs, batch[1][:1], jnp.zeros(1))
+
+    def loss(params, keys, batch):
+        inputs, actions = batch
+        encode, denoise = halves(params)
+        mean = head.loss(keys, denoise, encode(inputs), actions).mean()
+        return mean, {"loss": mean}
+
+    def act(states, carry, key, observation, reset, goal=None):
+        inputs = _beside(observation, goal, input_dim, jnp)[:, None]
+        encode, denoise = halves(states["policy"].slow["ema"])
+        newest = encode(inputs)
+        older = jnp.concatenate([newest, carry[:, :-1]], axis=1)
+        seen = jnp.where(reset[:, None, None], newest, older)
+        found = head.act(key, denoise, seen)
+        return ActOutput(action=unnormalize(statistics.actions, found)), seen
+
+    def init_carry(batch):
+        inputs = jax.ShapeDtypeStruct((1, 1, input_dim), jnp.float32)
+        encoded, _ = jax.eval_shape(
+            functools.partial(network.init_with_output, method="encode"),
+            jax.random.key(0),
+            inputs,
+        )
+        return jnp.zeros((batch, config.history, encoded.shape[-1]))
+
+    rate = config.learning_rate
+    if config.learning_rate_decay:
+        rate = optax.cosine_decay_schedule(rate, config.learning_rate_decay)
+    policy = supervised(
+        functools.partial(_prepare, config, statistics, action_dim),
+        functools.partial(_draw, config.history),
+        init_params,
+        [loss],
+        optax.adam(rate),
+        averaging=Averaging(config.ema_decay),
+    )
+    return Algorithm(learners={"policy": policy}, act=act, init_carry=init_carry)
+
+
+def _network(config: CloningConfig, features: int) -> Any:
+    images = None
+    if config.image_shape:
+        images = ImageEncoder(config.image_shape, kind=config.encoder, norm=config.norm)
+    if config.network == "mlp":
+        return BasicMLP(features, hidden=config.hidden, images=images)
+    shared = {"embed": config.embed, "norm": config.norm, "images": images}
+    if config.network == "sieve":
+        return Sieve(features, hidden=config.hidden, **shared)
+    return Transformer(features, lean=config.lean, **shared)
+
+
+def _prepare(config, statistics, action_dim, data, frozen, key) -> Decisions:
+    del frozen, key
+    rows, inputs = decided(data), _inputs(data)
+    # A quarter of the memory, where pixels are whole numbers.
+    if config.image_shape and np.array_equal(inputs, inputs.astype(np.uint8)):
+        inputs = inputs.astype(np.uint8)
+    return Decisions(
+        inputs=jnp.asarray(inputs),
+        rows=jnp.asarray(rows, jnp.int32),
+        firsts=jnp.asarray(np.repeat(data.starts, data.lengths), jnp.int32),
+        actions=normalize(statistics.actions, data.actions[rows]),
+    )
+
+
+def _draw(history: int, data: Decisions, key: jax.Array) -> Any:
+    """Draw one decision: its history `[k, O + G]`, newest first, and action `[A]`."""
+    index = jax.random.randint(key, (), 0, data.rows.shape[0])
+    rows = jnp.maximum(data.rows[index] - jnp.arange(history), data.firsts[index])
+    return data.inputs[rows], data.actions[index]
+
+
+def decided(episodes: Episodes) -> np.ndarray:
+    """List the rows that have an action: all but the last of each episode, `[N]`."""
+    decided = np.ones(len(episodes.actions), bool)
+    decided[episodes.starts + episodes.lengths] = False
+    return np.flatnonzero(decided)
+
+
+def _inputs(episodes: Episodes) -> np.ndarray:
+    size = episodes.observations.shape[1]
+    if episodes.goals is not None:
+        size += episodes.goals.shape[1]
+    return _beside(episodes.observations, episodes.goals, size, np)
+
+
+def _beside(observation: Any, goal: Any, size: int, xp: Any) -> Any:
+    """Put the goal beside the observation, where the `size` of inputs asks for one."""
+    if observation.shape[-1] == size:
+        return observation
+    if goal is None:
+        raise UserError(
+            f"this policy was trained on data with goals, {size} numbers beside the "
+            f"observation's {observation.shape[-1]}; give it a goal"
+        )
+    return xp.concatenate([observation, goal], axis=-1)
