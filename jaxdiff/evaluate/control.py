@@ -87,6 +87,8 @@ def make_env(run: Run) -> gymnasium.Env:
         import gymnasium_robotics
 
         gymnasium.register_envs(gymnasium_robotics)
+    import jaxdiff.envs.claw_machine  # noqa: F401
+
     try:
         env = gymnasium.make(name)
     except (gymnasium.error.Error, ImportError) as error:
@@ -100,6 +102,8 @@ def make_env(run: Run) -> gymnasium.Env:
             f"the environment {name} takes actions of {space}, and {run.path} gives "
             f"{size} real numbers; evaluate it in an environment of such actions"
         )
+    if len(env.observation_space.shape or ()) > 1:
+        env = gymnasium.wrappers.FlattenObservation(env)
     return gymnasium.wrappers.ClipAction(env)
 
 
