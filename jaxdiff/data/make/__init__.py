@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from jaxdiff.data.make.claw import claw_id, make_claw
 from jaxdiff.data.make.pointmaze import make_pointmaze, pointmaze_id
+from jaxdiff.data.make.pusht import PUSHT_ID, make_pusht
 from jaxdiff.envs.claw import Family
 from jaxdiff.envs.pointmaze import MAZES
 
@@ -42,3 +43,4 @@ RECIPES: dict[str, Recipe] = {
     )
     for name, family in _CLAWS.items()
 }
+RECIPES["pusht"] = Recipe(PUSHT_ID, make_pusht, steps=50_000, noisy=True)
