@@ -14,7 +14,9 @@ Rows go to benchmarks/results/claw.json, one setting for each family of scenes: 
 (actions on a toy), share error (total variation of the shares of toys), energy and
 sliced Wasserstein distance, density and coverage, means over scenes and runs. The
 demonstrator is a row too: another sample of it, of the same size, scores what a perfect
-imitator would. The interval of validity is over samples. What was drawn is shown in
+imitator would. With --guided, so are samples of what classifier-free guidance of these
+weights would make of it if nothing were learned: equation (2) of `jaxdiff.envs.claw`.
+The interval of validity is over samples. What was drawn is shown in
 benchmarks/results/figures/claw-FAMILY.png.
 """
 
@@ -32,7 +34,8 @@ import tyro
 from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
 from jaxdiff.devices import request_cpu_devices, select_devices
-from jaxdiff.envs.claw import Family
+from jaxdiff.envs.claw import Family, guided
+from jaxdiff.envs.claw import draw_actions as draw_points
 from jaxdiff.errors import UserError
 from jaxdiff.evaluate import bootstrap
 from jaxdiff.evaluate.claw import (
@@ -64,6 +67,8 @@ class Options:
     """Of each scene side by side; fewer need less memory."""
     seed: int = 0
     """Of the actions."""
+    guided: tuple[float, ...] = ()
+    """Weights of exact guidance to score too."""
 
 
 def main(options: Options, *, directory: Path = RESULTS) -> None:
@@ -94,7 +99,11 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
         seconds[family, name] = spent
     for family, methods in drawn.items():
         truth = demonstrations(family, samples=options.samples, seed=options.seed)
-        methods = {DEMONSTRATOR: [truth], **methods}
+        exact = {
+            f"exact guidance, w = {weight:g}": [_guided(family, weight, options)]
+            for weight in options.guided
+        }
+        methods = {DEMONSTRATOR: [truth], **exact, **methods}
         rows = [
             {
                 "setting": f"claw-{family}",
@@ -111,6 +120,13 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
         shown = {method: runs[0] for method, runs in methods.items()}
         path = directory / "figures" / f"claw-{family}.png"
         figures.save(draw_actions(family, shown), path)
+
+
+def _guided(family: Family, weight: float, options: Options) -> np.ndarray:
+    """Draw actions of the guided demonstrator in every scene, `[S, N, 2]`."""
+    rng = np.random.default_rng(options.seed)
+    scenes = guided(family, weight)
+    return np.stack([draw_points(each, options.samples, rng) for each in scenes])
 
 
 def _asked(options: Options) -> Iterator[tuple[Path, str, dict[str, Any]]]:
@@ -175,6 +191,8 @@ def _command(options: Options) -> str:
     for flag in ("methods", "overrides"):
         if getattr(options, flag):
             words += [f"--{flag}", *(f'"{text}"' for text in getattr(options, flag))]
+    if options.guided:
+        words += ["--guided", *(f"{weight:g}" for weight in options.guided)]
     return " ".join(
         [
             *words,

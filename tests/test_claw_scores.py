@@ -158,6 +158,7 @@ def test_runs_of_one_name_are_seeds_of_it(monkeypatch, tmp_path):
         methods=("one", "one", "two"),
         overrides=("", "", "sampler=ddim sampling_steps=10 clip=None"),
         samples=20,
+        guided=(0.0,),
     )
     monkeypatch.setattr(benchmark, "select_devices", lambda: jax.devices()[:1])
     benchmark.main(options, directory=tmp_path)
@@ -165,7 +166,13 @@ def test_runs_of_one_name_are_seeds_of_it(monkeypatch, tmp_path):
     assert asked == [("a", {}), ("b", {}), ("a", changed)]
     rows = json.loads((tmp_path / "claw.json").read_text())
     seeds = {row["method"]: (row["seeds"], row["n"]) for row in rows}
-    assert seeds == {"demonstrator": (1, 140), "one": (2, 280), "two": (1, 140)}
+    once = dict.fromkeys(("demonstrator", "exact guidance, w = 0", "two"), (1, 140))
+    assert seeds == {**once, "one": (2, 280)}
+    found = {(row["method"], row["metric"]): row["value"] for row in rows}
+    for metric in ("validity", "share_error", "coverage"):
+        # Without weight, and of the same seed, it is the demonstrator itself.
+        exact = found["exact guidance, w = 0", metric]
+        assert exact == found["demonstrator", metric]
     assert "--overrides" in rows[0]["command"]
     three = options.runs
     for wrong, words in (
