@@ -24,7 +24,7 @@ ROOMS = {
 }
 WORK = {
     *("checkpoint", "train", "run", "plan", "evaluate", "figures", "presets"),
-    *("demo", "tune"),
+    *("demo", "tune", "imitation_figures"),
 }
 
 

@@ -30,7 +30,7 @@ class Episodes:
     """E episodes in M = sum(lengths + 1) rows, as NumPy arrays on the host.
 
     Attributes:
-      observations: float32 `[M, O]`.
+      observations: float32 `[M, O]`; of pictures uint8, flattened.
       actions: float32 `[M, A]`, zero in the last row of each episode.
       rewards: float32 `[M]`, zero in the last row of each episode.
       starts: int64 `[E]`, first row of each episode.
@@ -50,7 +50,7 @@ class Episodes:
 
 # Type and number of dimensions of each field of `Episodes`.
 _FIELDS: dict[str, tuple[type, int]] = {
-    "observations": (np.floating, 2),
+    "observations": (np.floating, 2),  # or bytes
     "actions": (np.floating, 2),
     "rewards": (np.floating, 1),
     "starts": (np.integer, 1),
@@ -69,6 +69,8 @@ class Dataset(NamedTuple):
       environment: Gymnasium id of the environment it was recorded in, if known.
       fingerprint: SHA-256 of the arrays, in hexadecimal.
       references: mean returns `random` and `expert`, if known.
+      observation_shape: of an observation before it was flattened: `(O,)`, or that of
+        a picture such as `(32, 32, 3)`; empty where it is not known.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Dataset(NamedTuple):
     environment: str | None
     fingerprint: str
     references: Mapping[str, float]
+    observation_shape: tuple[int, ...] = ()
 
 
 def load_dataset(
@@ -99,7 +102,7 @@ def load_dataset(
     """
     name = os.fspath(name)
     path = locate_dataset(name, root=root, download=download)
-    environment, references = None, {}
+    environment, references, shape = None, {}, ()
     if path.suffix == ".npz":
         needed = [name for name in _FIELDS if name != "goals"]
         fields = read_npz(path, required=needed)
@@ -110,8 +113,16 @@ def load_dataset(
         recording = read_minari(path) if path.is_dir() else read_d4rl(path)
         episodes = concatenate_episodes(recording, str(path))
         environment, references = recording.environment, recording.references
+        shape = recording.observations[0].shape[1:]
     check_episodes(episodes, str(path))
-    return Dataset(name, episodes, environment, fingerprint(episodes), references)
+    return Dataset(
+        name=name,
+        episodes=episodes,
+        environment=environment,
+        fingerprint=fingerprint(episodes),
+        references=references,
+        observation_shape=shape or episodes.observations.shape[1:],
+    )
 
 
 def concatenate_episodes(recording: Recording, where: str) -> Episodes:
@@ -137,7 +148,7 @@ def concatenate_episodes(recording: Recording, where: str) -> Episodes:
                     f"{where}: episode {e} has {length} actions and {len(value)} "
                     f"{name}; there must be {wanted}"
                 )
-        fields["observations"].append(recording.observations[e])
+        fields["observations"].append(_flat(recording.observations[e]))
         fields["actions"].append(_end_in_zero(recording.actions[e]))
         fields["rewards"].append(_end_in_zero(recording.rewards[e]))
         if recording.goals:
@@ -167,6 +178,11 @@ def starts_of(lengths: np.ndarray) -> np.ndarray:
     return np.cumsum(lengths + 1) - (lengths + 1)
 
 
+def _flat(x: np.ndarray) -> np.ndarray:
+    """Make rows of pictures: `[T, ...]` -> `[T, O]`; what is not one stays as it is."""
+    return x.reshape(len(x), -1) if x.ndim > 2 else x
+
+
 def _end_in_zero(x: np.ndarray) -> np.ndarray:
     return np.concatenate([x, np.zeros((1, *x.shape[1:]), x.dtype)])
 
@@ -189,7 +205,8 @@ def check_episodes(episodes: Episodes, where: str) -> None:
     }
     for name, value in fields.items():
         kind, rank = _FIELDS[name]
-        if not np.issubdtype(value.dtype, kind):
+        is_picture = name == "observations" and value.dtype == np.uint8
+        if not (is_picture or np.issubdtype(value.dtype, kind)):
             raise UserError(
                 f"{where}: field {name!r} has type {value.dtype}; "
                 f"{kind.__name__.rstrip('_')} is needed"

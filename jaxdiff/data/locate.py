@@ -5,7 +5,7 @@ import pathlib
 import re
 
 from jaxdiff.data.make import RECIPES
-from jaxdiff.data.make.pointmaze import datasets_root
+from jaxdiff.data.make.storage import datasets_root
 from jaxdiff.errors import UserError, reason
 
 # Name with a version, perhaps in namespaces: "D4RL/pointmaze/umaze-v2".

@@ -17,7 +17,7 @@ class Recording(NamedTuple):
     """E episodes as they were stored; episode e has T_e transitions.
 
     Attributes:
-      observations: E arrays `[T + 1, O]`.
+      observations: E arrays `[T + 1, O]`, or of pictures `[T + 1, ...]`.
       actions: E arrays `[T, A]`.
       rewards: E arrays `[T]`.
       terminated: E flags; False where a time limit ended the episode.
@@ -209,5 +209,10 @@ def read_npz(path: pathlib.Path, *, required: Sequence[str]) -> dict[str, np.nda
 
 
 def as_float32(x: np.ndarray) -> np.ndarray:
-    """Convert numbers to float32; other types are left for `check_episodes`."""
-    return x.astype(np.float32) if np.issubdtype(x.dtype, np.number) else x
+    """Convert numbers to float32; other types are left for `check_episodes`.
+
+    Bytes, which pictures are made of, stay bytes: they take a quarter of the memory.
+    """
+    if x.dtype == np.uint8 or not np.issubdtype(x.dtype, np.number):
+        return x
+    return x.astype(np.float32)

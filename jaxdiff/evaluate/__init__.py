@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from jaxdiff.evaluate.claw import claw_of, evaluate_claw
 from jaxdiff.evaluate.control import evaluate_control
 from jaxdiff.evaluate.mazes import (
     Setting,
@@ -25,18 +26,25 @@ from jaxdiff.run import Run, maze_of
 
 
 def evaluate_run(
-    run: Run, *, setting: Setting = "multi", **options: Any
-) -> tuple[dict[str, Any], Rollouts]:
-    """Score a run in its maze (`evaluate_maze`) or task (`evaluate_control`).
+    run: Run, *, setting: Setting = "multi", episodes: int = 100, **options: Any
+) -> tuple[dict[str, Any], Any]:
+    """Score a run in the task of its dataset.
 
     Args:
       run: a trained planner or policy.
       setting: of a maze.
-      **options: what both take.
+      episodes: how many; of a claw machine, plays of every scene.
+      **options: what all of them take, such as `seed`, `num_envs` and `devices`.
+
+    Returns:
+      What `evaluate_maze`, `evaluate_claw` or `evaluate_control` returns: a record of
+      the scores, and what was played.
     """
     if maze_of(run) is not None:
-        return evaluate_maze(run, setting=setting, **options)
-    return evaluate_control(run, **options)
+        return evaluate_maze(run, setting=setting, episodes=episodes, **options)
+    if claw_of(run) is not None:
+        return evaluate_claw(run, samples=episodes, **options)
+    return evaluate_control(run, episodes=episodes, **options)
 
 
 __all__ = [
@@ -47,6 +55,7 @@ __all__ = [
     "agent",
     "bootstrap",
     "d4rl_score",
+    "evaluate_claw",
     "evaluate_control",
     "evaluate_maze",
     "evaluate_run",

@@ -3,7 +3,8 @@
 The two references of a score (equation 1 of `jaxdiff.evaluate.scoring`) are those that
 come with the dataset, such as Minari's `ref_min_score` and `ref_max_score`. A dataset
 without them has returns and no score: constants of another version of an environment
-would say nothing.
+would say nothing. In PushT, whose returns are smaller the sooner it is done, the score
+is the share of episodes that succeed, in percent.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import gymnasium
 import numpy as np
 
 from jaxdiff.devices import Device
+from jaxdiff.envs import pusht
 from jaxdiff.errors import UserError, reason
 from jaxdiff.evaluate.playing import Rollouts, play
 from jaxdiff.evaluate.scoring import bootstrap, on_scale
@@ -60,7 +62,11 @@ def evaluate_control(
         "setting": dataset["name"],
         "environment": dataset["environment"],
         "episodes": episodes,
-        **_scores(dataset["references"], mean, interval),
+        **(
+            _successes(own)
+            if dataset["environment"] == pusht.ENVIRONMENT
+            else _scores(dataset["references"], mean, interval)
+        ),
         "mean_return": mean,
         "return_interval": interval,
         "mean_length": float(own.lengths.mean()),
@@ -87,6 +93,10 @@ def make_env(run: Run) -> gymnasium.Env:
         import gymnasium_robotics
 
         gymnasium.register_envs(gymnasium_robotics)
+    import jaxdiff.envs.claw_machine  # noqa: F401
+
+    if name == pusht.ENVIRONMENT:
+        return gymnasium.wrappers.ClipAction(pusht.make_env())
     try:
         env = gymnasium.make(name)
     except (gymnasium.error.Error, ImportError) as error:
@@ -100,7 +110,21 @@ def make_env(run: Run) -> gymnasium.Env:
             f"the environment {name} takes actions of {space}, and {run.path} gives "
             f"{size} real numbers; evaluate it in an environment of such actions"
         )
+    if len(env.observation_space.shape or ()) > 1:
+        env = gymnasium.wrappers.FlattenObservation(env)
     return gymnasium.wrappers.ClipAction(env)
+
+
+def _successes(own: Rollouts) -> dict[str, Any]:
+    """Score by success, with its interval."""
+    rate, (low, high) = float(own.successes.mean()), bootstrap(own.successes)
+    return {
+        "score": 100 * rate,
+        "score_low": 100 * low,
+        "score_high": 100 * high,
+        "success_rate": rate,
+        "scale": "percent of episodes that succeed",
+    }
 
 
 def _scores(

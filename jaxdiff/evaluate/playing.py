@@ -217,7 +217,7 @@ def play_wave(
             observation[i] = _split(following)[0]
             returns[i] += float(reward)
             lengths[i] += 1
-            successes[i] |= bool(info.get("success", False))
+            successes[i] |= bool(info.get("success", info.get("is_success", False)))
             running[i] = not (terminated or truncated)
         path.append(observation)
     return {

@@ -5,7 +5,10 @@ import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
+from jaxdiff.data.make.claw import claw_id, make_claw
 from jaxdiff.data.make.pointmaze import make_pointmaze, pointmaze_id
+from jaxdiff.data.make.pusht import PUSHT_ID, make_pusht
+from jaxdiff.envs.claw import Family
 from jaxdiff.envs.pointmaze import MAZES
 
 
@@ -15,15 +18,29 @@ class Recipe(NamedTuple):
     Attributes:
       dataset_id: Minari id it is stored under.
       make: `make(*, steps, seed=0, root=None, ...) -> Path` writes it.
+      steps: transitions, unless someone asks for another number.
+      noisy: `make` takes `noise`, that of the expert's actions.
     """
 
     dataset_id: str
     make: Callable[..., pathlib.Path]
+    steps: int
+    noisy: bool
 
 
+_CLAWS: dict[str, Family] = {"claw": "uniform", "claw-biased": "biased"}
 RECIPES: dict[str, Recipe] = {
     f"pointmaze-{name}": Recipe(
-        pointmaze_id(name), functools.partial(make_pointmaze, name)
+        pointmaze_id(name),
+        functools.partial(make_pointmaze, name),
+        steps=1_000_000,
+        noisy=True,
     )
     for name in MAZES
+} | {
+    name: Recipe(
+        claw_id(family), functools.partial(make_claw, family), steps=20_000, noisy=False
+    )
+    for name, family in _CLAWS.items()
 }
+RECIPES["pusht"] = Recipe(PUSHT_ID, make_pusht, steps=50_000, noisy=True)

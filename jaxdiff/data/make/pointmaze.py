@@ -5,16 +5,14 @@ storage and sampling like it so: the first observation of an episode is the last
 of the episode before, and no episode ends in the task's own sense.
 """
 
-import contextlib
 import math
 import os
 import pathlib
-import shutil
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdiff.data.make.storage import datasets_root, replacing, write_minari
 from jaxdiff.envs.pointmaze import (
     GOAL_RADIUS,
     Maze,
@@ -23,7 +21,7 @@ from jaxdiff.envs.pointmaze import (
     make_env,
     maze_by_name,
 )
-from jaxdiff.errors import UserError, writing
+from jaxdiff.errors import UserError
 from jaxdiff.progress import progress
 
 EPISODE_STEPS = 1000
@@ -89,7 +87,7 @@ def make_pointmaze(
     if not (math.isfinite(noise) and noise >= 0):
         raise UserError(f"--noise is {noise}; it must be a finite number, at least 0")
     folder = datasets_root(root) / pointmaze_id(maze)
-    with _replacing(folder) as partial:
+    with replacing(folder) as partial:
         stream = record_stream(spec, steps=steps, seed=seed, noise=noise)
         for name, value in stream._asdict().items():
             if not np.isfinite(value).all():
@@ -100,13 +98,6 @@ def make_pointmaze(
         references = measure_references(spec)
         _write(partial, spec, stream, references, {"seed": seed, "noise": noise})
     return folder
-
-
-def datasets_root(root: str | os.PathLike | None = None) -> pathlib.Path:
-    """Give the folder that holds datasets: `root`, or the one that Minari uses."""
-    default = pathlib.Path.home() / ".minari" / "datasets"
-    chosen = root or os.environ.get("MINARI_DATASETS_PATH") or default
-    return pathlib.Path(chosen).absolute()  # Minari mistakes the size of relative ones
 
 
 def record_stream(
@@ -198,32 +189,6 @@ def _episode_return(env: Any, maze: Maze, policy: str, seed: int) -> float:
     return total
 
 
-@contextlib.contextmanager
-def _replacing(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Give an empty hidden sibling of `folder` that takes its place on success.
-
-    Minari ignores hidden folders, so a killed run leaves nothing that looks like a
-    dataset; the leftover is removed by the next run.
-    """
-    partial = folder.with_name(f".{folder.name}.partial")
-    old = folder.with_name(f".{folder.name}.old")
-    try:
-        with writing(folder, "choose another folder with MINARI_DATASETS_PATH"):
-            if old.exists() and not folder.exists():
-                # A run was killed between the two renames below.
-                old.rename(folder)
-            for leftover in (partial, old):
-                shutil.rmtree(leftover, ignore_errors=True)
-            partial.mkdir()
-            yield partial
-            if folder.exists():
-                folder.rename(old)
-            partial.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def _write(
     folder: pathlib.Path,
     maze: Maze,
@@ -233,10 +198,7 @@ def _write(
 ) -> None:
     """Write a stream as the Minari dataset `folder`."""
     import gymnasium
-    import minari
     from gymnasium import spaces
-    from minari.data_collector import EpisodeBuffer
-    from minari.dataset.minari_storage import MinariStorage
 
     box: dict[str, spaces.Space] = {
         name: spaces.Box(-np.inf, np.inf, (size,), np.float32)
@@ -247,36 +209,32 @@ def _write(
         )
     }
     steps = len(stream.actions)
-    buffers = []
-    make_buffer: Any = EpisodeBuffer  # annotated for lists; arrays are as good
+    episodes = []
     for start in range(0, steps, EPISODE_STEPS):
         end = min(start + EPISODE_STEPS, steps)
         observations = stream.observations[start : end + 1]
         length = end - start
-        buffers.append(
-            make_buffer(
-                observations={
+        episodes.append(
+            {
+                "observations": {
                     "observation": observations,
                     "achieved_goal": observations[:, :2],
                     "desired_goal": stream.goals[start : end + 1],
                 },
-                actions=stream.actions[start:end],
-                rewards=stream.rewards[start:end],
-                terminations=np.zeros(length, bool),
-                truncations=np.arange(length) == length - 1,
-            )
+                "actions": stream.actions[start:end],
+                "rewards": stream.rewards[start:end],
+                "terminations": np.zeros(length, bool),
+                "truncations": np.arange(length) == length - 1,
+            }
         )
-    storage = MinariStorage.new(
-        folder / "data",
+    write_minari(
+        folder,
+        episodes,
         observation_space=spaces.Dict(box),
         action_space=spaces.Box(-1.0, 1.0, (2,), np.float32),
         env_spec=gymnasium.spec(maze.environment),
-    )
-    storage.update_episodes(buffers)
-    storage.update_metadata(
-        {
+        metadata={
             "dataset_id": pointmaze_id(maze.name),
-            "minari_version": minari.__version__,
             "algorithm_name": "waypoint expert",
             "description": (
                 f"One continuing drive through {maze.environment} with a new goal "
@@ -287,5 +245,5 @@ def _write(
             "ref_max_score": references["expert"],
             "num_episodes_average_score": references["episodes"],
             "jaxdiff": {"references": references, **options},
-        }
+        },
     )

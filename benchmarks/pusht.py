@@ -1,0 +1,164 @@
+"""Score policies at PushT, beside its demonstrator, and draw their ways round.
+
+    python -m benchmarks.pusht [RUN ...] [--methods NAME ...]
+
+Rows go to benchmarks/results/pusht.json. In the setting pusht every episode has a start
+of its own: success, and steps to the end of an episode. In pusht-one-start the agent
+always stands opposite the side to be pushed, and both ways round the block are as good:
+`right_hand` is the share of episodes that take one of them, a half for the demonstrator
+and 0 or 1 for whoever has learned only one. Those episodes are drawn into
+benchmarks/results/figures/pusht-METHOD.png. Intervals are over episodes.
+"""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from benchmarks.rows import RESULTS, write_rows
+from jaxdiff import figures
+from jaxdiff.data.make.pusht import record_episode
+from jaxdiff.devices import request_cpu_devices, select_devices
+from jaxdiff.envs import pusht
+from jaxdiff.errors import UserError
+from jaxdiff.evaluate import bootstrap
+from jaxdiff.evaluate.control import make_env
+from jaxdiff.evaluate.playing import play
+from jaxdiff.imitation_figures import draw_pushes
+from jaxdiff.run import load_run
+
+# Agent x, y; what gym-pusht makes of block x, y, angle: it sets the angle last.
+START = np.array([400.0, 400.0, 200.0, 200.0, np.pi / 4])
+DEMONSTRATOR = "demonstrator"
+
+# Of each episode: observations [T + 1, 5], and whether it succeeded.
+Played = list[tuple[np.ndarray, bool]]
+# (episodes, options of reset) -> episodes
+Player = Callable[[int, dict[str, Any] | None], Played]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Score PushT runs."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Run folders; the demonstrator is scored in any case."""
+    methods: tuple[str, ...] = ()
+    """What each run is called; its algorithm's name by default."""
+    episodes: int = 50
+    """From starts of their own."""
+    repeats: int = 30
+    """From the one start."""
+    noise: float = 4.0
+    """Of the demonstrator, px."""
+    seed: int = 1_000
+    """Of the first episode."""
+
+
+def main(options: Options, *, directory: Path = RESULTS) -> None:
+    """Play, score, write the rows and draw.
+
+    Raises:
+      UserError: a run of another task, or more or fewer methods than runs.
+    """
+    for method, player in _players(options):
+        started = time.monotonic()
+        free = player(options.episodes, None)
+        same = player(options.repeats, {"reset_to_state": START})
+        seconds = round(time.monotonic() - started, 1)
+        ways = [pusht.way_round(observations) for observations, _ in same]
+        measured = {
+            ("pusht", "success"): [won for _, won in free],
+            ("pusht", "steps"): [len(path) - 1 for path, _ in free],
+            ("pusht-one-start", "success"): [won for _, won in same],
+            ("pusht-one-start", "right_hand"): [way == 1 for way in ways],
+        }
+        rows = [
+            {
+                "setting": setting,
+                "method": method,
+                "metric": metric,
+                "value": float(np.mean(values)),
+                **dict(zip(("low", "high"), bootstrap(np.array(values)), strict=True)),
+                "n": len(values),
+                "seeds": 1,
+                "seconds": seconds,
+            }
+            for (setting, metric), values in measured.items()
+        ]
+        write_rows("pusht", rows, command=_command(options), directory=directory)
+        drawn = draw_pushes([path for path, _ in same], ways, title=method)
+        figures.save(drawn, directory / "figures" / f"pusht-{method}.png")
+
+
+def _players(options: Options) -> Iterator[tuple[str, Player]]:
+    """Give the demonstrator and the runs, each as something that plays episodes."""
+    if options.methods and len(options.methods) != len(options.runs):
+        raise UserError(
+            f"--methods has {len(options.methods)} entries for {len(options.runs)} "
+            "runs; give one for each, in their order"
+        )
+    yield DEMONSTRATOR, lambda count, reset: _demonstrate(options, count, reset)
+    devices = select_devices()
+    names = options.methods or ("",) * len(options.runs)
+    for path, name in zip(options.runs, names, strict=True):
+        run = load_run(path)
+        if run.document["dataset"]["environment"] != pusht.ENVIRONMENT:
+            raise UserError(f"{path} is no run of PushT; name runs of the recipe pusht")
+
+        def player(count: int, reset: dict[str, Any] | None, run: Any = run) -> Played:
+            rollouts = play(
+                run,
+                lambda: make_env(run),
+                episodes=count,
+                num_envs=min(count, 25),
+                seed=options.seed,
+                devices=devices,
+                options=reset,
+            )
+            paths = zip(rollouts.observations, rollouts.lengths, strict=True)
+            cut = [path[: length + 1] for path, length in paths]
+            return list(zip(cut, map(bool, rollouts.successes), strict=True))
+
+        yield name or run.name, player
+
+
+def _demonstrate(options: Options, count: int, reset: dict[str, Any] | None) -> Played:
+    env, rng = pusht.make_env(), np.random.default_rng(options.seed)
+    played = []
+    for i in range(count):
+        episode = record_episode(
+            env,
+            1 if rng.random() < 0.5 else -1,
+            rng,
+            seed=options.seed + i,
+            noise=options.noise,
+            start=None if reset is None else reset["reset_to_state"],
+        )
+        played.append((episode["observations"], bool(episode["terminations"][-1])))
+    return played
+
+
+def _command(options: Options) -> str:
+    """Write the command that measures the same again."""
+    words = ["python -m benchmarks.pusht", *["RUN"] * len(options.runs)]
+    if options.methods:
+        words += ["--methods", *(f'"{text}"' for text in options.methods)]
+    counts = f"--episodes {options.episodes} --repeats {options.repeats}"
+    return " ".join(
+        [*words, counts, f"--noise {options.noise:g} --seed {options.seed}"]
+    )
+
+
+if __name__ == "__main__":
+    request_cpu_devices(2)
+    try:
+        main(tyro.cli(Options))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,98 @@
+"""Pictures of imitation: what policies do, drawn over what they see.
+
+As in `jaxdiff.figures`, every function takes arrays and returns a new matplotlib Figure
+that belongs to nobody else; `figures.save` writes it.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+
+from jaxdiff.envs import claw, pusht
+
+_PANEL = 1.25  # inches
+_TEXT = 9.0  # points
+_INK, _MISS = "#24292f", "#d55e00"
+_WAYS = {1: "#0072b2", -1: "#e69f00"}
+
+
+def draw_actions(
+    family: claw.Family, actions: Mapping[str, np.ndarray], *, most: int = 300
+) -> Figure:
+    """Draw actions at the claw machine: a column a scene, a row a method.
+
+    Points on a toy are dark, points beside one vermilion; lines enclose the toys.
+
+    Args:
+      family: of S scenes.
+      actions: of each method, `[S, N, 2]`; those outside the picture are not shown.
+      most: only so many first ones of a scene are drawn.
+    """
+    scenes = claw.scenes(family)
+    size = (len(scenes) * _PANEL + 0.4, len(actions) * _PANEL)
+    figure = Figure(figsize=size, facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # type: ignore[union-attr]
+    grid = figure.subplots(len(actions), len(scenes), squeeze=False)
+    middles = (np.arange(claw.MASK) + 0.5) / claw.MASK
+    for row, (method, drawn) in zip(grid, actions.items(), strict=True):
+        row[0].set_ylabel(method, fontsize=_TEXT, color=_INK)
+        for axes, scene, points in zip(row, scenes, drawn, strict=True):
+            # Faded, for the points are what is to be seen.
+            faded = 0.45 * scene.image / 255 + 0.55
+            axes.imshow(faded, extent=(0, 1, 1, 0), interpolation="nearest")
+            axes.contour(
+                middles, middles, scene.labels >= 0, [0.5], colors=_INK, linewidths=0.5
+            )
+            points = np.asarray(points)[:most]
+            hit = claw.toy_of(scene, points) >= 0
+            for name, mine, colour in (("hit", hit, _INK), ("miss", ~hit, _MISS)):
+                axes.scatter(
+                    *points[mine].T, s=3.0, color=colour, alpha=0.45, linewidths=0,
+                    gid=name,
+                )  # fmt: skip
+            axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
+            axes.spines[:].set_color("#c3c8d0")
+    return figure
+
+
+def draw_pushes(
+    episodes: Sequence[np.ndarray], ways: Sequence[int], *, title: str = ""
+) -> Figure:
+    """Draw episodes of PushT from above: the agent's paths, coloured by the way round.
+
+    The goal is green, the block grey where the first episode begins, and an outline
+    where each ends.
+
+    Args:
+      episodes: of each the observations `[T + 1, 5]`.
+      ways: of each -1 or 1, such as `jaxdiff.envs.pusht.way_round` tells.
+      title: of the picture.
+    """
+    figure = Figure(figsize=(4.2, 4.2), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    goal = np.asarray(pusht.GOAL)
+    axes.add_patch(Polygon(pusht.outline(goal), color="#a8ddb5", gid="goal"))
+    begin = pusht.outline(episodes[0][0, 2:])
+    axes.add_patch(Polygon(begin, color="#b0b8c4", gid="start"))
+    for observations, way in zip(episodes, ways, strict=True):
+        end = pusht.outline(observations[-1, 2:])
+        axes.add_patch(
+            Polygon(end, fill=False, edgecolor=_INK, linewidth=0.4, alpha=0.5)
+        )
+        axes.plot(
+            *observations[:, :2].T, color=_WAYS[way], linewidth=1.0, alpha=0.6,
+            gid="agent",
+        )  # fmt: skip
+        axes.plot(*observations[0, :2], "o", color=_INK, markersize=4)
+    axes.set(
+        xlim=(0, pusht.TABLE), ylim=(pusht.TABLE, 0), aspect="equal", xticks=[],
+        yticks=[],
+    )  # fmt: skip
+    axes.set_title(title, fontsize=_TEXT, color=_INK)
+    axes.spines[:].set_color("#c3c8d0")
+    return figure
