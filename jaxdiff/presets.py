@@ -131,7 +131,12 @@ def _maze(name: str, dataset: str) -> tuple[DiffuserConfig, TrainConfig]:
     maze = next((maze for maze in _RELEASED if maze in dataset), "umaze")
     horizon, diffusion_steps = _RELEASED[maze]
     if name == "demo":
-        config = DiffuserConfig(horizon=horizon, sampling_steps=32, lost=0.5)
+        config = DiffuserConfig(
+            horizon=horizon,
+            train_horizons=(40, 72, 104),
+            sampling_steps=32,
+            lost=0.5,
+        )
         updates, multiple = _UPDATES[maze], 8
         if maze in _LARGER:
             config = dataclasses.replace(
