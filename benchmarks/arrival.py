@@ -10,7 +10,6 @@ success); `python benchmarks/report.py` draws them.
 """
 
 import dataclasses
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +17,10 @@ from typing import Any
 
 import tyro
 
+from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, write_rows
 from jaxdiff.algorithms.diffuser import declared_horizons
-from jaxdiff.devices import request_cpu_devices, select_devices
+from jaxdiff.devices import select_devices
 from jaxdiff.errors import UserError
 from jaxdiff.evaluate import bootstrap, maze_references, play_maze, score
 from jaxdiff.run import load_run, require_maze
@@ -95,9 +95,4 @@ def _methods(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 if __name__ == "__main__":
-    request_cpu_devices(2)
-    try:
-        main(tyro.cli(Options))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run_command(main, Options, cpu_devices=2)

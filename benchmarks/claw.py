@@ -22,7 +22,6 @@ benchmarks/results/figures/claw-FAMILY.png.
 
 import ast
 import dataclasses
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,9 +30,10 @@ from typing import Any
 import numpy as np
 import tyro
 
+from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
-from jaxdiff.devices import request_cpu_devices, select_devices
+from jaxdiff.devices import select_devices
 from jaxdiff.envs.claw import Family, guided
 from jaxdiff.envs.claw import draw_actions as draw_points
 from jaxdiff.errors import UserError
@@ -203,9 +203,4 @@ def _command(options: Options) -> str:
 
 
 if __name__ == "__main__":
-    request_cpu_devices(2)
-    try:
-        main(tyro.cli(Options))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run_command(main, Options, cpu_devices=2)

@@ -18,15 +18,15 @@ Rows of `guidance-place`: the run and CLEAN_RUN, guided at x_t before a denoisin
 """
 
 import dataclasses
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import tyro
 
+from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, write_rows
-from jaxdiff.devices import Device, request_cpu_devices, select_devices
+from jaxdiff.devices import Device, select_devices
 from jaxdiff.errors import UserError
 from jaxdiff.evaluate import evaluate_control
 from jaxdiff.run import load_run
@@ -137,9 +137,4 @@ def _command(options: Options) -> str:
 
 
 if __name__ == "__main__":
-    request_cpu_devices(2)
-    try:
-        main(tyro.cli(Options))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run_command(main, Options, cpu_devices=2)

@@ -14,7 +14,6 @@ and the episode with the longest way to its goal into episode-MAZE.gif.
 """
 
 import dataclasses
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,10 +22,11 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
+from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
 from jaxdiff.demo import draw_episodes
-from jaxdiff.devices import request_cpu_devices, select_devices
+from jaxdiff.devices import select_devices
 from jaxdiff.envs.pointmaze import Maze
 from jaxdiff.errors import UserError
 from jaxdiff.evaluate import (
@@ -169,9 +169,4 @@ def _rows(
 
 
 if __name__ == "__main__":
-    request_cpu_devices(2)
-    try:
-        main(tyro.cli(Options))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run_command(main, Options, cpu_devices=2)

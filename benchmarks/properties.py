@@ -28,7 +28,6 @@ in MuJoCo, `planned_violations` of the plans.
 import collections
 import dataclasses
 import itertools
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +39,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
 from benchmarks.stitching import stitch
 from jaxdiff import figures
@@ -443,8 +443,4 @@ def interpolation(run: Run, options: Options, path: Path) -> list[dict[str, Any]
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run_command(main, Options)

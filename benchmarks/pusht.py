@@ -11,7 +11,6 @@ benchmarks/results/figures/pusht-METHOD.png. Intervals are over episodes.
 """
 
 import dataclasses
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,10 +19,11 @@ from typing import Any
 import numpy as np
 import tyro
 
+from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
 from jaxdiff.data.make.pusht import record_episode
-from jaxdiff.devices import request_cpu_devices, select_devices
+from jaxdiff.devices import select_devices
 from jaxdiff.envs import pusht
 from jaxdiff.errors import UserError
 from jaxdiff.evaluate import bootstrap
@@ -156,9 +156,4 @@ def _command(options: Options) -> str:
 
 
 if __name__ == "__main__":
-    request_cpu_devices(2)
-    try:
-        main(tyro.cli(Options))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run_command(main, Options, cpu_devices=2)

@@ -11,7 +11,6 @@ training says little about differences of a few points.
 """
 
 import dataclasses
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import tyro
 
+from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, write_rows
 from jaxdiff.errors import UserError
 from jaxdiff.evaluate import bootstrap, maze_references, play_maze, score
@@ -173,8 +173,4 @@ def _command(options: Options) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Options))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run_command(main, Options)

@@ -12,7 +12,6 @@ drawn into benchmarks/results/figures/warm-start.png.
 """
 
 import dataclasses
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,10 @@ import jax
 import numpy as np
 import tyro
 
+from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
 from jaxdiff import figures
-from jaxdiff.devices import request_cpu_devices, select_devices
+from jaxdiff.devices import select_devices
 from jaxdiff.errors import UserError
 from jaxdiff.evaluate import evaluate_control
 from jaxdiff.evaluate.control import make_env
@@ -136,9 +136,4 @@ def _command(options: Options) -> str:
 
 
 if __name__ == "__main__":
-    request_cpu_devices(2)
-    try:
-        main(tyro.cli(Options))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run_command(main, Options, cpu_devices=2)
