@@ -558,7 +558,10 @@ def _planner(
         return Plans(
             trajectories=unnormalize(normalizer, x),
             inconsistency=inconsistency(statistics.dynamics, x),
-            departure=departure(statistics.support, x[..., supported]),
+            # Where there are no goals, there is nowhere to lead away.
+            departure=departure(statistics.support, x[..., supported])
+            if statistics.support.states.shape[-1]
+            else None,
             expected_return=expected,
             value=worth,
             path=unnormalize(normalizer, by_problem(out.path)) if return_path else None,
