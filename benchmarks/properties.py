@@ -416,16 +416,24 @@ def interpolation(run: Run, options: Options, path: Path) -> list[dict[str, Any]
     """Mix a plan with one that was led another way."""
     maze = require_maze(run)
     longest = run.config.horizon // STEPS_PER_CELL
-    problem = detours(maze, longest=longest)[-1]  # with the longest way
-    start, goal, avoid, via = (
-        np.float32(cell_to_xy(maze, cell)) for cell in dataclasses.astuple(problem)
-    )
-    state = np.append(start, np.float32([0, 0]))
-    plans = []
-    for parts in ((), ("via",)):
-        solve = compiled(run, run.config.horizon, parts, options.candidates)
-        found = solve(run.states, jax.random.key(0), state, goal, avoid, via)
-        plans.append(np.asarray(found.trajectories[0, ranking(found, run.config)[0]]))
+    solvers = [
+        compiled(run, run.config.horizon, parts, options.candidates)
+        for parts in ((), ("via",))
+    ]
+    # Of the problems with the longest ways the first that are solved in two ways.
+    for problem in reversed(detours(maze, longest=longest)):
+        start, goal, avoid, via = (
+            np.float32(cell_to_xy(maze, cell)) for cell in dataclasses.astuple(problem)
+        )
+        state = np.append(start, np.float32([0, 0]))
+        plans = []
+        for solve in solvers:
+            found = solve(run.states, jax.random.key(0), state, goal, avoid, via)
+            best = ranking(found, run.config)[0]
+            plans.append(np.asarray(found.trajectories[0, best]))
+        here, there = (_nearest(x[None, :, 2:4], via[None])[0] for x in plans)
+        if here > 1.0 and there < GOAL_RADIUS:
+            break
     steps = run.config.sampling_steps or run.config.diffusion_steps
     levels = [max(1, round(share * steps)) for share in (0.25, 0.5, 0.75, 0.9)]
     weights = np.linspace(0, 1, 5)
