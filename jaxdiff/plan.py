@@ -30,7 +30,8 @@ class RankedPlans:
     """Plans for one problem, the best first.
 
     The best is what `rank` in `DiffuserConfig` says. Of plans that climbed a value,
-    those within `ABOUT_AS_GOOD` of the largest value come before all others.
+    those within `ABOUT_AS_GOOD` of the largest value come before all others, and among
+    them those that depart least from where the data have been.
 
     Attributes:
       observations: `[C, H, O]`, environment units.
@@ -161,7 +162,11 @@ def ranking(plans: Plans, config: Any) -> np.ndarray:
     if plans.value is None:
         return np.argsort(by_cost)
     value = np.asarray(plans.value[0])
-    return np.lexsort((by_cost, value < value.max() - ABOUT_AS_GOOD))
+    departure = np.ones(len(value))
+    if plans.departure is not None:
+        departure = np.maximum(plans.departure[0], 1.0)
+    # A value leads nearly all plans somewhat away from the data; the least away first.
+    return np.lexsort((by_cost, departure, value < value.max() - ABOUT_AS_GOOD))
 
 
 def _check_known(known: Clamp | None, horizon: int, dim: int) -> None:

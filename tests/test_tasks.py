@@ -19,7 +19,7 @@ from jaxdiff.algorithms.support import Support
 from jaxdiff.data.normalizer import fit, normalize
 from jaxdiff.diffusion import Clamp
 from jaxdiff.errors import UserError
-from jaxdiff.plan import interpolate, maze_task, plan
+from jaxdiff.plan import interpolate, maze_task, plan, ranking
 
 RNG = np.random.default_rng(0)
 CENTER, RADIUS = np.array([0.5, -1.0]), 0.7
@@ -346,6 +346,18 @@ def test_of_plans_about_as_good_the_most_consistent_comes_first():
     np.testing.assert_allclose(ranked.inconsistency, [2.4, 4.0, 9.0, 1.0, 2.0])
     np.testing.assert_allclose(ranked.value, [6.3, 9.0, 7.5, 3.0, 5.7], rtol=1e-6)
     np.testing.assert_allclose(ranked.actions[:, 0, 0], ranked.inconsistency)
+
+
+def test_of_plans_about_as_good_the_least_departing_comes_before_the_consistent():
+    plans = Plans(
+        trajectories=jnp.zeros((1, 5, 8, 6)),
+        inconsistency=jnp.array([[1.0, 2.0, 3.0, 4.0, 0.1]]),
+        value=jnp.array([[9.0, 9.0, 8.0, 8.0, 1.0]]),
+        departure=jnp.array([[5.0, 0.9, 0.2, 2.0, 0.1]]),
+    )
+    config = planning_run().config
+    # The second and third depart nowhere, so that consistency decides between them.
+    assert ranking(plans, config).tolist() == [1, 2, 3, 0, 4]
 
 
 def test_a_task_of_a_maze_is_of_positions():
