@@ -1,6 +1,8 @@
 """Neural networks as Flax linen modules; nothing here knows diffusion or data."""
 
+from jaxdiff.networks.critic import Actor, ReLUNet, TwinQ, Value
 from jaxdiff.networks.mlp import MLP
+from jaxdiff.networks.score_mlp import ScoreMLP
 from jaxdiff.networks.temporal_unet import (
     TemporalUNet,
     TemporalValue,
@@ -10,8 +12,13 @@ from jaxdiff.networks.temporal_unet import (
 
 __all__ = [
     "MLP",
+    "Actor",
+    "ReLUNet",
+    "ScoreMLP",
     "TemporalUNet",
     "TemporalValue",
+    "TwinQ",
+    "Value",
     "horizon_multiple",
     "sinusoidal_embedding",
 ]
