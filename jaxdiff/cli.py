@@ -624,6 +624,8 @@ COMMANDS: dict[str, Command] = {
     "data info": _function(data_info),
     "train diffuser": _train("diffuser"),
     "train bc": _train("bc"),
+    "train iql": _train("iql"),
+    "train srpo": _train("srpo"),
     "evaluate": _function(evaluate),
     "tune-guidance": _function(tune_guidance),
     "plan": _function(plan),

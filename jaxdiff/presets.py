@@ -8,6 +8,10 @@ plan an episode with a unit-gain controller.
 In Hopper, Walker2d and HalfCheetah plans are guided by a model of returns and renewed
 at every step. The released code guides x_t before a denoising step, twice, and not in
 the last steps; the paper guides the mean after it, once (algorithm 1).
+
+IQL and SRPO have the released options in D4RL's locomotion tasks and AntMaze; those of
+other data are the locomotion ones. SRPO's paper subtracts the baseline, its released
+code does not.
 """
 
 import dataclasses
@@ -15,6 +19,8 @@ from typing import Any
 
 from jaxdiff.algorithms.bc import BCConfig
 from jaxdiff.algorithms.diffuser import DiffuserConfig
+from jaxdiff.algorithms.iql import IQLConfig
+from jaxdiff.algorithms.srpo import SRPOConfig
 from jaxdiff.errors import UserError
 from jaxdiff.networks import horizon_multiple
 from jaxdiff.train import TrainConfig
@@ -48,6 +54,26 @@ _CONTROL = {
 }
 
 
+# Temperature of SRPO, of rewards scaled by the range of returns, or in AntMaze of the
+# mere direction of Q. The first line whose words are all in a dataset's name decides.
+_TEMPERATURES: dict[str, float] = {
+    "halfcheetah medium expert": 0.01,
+    "halfcheetah": 0.2,
+    "hopper medium expert": 0.01,
+    "hopper medium replay": 0.2,
+    "hopper": 0.05,
+    "walker2d medium expert": 0.1,
+    "walker2d medium replay": 0.5,
+    "walker2d": 0.05,
+    "antmaze umaze diverse": 0.04,
+    "antmaze umaze": 0.02,
+    "antmaze medium play": 0.08,
+    "antmaze medium": 0.05,
+    "antmaze large play": 0.06,
+    "antmaze": 0.05,
+}
+
+
 def preset(
     algorithm: str, name: str, dataset: str
 ) -> tuple[Any, dict[str, TrainConfig]]:
@@ -71,6 +97,8 @@ def preset(
         # One kind for all presets: no paper's numbers are at stake.
         training = TrainConfig(num_steps=20_000, batch_size=256, log_every=500)
         return BCConfig(), {"policy": training}
+    if algorithm in ("iql", "srpo"):
+        return _offline(algorithm, name, dataset.lower())
     words = dataset.lower().replace("_", "-")
     task = next((task for task in _CONTROL if task in words), None)
     if task is not None:
@@ -192,3 +220,43 @@ def _control(
     # The model of returns is trained for a fifth of the released updates.
     returns = dataclasses.replace(training, num_steps=200_000)
     return config, {"denoiser": training, "returns": returns}
+
+
+def _offline(
+    algorithm: str, name: str, dataset: str
+) -> tuple[Any, dict[str, TrainConfig]]:
+    ants, released = "antmaze" in dataset, name != "demo"
+    updates = 1_000_000 if released else 20_000
+    training = TrainConfig(
+        num_steps=updates,
+        batch_size=256,
+        log_every=updates // 100,
+        save_every=updates // 10,
+    )
+    shared: dict[str, Any] = {
+        "expectile": 0.9 if ants else 0.7,
+        "policy_decay": updates,
+        "rewards": "raw",
+    }
+    if ants:
+        shared["rewards"] = "minus-one"
+    elif any(task in dataset for task in _CONTROL):
+        shared["rewards"] = "range"
+    if released:
+        shared |= {"normalizer": "none", "scale_actions": False, "drop_timeouts": True}
+    if algorithm == "iql":
+        config = IQLConfig(temperature=10.0 if ants else 3.0, **shared)
+        return config, {"critic": training, "policy": training}
+    tasks = (task for task in _TEMPERATURES if all(x in dataset for x in task.split()))
+    config = SRPOConfig(
+        widths=(256,) * (4 if ants else 2),
+        temperature=_TEMPERATURES.get(next(tasks, ""), 0.1),
+        unit_gradient=ants,
+        baseline=name != "released",
+        **shared,
+    )
+    critic = behaviour = training
+    if released:
+        critic = dataclasses.replace(training, num_steps=1_500_000)
+        behaviour = dataclasses.replace(training, num_steps=2_000_000, batch_size=2048)
+    return config, {"critic": critic, "behaviour": behaviour, "policy": training}

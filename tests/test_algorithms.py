@@ -16,6 +16,8 @@ from points import STEPS, line, straight_lines
 from jaxdiff.algorithms import ALGORITHMS
 from jaxdiff.algorithms.bc import BCConfig
 from jaxdiff.algorithms.diffuser import DiffuserConfig
+from jaxdiff.algorithms.iql import IQLConfig
+from jaxdiff.algorithms.srpo import SRPOConfig
 from jaxdiff.data.episodes import Dataset, fingerprint
 from jaxdiff.evaluate import agent
 from jaxdiff.run import load_run, train_run
@@ -47,11 +49,23 @@ GUIDED = dataclasses.replace(
     rank="return",
     candidates=2,
 )
+# Rewards are all zero here, so that the policy is what is likeliest in the data.
+SRPO = SRPOConfig(
+    widths=(64, 64),
+    learning_rate=3e-3,
+    temperature=0.0,
+    score_width=64,
+    score_blocks=1,
+    score_dropout=0.0,
+    ema_decay=0.98,
+)
 # The smallest options that learn the task: a name of ALGORITHMS, and perhaps of a
 # variant -> its options, and how many updates that takes.
 TINY = {
     "diffuser": (DIFFUSER, 400),
     "diffuser guided": (GUIDED, 400),
+    "iql": (IQLConfig(widths=(64, 64), learning_rate=3e-3), 400),
+    "srpo": (SRPO, 400),
     "bc": (BCConfig(widths=(64, 64), learning_rate=3e-3, ema_decay=0.98), 400),
 }
 TRAINING = TrainConfig(batch_size=64, log_every=25, save_every=50, keep=100)

@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 
 from jaxdiff.algorithms import bc as _bc
 from jaxdiff.algorithms import diffuser as _diffuser
+from jaxdiff.algorithms import iql as _iql
+from jaxdiff.algorithms import offline as _offline
+from jaxdiff.algorithms import srpo as _srpo
 from jaxdiff.algorithms.base import ActOutput, Algorithm, Learner, TrainState
 
 
@@ -32,6 +35,8 @@ ALGORITHMS: dict[str, Entry] = {
         _diffuser.diffuser,
     ),
     "bc": Entry(_bc.BCConfig, _bc.Statistics, _bc.measure, _bc.bc),
+    "iql": Entry(_iql.IQLConfig, _offline.Statistics, _offline.measure, _iql.iql),
+    "srpo": Entry(_srpo.SRPOConfig, _offline.Statistics, _offline.measure, _srpo.srpo),
 }
 
 __all__ = ["ALGORITHMS", "ActOutput", "Algorithm", "Entry", "Learner", "TrainState"]
