@@ -1,5 +1,7 @@
 """Critics, actors and the score network: the sizes of the papers, and promises."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +49,7 @@ def test_critics_have_the_size_of_srpo():
 
 def test_twins_differ_and_see_state_and_action():
     inputs, actions = jax.random.normal(jax.random.key(1), (2, 5, 3))
-    network = TwinQ((16,))
+    network: Any = TwinQ((16,))
     params = network.init(jax.random.key(0), inputs, actions)
     values = network.apply(params, inputs, actions)
     assert values.shape == (2, 5)
@@ -63,7 +65,7 @@ def test_twins_differ_and_see_state_and_action():
 def test_layer_norm_makes_hidden_layers_blind_to_scale():
     x = jax.random.normal(jax.random.key(1), (4, 3))
     for layer_norm in (False, True):
-        network = Value((16,), layer_norm=layer_norm)
+        network: Any = Value((16,), layer_norm=layer_norm)
         params = network.init(jax.random.key(0), x)
         # Without biases a layer's output grows as its input does.
         params = jax.tree.map(lambda p: p * (p.ndim > 1) + (p.ndim == 1) * 0.0, params)
@@ -77,7 +79,7 @@ def test_layer_norm_makes_hidden_layers_blind_to_scale():
 
 def test_actors_stay_in_the_box_and_keep_their_spread():
     x = 1e3 * jax.random.normal(jax.random.key(1), (64, 3))
-    network = Actor(2, (16,), gaussian=True)
+    network: Any = Actor(2, (16,), gaussian=True)
     params = network.init(jax.random.key(0), x)
     mean, std = network.apply(params, x)
     assert np.abs(mean).max() <= 1
@@ -86,7 +88,8 @@ def test_actors_stay_in_the_box_and_keep_their_spread():
     for log_std, bound in ((-99.0, -5.0), (99.0, 2.0)):
         params["params"]["log_std"] = jnp.full(2, log_std)
         np.testing.assert_allclose(network.apply(params, x)[1], np.exp(bound))
-    assert Actor(2, (16,)).init_with_output(jax.random.key(0), x)[0][1] is None
+    dirac: Any = Actor(2, (16,))
+    assert dirac.init_with_output(jax.random.key(0), x)[0][1] is None
 
 
 def test_waves_of_time():
@@ -104,7 +107,7 @@ def test_the_frequencies_are_those_of_the_paper():
 
 
 def score_network(**options):
-    network = ScoreMLP(2, width=32, blocks=2, time_width=8, **options)
+    network: Any = ScoreMLP(2, width=32, blocks=2, time_width=8, **options)
     x, condition = jax.random.normal(jax.random.key(1), (2, 6, 2))
     time = jnp.linspace(0.1, 0.9, 6)
     params = network.init(jax.random.key(0), x, time, condition)
