@@ -626,6 +626,7 @@ COMMANDS: dict[str, Command] = {
     "train bc": _train("bc"),
     "train iql": _train("iql"),
     "train srpo": _train("srpo"),
+    "train td3-bc": _train("td3-bc"),
     "evaluate": _function(evaluate),
     "tune-guidance": _function(tune_guidance),
     "plan": _function(plan),

@@ -10,8 +10,8 @@ at every step. The released code guides x_t before a denoising step, twice, and 
 the last steps; the paper guides the mean after it, once (algorithm 1).
 
 IQL and SRPO have the released options in D4RL's locomotion tasks and AntMaze; those of
-other data are the locomotion ones. SRPO's paper subtracts the baseline, its released
-code does not.
+other data are the locomotion ones, and those of TD3+BC are the paper's. SRPO's paper
+subtracts the baseline, its released code does not.
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ from jaxdiff.algorithms.bc import BCConfig
 from jaxdiff.algorithms.diffuser import DiffuserConfig
 from jaxdiff.algorithms.iql import IQLConfig
 from jaxdiff.algorithms.srpo import SRPOConfig
+from jaxdiff.algorithms.td3_bc import TD3BCConfig
 from jaxdiff.errors import UserError
 from jaxdiff.networks import horizon_multiple
 from jaxdiff.train import TrainConfig
@@ -97,7 +98,7 @@ def preset(
         # One kind for all presets: no paper's numbers are at stake.
         training = TrainConfig(num_steps=20_000, batch_size=256, log_every=500)
         return BCConfig(), {"policy": training}
-    if algorithm in ("iql", "srpo"):
+    if algorithm in ("iql", "srpo", "td3-bc"):
         return _offline(algorithm, name, dataset.lower())
     words = dataset.lower().replace("_", "-")
     task = next((task for task in _CONTROL if task in words), None)
@@ -233,17 +234,16 @@ def _offline(
         log_every=updates // 100,
         save_every=updates // 10,
     )
-    shared: dict[str, Any] = {
-        "expectile": 0.9 if ants else 0.7,
-        "policy_decay": updates,
-        "rewards": "raw",
-    }
-    if ants:
-        shared["rewards"] = "minus-one"
-    elif any(task in dataset for task in _CONTROL):
-        shared["rewards"] = "range"
+    shared: dict[str, Any] = {"rewards": "minus-one" if ants else "raw"}
     if released:
         shared |= {"normalizer": "none", "scale_actions": False, "drop_timeouts": True}
+    if algorithm == "td3-bc":
+        # The normaliser of states is the paper's own, but for AntMaze.
+        shared["normalizer"] = "none" if ants else "gaussian"
+        return TD3BCConfig(**shared), {"policy": training}
+    if any(task in dataset for task in _CONTROL):
+        shared["rewards"] = "range"
+    shared |= {"expectile": 0.9 if ants else 0.7, "policy_decay": updates}
     if algorithm == "iql":
         config = IQLConfig(temperature=10.0 if ants else 3.0, **shared)
         return config, {"critic": training, "policy": training}

@@ -18,6 +18,7 @@ from jaxdiff.algorithms.bc import BCConfig
 from jaxdiff.algorithms.diffuser import DiffuserConfig
 from jaxdiff.algorithms.iql import IQLConfig
 from jaxdiff.algorithms.srpo import SRPOConfig
+from jaxdiff.algorithms.td3_bc import TD3BCConfig
 from jaxdiff.data.episodes import Dataset, fingerprint
 from jaxdiff.evaluate import agent
 from jaxdiff.run import load_run, train_run
@@ -66,6 +67,7 @@ TINY = {
     "diffuser guided": (GUIDED, 400),
     "iql": (IQLConfig(widths=(64, 64), learning_rate=3e-3), 400),
     "srpo": (SRPO, 400),
+    "td3-bc": (TD3BCConfig(widths=(64, 64), learning_rate=3e-3, temperature=0.0), 800),
     "bc": (BCConfig(widths=(64, 64), learning_rate=3e-3, ema_decay=0.98), 400),
 }
 TRAINING = TrainConfig(batch_size=64, log_every=25, save_every=50, keep=100)

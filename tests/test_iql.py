@@ -88,14 +88,15 @@ def test_likelihoods():
 @pytest.mark.parametrize(
     ("kind", "wrong", "flag"),
     [
-        (OfflineConfig, {"expectile": 1.0}, "--expectile"),
-        (OfflineConfig, {"expectile": 0.0}, "--expectile"),
+        (IQLConfig, {"expectile": 1.0}, "--expectile"),
+        (IQLConfig, {"expectile": 0.0}, "--expectile"),
         (OfflineConfig, {"discount": 1.5}, "--discount"),
         (OfflineConfig, {"target_rate": 2.0}, "--target-rate"),
         (OfflineConfig, {"widths": (0,)}, "--widths"),
         (OfflineConfig, {"rewards": "halved"}, "--rewards"),
         (IQLConfig, {"temperature": -1.0}, "--temperature"),
         (IQLConfig, {"max_weight": -1.0}, "--max-weight"),
+        (IQLConfig, {"policy_decay": -1}, "--policy-decay"),
     ],
 )
 def test_options_are_checked(kind, wrong, flag):

@@ -8,6 +8,7 @@ from jaxdiff.algorithms import diffuser as _diffuser
 from jaxdiff.algorithms import iql as _iql
 from jaxdiff.algorithms import offline as _offline
 from jaxdiff.algorithms import srpo as _srpo
+from jaxdiff.algorithms import td3_bc as _td3_bc
 from jaxdiff.algorithms.base import ActOutput, Algorithm, Learner, TrainState
 
 
@@ -37,6 +38,9 @@ ALGORITHMS: dict[str, Entry] = {
     "bc": Entry(_bc.BCConfig, _bc.Statistics, _bc.measure, _bc.bc),
     "iql": Entry(_iql.IQLConfig, _offline.Statistics, _offline.measure, _iql.iql),
     "srpo": Entry(_srpo.SRPOConfig, _offline.Statistics, _offline.measure, _srpo.srpo),
+    "td3-bc": Entry(
+        _td3_bc.TD3BCConfig, _offline.Statistics, _offline.measure, _td3_bc.td3_bc
+    ),
 }
 
 __all__ = ["ALGORITHMS", "ActOutput", "Algorithm", "Entry", "Learner", "TrainState"]

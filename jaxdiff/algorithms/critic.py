@@ -21,6 +21,17 @@ import optax
 from jaxdiff.algorithms.base import ArrayTree, Averaging, Learner, descent
 from jaxdiff.algorithms.offline import zeros
 from jaxdiff.data.transitions import Transitions, draw_transition
+from jaxdiff.errors import UserError
+
+
+def check_expectile(expectile: float) -> None:
+    """Check an option.
+
+    Raises:
+      UserError: it does not lie between 0 and 1.
+    """
+    if not 0 < expectile < 1:
+        raise UserError(f"--expectile is {expectile}; it must lie between 0 and 1")
 
 
 def expectile_loss(error: jax.Array, expectile: Any) -> jax.Array:

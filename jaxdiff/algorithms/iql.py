@@ -21,12 +21,12 @@ import jax.numpy as jnp
 import optax
 
 from jaxdiff.algorithms.base import Algorithm, Learner, descent
-from jaxdiff.algorithms.critic import critic_learner
+from jaxdiff.algorithms.critic import check_expectile, critic_learner
 from jaxdiff.algorithms.offline import (
     OfflineConfig,
     Statistics,
     acting,
-    policy_optimizer,
+    decaying_adam,
     preparing,
     zeros,
 )
@@ -44,15 +44,22 @@ class IQLConfig(OfflineConfig):
         regression of actions ("dirac").
       temperature: of the weights, the greedier the higher; 0 clones behaviour.
       max_weight: of an action.
+      expectile: of the values among those of the actions in the data: 0.5 is their
+        mean, near 1 the best of them.
+      policy_decay: updates over which the policy's learning rate falls to zero along a
+        cosine; 0 keeps it.
     """
 
     actor: Literal["gaussian", "dirac"] = "gaussian"
     temperature: float = 3.0
     max_weight: float = 100.0
+    expectile: float = 0.7
+    policy_decay: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_options(self, temperature=0, max_weight=0)
+        check_options(self, temperature=0, max_weight=0, policy_decay=0)
+        check_expectile(self.expectile)
 
 
 def iql(config: IQLConfig, statistics: Statistics, *, action_dim: int) -> Algorithm:
@@ -86,7 +93,7 @@ def iql(config: IQLConfig, statistics: Statistics, *, action_dim: int) -> Algori
                 q,
                 v,
                 prepare,
-                policy_optimizer(config),
+                decaying_adam(config.learning_rate, config.policy_decay),
                 temperature=config.temperature,
                 max_weight=config.max_weight,
             ),

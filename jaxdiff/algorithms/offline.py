@@ -28,18 +28,14 @@ from jaxdiff.record import record
 
 @dataclasses.dataclass(frozen=True)
 class OfflineConfig:
-    """Options of the data and of the critic.
+    """Options of the data and of critics.
 
     Attributes:
       widths: of the hidden layers of critics and policy.
       layer_norm: normalise the hidden layers of critics.
-      expectile: of the values among those of the actions in the data: 0.5 is their
-        mean, near 1 the best of them.
       discount: of a reward relative to the one a step earlier.
       target_rate: share by which target critics move to the trained ones in an update.
       learning_rate: of all optimizers.
-      policy_decay: updates over which the policy's learning rate falls to zero along a
-        cosine; 0 keeps it.
       normalizer: of observations and goals.
       scale_actions: map the range of each action to [-1, 1], where policies act;
         otherwise the data must lie there.
@@ -50,30 +46,22 @@ class OfflineConfig:
 
     widths: tuple[int, ...] = (256, 256)
     layer_norm: bool = False
-    expectile: float = 0.7
     discount: float = 0.99
     target_rate: float = 0.005
     learning_rate: float = 3e-4
-    policy_decay: int = 0
     normalizer: Literal["none", "gaussian", "limits", "cdf"] = "gaussian"
     scale_actions: bool = True
     rewards: Rewards = "raw"
     drop_timeouts: bool = False
 
     def __post_init__(self) -> None:
-        check_options(
-            self, widths=1, discount=0, target_rate=0, learning_rate=0, policy_decay=0
-        )
+        check_options(self, widths=1, discount=0, target_rate=0, learning_rate=0)
         for name in ("discount", "target_rate"):
             if getattr(self, name) > 1:
                 flag = f"--{name.replace('_', '-')}"
                 raise UserError(
                     f"{flag} is {getattr(self, name)}; it must be at most 1"
                 )
-        if not 0 < self.expectile < 1:
-            raise UserError(
-                f"--expectile is {self.expectile}; it must lie between 0 and 1"
-            )
 
 
 @record
@@ -134,26 +122,33 @@ def preparing(
     return prepare
 
 
-def acting(actor: Any, statistics: Statistics) -> Callable[..., tuple[ActOutput, Any]]:
-    """Build the `act` of the learner "policy": the mean of what `actor` says."""
+def acting(
+    actor: Any, statistics: Statistics, *, part: str | None = None
+) -> Callable[..., tuple[ActOutput, Any]]:
+    """Build the `act` of the learner "policy": the mean of what `actor` says.
+
+    Args:
+      actor: `inputs [B, S] -> (mean [B, A], standard deviation)`.
+      statistics: of the dataset.
+      part: the entry of the learner's parameters that is the actor's, or None for all.
+    """
 
     def act(states, carry, key, observation, reset, goal=None):
         del key, reset
         inputs = beside(observation, goal, statistics.inputs.low.shape[-1])
-        mean, _ = actor.apply(
-            states["policy"].params, normalize(statistics.inputs, inputs)
-        )
+        params = states["policy"].params
+        params = params if part is None else params[part]
+        mean, _ = actor.apply(params, normalize(statistics.inputs, inputs))
         return ActOutput(action=unnormalize(statistics.actions, mean)), carry
 
     return act
 
 
-def policy_optimizer(config: OfflineConfig) -> optax.GradientTransformation:
-    """Build Adam with the learning rate of the policy."""
-    rate: optax.ScalarOrSchedule = config.learning_rate
-    if config.policy_decay:
-        rate = optax.cosine_decay_schedule(config.learning_rate, config.policy_decay)
-    return optax.adam(rate)
+def decaying_adam(learning_rate: float, updates: int) -> optax.GradientTransformation:
+    """Build Adam whose rate falls to 0 along a cosine in so many updates; 0: never."""
+    if not updates:
+        return optax.adam(learning_rate)
+    return optax.adam(optax.cosine_decay_schedule(learning_rate, updates))
 
 
 def zeros(transition: Transitions) -> tuple[jax.Array, jax.Array]:

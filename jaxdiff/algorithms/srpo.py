@@ -23,12 +23,12 @@ import optax
 
 from jaxdiff.algorithms.base import Algorithm, Averaging, Learner, descent
 from jaxdiff.algorithms.behaviour import behaviour_learner
-from jaxdiff.algorithms.critic import critic_learner, q_gradient
+from jaxdiff.algorithms.critic import check_expectile, critic_learner, q_gradient
 from jaxdiff.algorithms.offline import (
     OfflineConfig,
     Statistics,
     acting,
-    policy_optimizer,
+    decaying_adam,
     preparing,
     zeros,
 )
@@ -60,6 +60,10 @@ class SRPOConfig(OfflineConfig):
       score_dropout: share of each block's input that training hides.
       score_decay: weight decay of the diffusion model.
       ema_decay: of the diffusion model's averaged parameters; 0 for none.
+      expectile: of the values among those of the actions in the data: 0.5 is their
+        mean, near 1 the best of them.
+      policy_decay: updates over which the policy's learning rate falls to zero along a
+        cosine; 0 keeps it.
     """
 
     actor: Literal["dirac", "gaussian"] = "dirac"
@@ -72,6 +76,8 @@ class SRPOConfig(OfflineConfig):
     score_dropout: float = 0.1
     score_decay: float = 0.01
     ema_decay: float = 0.0
+    expectile: float = 0.7
+    policy_decay: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,7 +89,9 @@ class SRPOConfig(OfflineConfig):
             score_dropout=0,
             score_decay=0,
             ema_decay=0,
+            policy_decay=0,
         )
+        check_expectile(self.expectile)
         for flag, value in (
             ("--score-dropout", self.score_dropout),
             ("--ema-decay", self.ema_decay),
@@ -135,7 +143,7 @@ def srpo(config: SRPOConfig, statistics: Statistics, *, action_dim: int) -> Algo
                 q,
                 score,
                 prepare,
-                policy_optimizer(config),
+                decaying_adam(config.learning_rate, config.policy_decay),
                 temperature=config.temperature,
                 kind=config.omega,
                 baseline=config.baseline,
