@@ -17,6 +17,9 @@ from jaxdiff.algorithms import ALGORITHMS
 from jaxdiff.algorithms.bc import BCConfig
 from jaxdiff.algorithms.diffuser import DiffuserConfig
 from jaxdiff.algorithms.diffusion_bc import DiffusionBCConfig
+from jaxdiff.algorithms.iql import IQLConfig
+from jaxdiff.algorithms.srpo import SRPOConfig
+from jaxdiff.algorithms.td3_bc import TD3BCConfig
 from jaxdiff.data.episodes import Dataset, fingerprint
 from jaxdiff.evaluate import agent
 from jaxdiff.run import load_run, train_run
@@ -59,6 +62,16 @@ DIFFUSION_BC = DiffusionBCConfig(
     schedule="cosine",
     temperature=0.0,
 )
+# Rewards are all zero here, so that the policy is what is likeliest in the data.
+SRPO = SRPOConfig(
+    widths=(64, 64),
+    learning_rate=3e-3,
+    temperature=0.0,
+    score_width=64,
+    score_blocks=1,
+    score_dropout=0.0,
+    ema_decay=0.98,
+)
 # The smallest options that learn the task: a name of ALGORITHMS, and perhaps of a
 # variant -> its options, and how many updates that takes.
 TINY = {
@@ -66,6 +79,9 @@ TINY = {
     "diffuser guided": (GUIDED, 400),
     "diffusion-bc": (DIFFUSION_BC, 400),
     "bc": (BCConfig(hidden=64, learning_rate=3e-3, ema_decay=0.98), 400),
+    "iql": (IQLConfig(widths=(64, 64), learning_rate=3e-3), 400),
+    "srpo": (SRPO, 400),
+    "td3-bc": (TD3BCConfig(widths=(64, 64), learning_rate=3e-3, temperature=0.0), 800),
 }
 TRAINING = TrainConfig(batch_size=64, log_every=25, save_every=50, keep=100)
 ENVS = 16

@@ -7,6 +7,10 @@ from jaxdiff.algorithms import bc as _bc
 from jaxdiff.algorithms import cloning as _cloning
 from jaxdiff.algorithms import diffuser as _diffuser
 from jaxdiff.algorithms import diffusion_bc as _diffusion_bc
+from jaxdiff.algorithms import iql as _iql
+from jaxdiff.algorithms import offline as _offline
+from jaxdiff.algorithms import srpo as _srpo
+from jaxdiff.algorithms import td3_bc as _td3_bc
 from jaxdiff.algorithms.base import ActOutput, Algorithm, Learner, TrainState
 
 
@@ -40,6 +44,11 @@ ALGORITHMS: dict[str, Entry] = {
         _diffusion_bc.diffusion_bc,
     ),
     "bc": Entry(_bc.BCConfig, _bc.Statistics, _bc.measure, _bc.bc),
+    "iql": Entry(_iql.IQLConfig, _offline.Statistics, _offline.measure, _iql.iql),
+    "srpo": Entry(_srpo.SRPOConfig, _offline.Statistics, _offline.measure, _srpo.srpo),
+    "td3-bc": Entry(
+        _td3_bc.TD3BCConfig, _offline.Statistics, _offline.measure, _td3_bc.td3_bc
+    ),
 }
 
 __all__ = ["ALGORITHMS", "ActOutput", "Algorithm", "Entry", "Learner", "TrainState"]

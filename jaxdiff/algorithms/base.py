@@ -59,11 +59,19 @@ class Learner(NamedTuple):
 
 
 class Averaging(NamedTuple):
-    """How parameters are averaged; see `ema`."""
+    """How parameters are averaged; see `ema`.
+
+    Attributes:
+      decay: as in `ema`.
+      every: likewise.
+      start: likewise.
+      part: the entry of the parameters that is averaged; None for all of them.
+    """
 
     decay: float
     every: int = 1
     start: int = 0
+    part: str | None = None
 
 
 def supervised(
@@ -92,34 +100,73 @@ def supervised(
         accumulated(jax.grad(loss, has_aux=True), accumulate) for loss in losses
     ]
 
+    def gradient(state, keys, batch, frozen, hyper):
+        del frozen, hyper
+        # The switch stands around the gradients: one inside the loss would keep what
+        # each of its branches needs for the way back.
+        turn = state.step % len(gradients)
+        return jax.lax.switch(turn, gradients, state.params, keys, batch)
+
+    return descent(
+        prepare, draw, init_params, gradient, optimizer, averages={"ema": averaging}
+    )
+
+
+def descent(
+    prepare: Callable[..., Any],
+    draw: Callable[..., Any],
+    init_params: Callable[..., ArrayTree],
+    gradient: Callable[..., tuple[ArrayTree, Metrics]],
+    optimizer: optax.GradientTransformation,
+    *,
+    averages: Mapping[str, Averaging] | None = None,
+) -> Learner:
+    """Build the learner that follows a gradient, of a loss or of no one loss.
+
+    Args:
+      prepare: as in a `Learner`.
+      draw: as in a `Learner`.
+      init_params: `(key, batch) -> params`.
+      gradient: `(state, keys, batch, frozen, hyper) -> (gradient of params, metrics)`,
+        a mean over the batch; devices are averaged here.
+      optimizer: of the parameters.
+      averages: name in `slow` -> how that copy of the parameters is averaged.
+    """
+    averages = dict(averages or {})
+
+    def part(params, averaging):
+        return params if averaging.part is None else params[averaging.part]
+
     def init(key, batch, frozen):
         del frozen
         params = init_params(key, batch)
         return TrainState(
             step=jnp.int32(0),
             params=params,
-            slow={"ema": params},
+            slow={name: part(params, each) for name, each in averages.items()},
             model_state={},
             opt_state=optimizer.init(params),
         )
 
     def update(state, keys, batch, frozen, hyper, axis_name=None):
-        del frozen, hyper
-        # The switch stands around the gradients: one inside the loss would keep what
-        # each of its branches needs for the way back.
-        turn = state.step % len(gradients)
-        found = jax.lax.switch(turn, gradients, state.params, keys, batch)
+        found = gradient(state, keys, batch, frozen, hyper)
         grads, metrics = pmean(found, axis_name)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1
-        averaged = ema(state.slow["ema"], params, step, **averaging._asdict())
+        slow = {
+            name: ema(
+                state.slow[name],
+                part(params, each),
+                step,
+                decay=each.decay,
+                every=each.every,
+                start=each.start,
+            )
+            for name, each in averages.items()
+        }
         state = dataclasses.replace(
-            state,
-            step=step,
-            params=params,
-            slow={"ema": averaged},
-            opt_state=opt_state,
+            state, step=step, params=params, slow=slow, opt_state=opt_state
         )
         return state, metrics
 

@@ -49,6 +49,13 @@ def fit(kind: Kind, x: np.ndarray) -> Normalizer:
     return {"gaussian": fit_gaussian, "limits": fit_limits, "cdf": fit_cdf}[kind](x)
 
 
+def identity(dim: int) -> Normalizer:
+    """Build the normalizer of `dim` dimensions that changes nothing."""
+    ends = jnp.asarray([[-1.0], [1.0]]) * jnp.ones(dim)
+    unbounded = jnp.full(dim, jnp.inf)
+    return Normalizer(knots=ends, units=ends, low=-unbounded, high=unbounded)
+
+
 def fit_gaussian(x: np.ndarray) -> Normalizer:
     """Fit zero mean and unit variance (equation 2) to data `[N, D]`."""
     x = np.asarray(x, np.float64)

@@ -24,6 +24,7 @@ from jaxdiff.diffusion.loss import (
     uniform_row,
     uniform_time,
 )
+from jaxdiff.diffusion.regularize import Omega, omega, score_gradient, unit_rms
 from jaxdiff.diffusion.sampler import (
     SampleOutput,
     Steps,
@@ -52,6 +53,7 @@ from jaxdiff.diffusion.schedule import (
 __all__ = [
     "Clamp",
     "NoiseLevels",
+    "Omega",
     "SampleOutput",
     "Steps",
     "add_noise",
@@ -74,8 +76,10 @@ __all__ = [
     "keep_out_value",
     "linear_schedule",
     "noise_examples",
+    "omega",
     "pass_by_value",
     "sample",
+    "score_gradient",
     "select_by",
     "shift_noise",
     "smooth_covariance",
@@ -85,6 +89,7 @@ __all__ = [
     "trajectory_weights",
     "uniform_row",
     "uniform_time",
+    "unit_rms",
     "value_guide",
     "vp_level",
     "vp_schedule",

@@ -1,8 +1,10 @@
 """Neural networks as Flax linen modules; nothing here knows diffusion or data."""
 
+from jaxdiff.networks.critic import Actor, ReLUNet, TwinQ, Value
 from jaxdiff.networks.images import ImageEncoder
 from jaxdiff.networks.imitation import BasicMLP, Sieve, Transformer
 from jaxdiff.networks.mlp import MLP
+from jaxdiff.networks.score_mlp import ScoreMLP
 from jaxdiff.networks.temporal_unet import (
     TemporalUNet,
     TemporalValue,
@@ -12,12 +14,17 @@ from jaxdiff.networks.temporal_unet import (
 
 __all__ = [
     "MLP",
+    "Actor",
     "BasicMLP",
     "ImageEncoder",
+    "ReLUNet",
+    "ScoreMLP",
     "Sieve",
     "TemporalUNet",
     "TemporalValue",
     "Transformer",
+    "TwinQ",
+    "Value",
     "horizon_multiple",
     "sinusoidal_embedding",
 ]

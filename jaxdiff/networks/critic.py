@@ -1,0 +1,107 @@
+"""Critics and actors of offline reinforcement learning: dense layers with ReLU.
+
+Two layers of 256 throughout are those of IQL, TD3+BC and SRPO. LayerNorm before each
+ReLU keeps values from running away where the data are few (Ball et al., 2023,
+arXiv:2302.02948); the papers named do without.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxdiff.networks.temporal_conv import Linear
+
+
+class ReLUNet(nn.Module):
+    """Dense layers with ReLU between them.
+
+    Attributes:
+      features: outputs.
+      widths: of the hidden layers.
+      layer_norm: normalise each hidden layer before its ReLU.
+    """
+
+    features: int
+    widths: Sequence[int] = (256, 256)
+    layer_norm: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [..., C] to [..., features]."""
+        for width in self.widths:
+            x = Linear(width)(x)
+            x = jax.nn.relu(nn.LayerNorm(epsilon=1e-5)(x) if self.layer_norm else x)
+        return Linear(self.features)(x)
+
+
+class TwinQ(nn.Module):
+    """Two critics of the same kind, whose smaller value is the careful one.
+
+    Fujimoto et al., 2018, arXiv:1802.09477.
+
+    Attributes:
+      widths: of the hidden layers.
+      layer_norm: see `ReLUNet`.
+    """
+
+    widths: Sequence[int] = (256, 256)
+    layer_norm: bool = False
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, actions: jax.Array) -> jax.Array:
+        """Map states [..., S] and actions [..., A] to two values [2, ...]."""
+        x = jnp.concatenate([inputs, actions], axis=-1)
+        twins = [ReLUNet(1, self.widths, self.layer_norm)(x) for _ in range(2)]
+        return jnp.stack(twins)[..., 0]
+
+
+class Value(nn.Module):
+    """The value of a state.
+
+    Attributes:
+      widths: of the hidden layers.
+      layer_norm: see `ReLUNet`.
+    """
+
+    widths: Sequence[int] = (256, 256)
+    layer_norm: bool = False
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Map states [..., S] to values [...]."""
+        return ReLUNet(1, self.widths, self.layer_norm)(inputs)[..., 0]
+
+
+class Actor(nn.Module):
+    """A policy: an action in (-1, 1), or a Gaussian around it.
+
+    The mean passes through tanh, draws do not (Kostrikov et al., 2021). The standard
+    deviation is the same in every state.
+
+    Attributes:
+      features: A.
+      widths: of the hidden layers.
+      gaussian: whether the policy has a standard deviation.
+      min_log_std: bounds of its logarithm.
+      max_log_std: likewise.
+    """
+
+    features: int
+    widths: Sequence[int] = (256, 256)
+    gaussian: bool = False
+    min_log_std: float = -5.0
+    max_log_std: float = 2.0
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """Map states [..., S] to means [..., A] and a standard deviation [A] or None.
+
+        One that is None is zero: a Dirac policy.
+        """
+        mean = jnp.tanh(ReLUNet(self.features, self.widths)(inputs))
+        if not self.gaussian:
+            return mean, None
+        log_std = self.param("log_std", nn.initializers.zeros, (self.features,))
+        return mean, jnp.exp(jnp.clip(log_std, self.min_log_std, self.max_log_std))

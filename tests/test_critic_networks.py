@@ -1,0 +1,142 @@
+"""Critics, actors and the score network: the sizes of the papers, and promises."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiff.networks import Actor, ScoreMLP, TwinQ, Value
+from jaxdiff.networks.score_mlp import FREQUENCIES, fourier_features
+
+# States and actions of HalfCheetah, of Hopper and of AntMaze.
+CHEETAH, HOPPER, ANT = (17, 6), (11, 3), (29, 8)
+
+
+def size(network, *shapes):
+    inputs = [jnp.zeros((1, n)) if n else jnp.zeros(1) for n in shapes]
+    params = jax.eval_shape(network.init, jax.random.key(0), *inputs)
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(
+    ("task", "score"), [(CHEETAH, 1_643_526), (HOPPER, 1_640_451), (ANT, 1_647_624)]
+)
+def test_the_score_network_has_the_size_of_srpo(task, score):
+    states, actions = task
+    assert size(ScoreMLP(actions), actions, 0, states) == score
+
+
+@pytest.mark.parametrize(
+    ("task", "widths", "actor"),
+    [
+        (CHEETAH, (256, 256), 71_942),
+        (HOPPER, (256, 256), 69_635),
+        (ANT, (256,) * 4, 207_112),
+    ],
+)
+def test_actors_have_the_size_of_srpo(task, widths, actor):
+    states, actions = task
+    assert size(Actor(actions, widths), states) == actor
+    assert size(Actor(actions, widths, gaussian=True), states) == actor + actions
+
+
+def test_critics_have_the_size_of_srpo():
+    assert size(TwinQ(), *CHEETAH) == 144_386
+    assert size(Value(), CHEETAH[0]) == 70_657
+
+
+def test_twins_differ_and_see_state_and_action():
+    inputs, actions = jax.random.normal(jax.random.key(1), (2, 5, 3))
+    network: Any = TwinQ((16,))
+    params = network.init(jax.random.key(0), inputs, actions)
+    values = network.apply(params, inputs, actions)
+    assert values.shape == (2, 5)
+    assert (values[0] != values[1]).all()
+    assert (network.apply(params, inputs, 2 * actions) != values).all()
+    assert (network.apply(params, 2 * inputs, actions) != values).all()
+    # No environment sees another.
+    np.testing.assert_allclose(
+        network.apply(params, inputs[:2], actions[:2]), values[:, :2], rtol=1e-5
+    )
+
+
+def test_layer_norm_makes_hidden_layers_blind_to_scale():
+    x = jax.random.normal(jax.random.key(1), (4, 3))
+    for layer_norm in (False, True):
+        network: Any = Value((16,), layer_norm=layer_norm)
+        params = network.init(jax.random.key(0), x)
+        # Without biases a layer's output grows as its input does.
+        params = jax.tree.map(lambda p: p * (p.ndim > 1) + (p.ndim == 1) * 0.0, params)
+        if layer_norm:
+            norm = params["params"]["ReLUNet_0"]["LayerNorm_0"]
+            norm["scale"] = jnp.ones_like(norm["scale"])
+        once, tenfold = (network.apply(params, k * x) for k in (1.0, 10.0))
+        expected = once if layer_norm else 10 * once
+        np.testing.assert_allclose(tenfold, expected, rtol=1e-2)
+
+
+def test_actors_stay_in_the_box_and_keep_their_spread():
+    x = 1e3 * jax.random.normal(jax.random.key(1), (64, 3))
+    network: Any = Actor(2, (16,), gaussian=True)
+    params = network.init(jax.random.key(0), x)
+    mean, std = network.apply(params, x)
+    assert np.abs(mean).max() <= 1
+    assert np.abs(mean).max() > 0.99
+    np.testing.assert_array_equal(std, 1)  # one for all states, and one at first
+    for log_std, bound in ((-99.0, -5.0), (99.0, 2.0)):
+        params["params"]["log_std"] = jnp.full(2, log_std)
+        np.testing.assert_allclose(network.apply(params, x)[1], np.exp(bound))
+    dirac: Any = Actor(2, (16,))
+    assert dirac.init_with_output(jax.random.key(0), x)[0][1] is None
+
+
+def test_waves_of_time():
+    time = jnp.asarray([0.0, 0.25, 0.5])
+    waves = fourier_features(time, (1.0, 2.0))
+    sines, cosines = waves[:, :2], waves[:, 2:]
+    np.testing.assert_allclose(sines, [[0, 0], [1, 0], [0, 0]], atol=1e-6)
+    np.testing.assert_allclose(cosines, [[1, 1], [0, -1], [-1, 1]], atol=1e-6)
+
+
+def test_the_frequencies_are_those_of_the_paper():
+    assert len(FREQUENCIES) == 32
+    # The standard deviation of 32 draws is known to an eighth.
+    assert 30 * 0.6 < np.std(FREQUENCIES) < 30 * 1.4
+
+
+def score_network(**options):
+    network: Any = ScoreMLP(2, width=32, blocks=2, time_width=8, **options)
+    x, condition = jax.random.normal(jax.random.key(1), (2, 6, 2))
+    time = jnp.linspace(0.1, 0.9, 6)
+    params = network.init(jax.random.key(0), x, time, condition)
+    return network, params, (x, time, condition)
+
+
+def test_the_score_network_sees_all_it_is_given():
+    network, params, (x, time, condition) = score_network()
+    found = network.apply(params, x, time, condition)
+    for changed in ((x + 1, time, condition), (x, time + 0.01, condition)):
+        assert (network.apply(params, *changed) != found).all()
+    assert (network.apply(params, x, time, condition + 1) != found).all()
+
+
+def test_dropout_is_drawn_for_each_example_alone():
+    network, params, inputs = score_network(dropout=0.5)
+    keys = jax.random.split(jax.random.key(2), 6)
+    whole = network.apply(params, *inputs, keys)
+    part = network.apply(params, *(x[2:4] for x in inputs), keys[2:4])
+    np.testing.assert_allclose(part, whole[2:4], atol=1e-6)
+    assert (whole != network.apply(params, *inputs)).any()
+    others = network.apply(params, *inputs, jax.random.split(jax.random.key(3), 6))
+    assert (others != whole).any()
+
+
+def test_dropout_hides_its_share_in_every_block():
+    network, params, _ = score_network(dropout=0.25)
+    keys = jax.random.split(jax.random.key(2), 400)
+    kept = network.apply(params, keys, method="_kept")
+    assert kept.shape == (400, 2, 32)
+    np.testing.assert_allclose(kept.mean(), 0.75, atol=0.01)
+    assert (kept[:, 0] != kept[:, 1]).any()
