@@ -34,6 +34,7 @@ from jaxdiff.data.normalizer import (
     normalize,
     unnormalize,
 )
+from jaxdiff.data.transitions import beside
 from jaxdiff.errors import UserError
 from jaxdiff.networks import BasicMLP, ImageEncoder, Sieve, Transformer
 from jaxdiff.options import check_options
@@ -196,7 +197,7 @@ def cloning(config: CloningConfig, statistics: Statistics, head: Head) -> Algori
         return mean, {"loss": mean}
 
     def act(states, carry, key, observation, reset, goal=None):
-        inputs = _beside(observation, goal, input_dim, jnp)[:, None]
+        inputs = beside(observation, goal, input_dim)[:, None]
         encode, denoise = halves(states["policy"].slow["ema"])
         newest = encode(inputs)
         older = jnp.concatenate([newest, carry[:, :-1]], axis=1)
@@ -268,19 +269,6 @@ def decided(episodes: Episodes) -> np.ndarray:
 
 
 def _inputs(episodes: Episodes) -> np.ndarray:
-    size = episodes.observations.shape[1]
-    if episodes.goals is not None:
-        size += episodes.goals.shape[1]
-    return _beside(episodes.observations, episodes.goals, size, np)
-
-
-def _beside(observation: Any, goal: Any, size: int, xp: Any) -> Any:
-    """Put the goal beside the observation, where the `size` of inputs asks for one."""
-    if observation.shape[-1] == size:
-        return observation
-    if goal is None:
-        raise UserError(
-            f"this policy was trained on data with goals, {size} numbers beside the "
-            f"observation's {observation.shape[-1]}; give it a goal"
-        )
-    return xp.concatenate([observation, goal], axis=-1)
+    if episodes.goals is None:
+        return episodes.observations
+    return np.concatenate([episodes.observations, episodes.goals], axis=1)
