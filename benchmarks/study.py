@@ -27,8 +27,8 @@ from jaxdiff.presets import preset
 from jaxdiff.run import load_run, require_maze, train_run
 from jaxdiff.train import TrainConfig
 
-# What all variants have in common, beside the demo preset of the maze. Patches make the
-# study affordable: an update costs a third of one with rows that enter one by one.
+# What all variants have in common, beside the demo preset of the maze. Patches make so
+# many of them affordable.
 PLAIN: dict[str, Any] = {
     "horizons": (),
     "train_horizons": (),
