@@ -87,6 +87,15 @@ TRAINING = TrainConfig(batch_size=64, log_every=25, save_every=50, keep=100)
 ENVS = 16
 
 names = pytest.mark.parametrize("name", list(TINY))
+# Whatever these have, guided Diffuser, diffusion policies and SRPO have too.
+LESSER = ("diffuser", "bc", "iql")
+costly = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in LESSER else [])
+        for name in TINY
+    ],
+)
 
 
 @functools.cache
@@ -175,7 +184,7 @@ def plan_is_a_line(run, observation, goal):
     np.testing.assert_allclose(error[:, [0, -1]], 0, atol=1e-6)
 
 
-@names
+@costly
 def test_a_loaded_run_acts_as_before(name, trained, policy):
     loaded = load_run(trained(name).path)
     again = agent(loaded.algorithm, loaded.states, num_envs=ENVS)
@@ -221,7 +230,7 @@ def stopped(run, step, path):
     return path
 
 
-@names
+@costly
 def test_stopped_and_resumed_is_the_same_and_compiles_once(
     name, trained, tmp_path, compilations
 ):
@@ -236,7 +245,7 @@ def test_stopped_and_resumed_is_the_same_and_compiles_once(
     assert len(dispatches) <= 2 * len(resumed.states)
 
 
-@names
+@costly
 def test_eight_devices_are_as_one(name, tmp_path):
     one, eight = (
         train(
@@ -259,7 +268,7 @@ def test_eight_devices_are_as_one(name, tmp_path):
         chex.assert_trees_all_close(same.slow, state.slow, rtol=0, atol=1e-5)
 
 
-@names
+@costly
 def test_acting_over_two_devices_is_acting_over_one(name, trained, policy):
     run = trained(name)
     two = agent(run.algorithm, run.states, num_envs=ENVS, devices=jax.devices()[:2])
