@@ -12,7 +12,7 @@ from jaxdiff.data.make import RECIPES
 
 # A Diffuser that trains in seconds; it plans, if badly.
 TINY = (
-    *("--dim", "8", "--dim-mults", "1", "--horizon", "16"),
+    *("--dim", "8", "--dim-mults", "1", "--horizon", "16", "--train-horizons"),
     *(
         "--horizons",
         "16",

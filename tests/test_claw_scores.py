@@ -129,7 +129,7 @@ def test_behaviour_cloning_trains_on_pictures(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     main(["data", "make", "claw", "--steps", "300"])
     run = str(tmp_path / "run")
-    sizes = ("--widths", "32", "--num-steps", "20", "--batch-size", "32")
+    sizes = ("--hidden", "32", "--num-steps", "20", "--batch-size", "32")
     named = ("--dataset", "claw", "--run", run, "--devices", "1")
     main(["train", "bc", *named, *sizes, "--log-every", "10"])
     main(["evaluate", run, "--episodes", "20", "--devices", "1"])

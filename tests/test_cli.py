@@ -148,7 +148,10 @@ ERRORS = {
     "length": ([*TRAIN, "{world}/short.npz"], ["episode 1 has no transitions"]),
     "rows": ([*TRAIN, "{world}/rows.npz"], ["'actions' has 41 rows"]),
     "rank": ([*TRAIN, "{world}/rank.npz"], ["'observations' has shape"]),
-    "window": ([*TRAIN, "{world}/sound.npz", "--horizon", "30"], ["30", "20 steps"]),
+    "window": (
+        [*TRAIN, "{world}/sound.npz", "--horizon", "30", "--train-horizons"],
+        ["30", "20 steps"],
+    ),
     "divisible": (
         [*TRAIN, RECIPE, "--horizon", "15", "--dim-mults", "1", "2"],
         ["horizon 15", "choose 16"],
