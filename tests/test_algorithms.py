@@ -264,8 +264,10 @@ def test_eight_devices_are_as_one(name, tmp_path):
             # Of returns that are all zero hardly a gradient is left, and Adam makes
             # steps of its rounding; the learner shares its update with the denoiser.
             continue
-        chex.assert_trees_all_close(same.params, state.params, rtol=0, atol=1e-5)
-        chex.assert_trees_all_close(same.slow, state.slow, rtol=0, atol=1e-5)
+        # A quarter of one step of Adam, which makes steps of the rounding of gradients
+        # that are nearly zero; a mean left out shows as several whole steps.
+        chex.assert_trees_all_close(same.params, state.params, rtol=0, atol=5e-5)
+        chex.assert_trees_all_close(same.slow, state.slow, rtol=0, atol=5e-5)
 
 
 @costly
