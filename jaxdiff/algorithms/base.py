@@ -239,6 +239,13 @@ def accumulated(grad_fn: Callable[..., Any], parts: int) -> Callable[..., Any]:
     return sliced
 
 
+def decaying(learning_rate: float, updates: int) -> optax.ScalarOrSchedule:
+    """Let a learning rate fall to 0 along a cosine in so many updates; 0: never."""
+    if not updates:
+        return learning_rate
+    return optax.cosine_decay_schedule(learning_rate, updates)
+
+
 def ema(
     slow: ArrayTree,
     params: ArrayTree,

@@ -24,8 +24,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdiff.algorithms.base import ActOutput, Algorithm, Averaging, supervised
-from jaxdiff.data.episodes import Episodes
+from jaxdiff.algorithms.base import (
+    ActOutput,
+    Algorithm,
+    Averaging,
+    decaying,
+    supervised,
+)
+from jaxdiff.data.episodes import Episodes, acted_rows, goals_beside
 from jaxdiff.data.normalizer import (
     Normalizer,
     fit,
@@ -155,7 +161,7 @@ def measure(config: CloningConfig, train: Episodes) -> Statistics:
             "the dataset has goals, which cannot stand beside an image; leave out "
             "--image-shape or take a dataset without goals"
         )
-    inputs, rows = _inputs(train), decided(train)
+    inputs, rows = goals_beside(train), acted_rows(train)
     return Statistics(
         inputs=fit_pixels(inputs)
         if config.image_shape
@@ -214,15 +220,12 @@ def cloning(config: CloningConfig, statistics: Statistics, head: Head) -> Algori
         )
         return jnp.zeros((batch, config.history, encoded.shape[-1]))
 
-    rate = config.learning_rate
-    if config.learning_rate_decay:
-        rate = optax.cosine_decay_schedule(rate, config.learning_rate_decay)
     policy = supervised(
         functools.partial(_prepare, config, statistics, action_dim),
         functools.partial(_draw, config.history),
         init_params,
         [loss],
-        optax.adam(rate),
+        optax.adam(decaying(config.learning_rate, config.learning_rate_decay)),
         averaging=Averaging(config.ema_decay),
     )
     return Algorithm(learners={"policy": policy}, act=act, init_carry=init_carry)
@@ -242,7 +245,7 @@ def _network(config: CloningConfig, features: int) -> Any:
 
 def _prepare(config, statistics, action_dim, data, frozen, key) -> Decisions:
     del frozen, key
-    rows, inputs = decided(data), _inputs(data)
+    rows, inputs = acted_rows(data), goals_beside(data)
     # A quarter of the memory, where pixels are whole numbers.
     if config.image_shape and np.array_equal(inputs, inputs.astype(np.uint8)):
         inputs = inputs.astype(np.uint8)
@@ -259,16 +262,3 @@ def _draw(history: int, data: Decisions, key: jax.Array) -> Any:
     index = jax.random.randint(key, (), 0, data.rows.shape[0])
     rows = jnp.maximum(data.rows[index] - jnp.arange(history), data.firsts[index])
     return data.inputs[rows], data.actions[index]
-
-
-def decided(episodes: Episodes) -> np.ndarray:
-    """List the rows that have an action: all but the last of each episode, `[N]`."""
-    decided = np.ones(len(episodes.actions), bool)
-    decided[episodes.starts + episodes.lengths] = False
-    return np.flatnonzero(decided)
-
-
-def _inputs(episodes: Episodes) -> np.ndarray:
-    if episodes.goals is None:
-        return episodes.observations
-    return np.concatenate([episodes.observations, episodes.goals], axis=1)

@@ -22,6 +22,7 @@ from jaxdiff.algorithms.base import ArrayTree, Averaging, Learner, descent
 from jaxdiff.algorithms.offline import zeros
 from jaxdiff.data.transitions import Transitions, draw_transition
 from jaxdiff.errors import UserError
+from jaxdiff.networks import TwinQ, Value
 
 
 def check_expectile(expectile: float) -> None:
@@ -37,6 +38,32 @@ def check_expectile(expectile: float) -> None:
 def expectile_loss(error: jax.Array, expectile: Any) -> jax.Array:
     """L_tau of equation (1), elementwise; tau = 1/2 is half the square."""
     return jnp.abs(expectile - (error < 0)) * error**2
+
+
+def critic_of(
+    config: Any, prepare: Callable[..., Transitions]
+) -> tuple[Any, Any, Learner]:
+    """Build Q and V of options, and their learner.
+
+    Args:
+      config: options of an `OfflineConfig`, and `expectile`.
+      prepare: as in a `Learner`.
+
+    Returns:
+      Q, V and the learner "critic".
+    """
+    q: Any = TwinQ(config.widths, config.layer_norm)
+    v: Any = Value(config.widths, config.layer_norm)
+    learner = critic_learner(
+        q,
+        v,
+        prepare,
+        optax.adam(config.learning_rate),
+        expectile=config.expectile,
+        discount=config.discount,
+        target_rate=config.target_rate,
+    )
+    return q, v, learner
 
 
 def critic_learner(

@@ -38,6 +38,7 @@ from jaxdiff.algorithms.base import (
     Averaging,
     Learner,
     TrainState,
+    decaying,
     supervised,
 )
 from jaxdiff.algorithms.dynamics import Dynamics, fit_dynamics, inconsistency
@@ -48,7 +49,7 @@ from jaxdiff.algorithms.returns import (
     returns_learner,
 )
 from jaxdiff.algorithms.support import Support, departure, fit_support
-from jaxdiff.data.episodes import Episodes
+from jaxdiff.data.episodes import Episodes, acted_rows
 from jaxdiff.data.normalizer import Normalizer, fit, normalize, unnormalize
 from jaxdiff.data.windows import (
     Windows,
@@ -321,15 +322,14 @@ def measure(config: DiffuserConfig, train: Episodes) -> Statistics:
     """Measure a dataset: its normalizer, the dynamics of one step, its support."""
     rows = _rows(train)
     # The last row of an episode has an action of zeros, which is no data.
-    has_action = np.ones(len(rows), bool)
-    has_action[train.starts + train.lengths] = False
-    normalizer = fit(config.normalizer, rows[has_action])
+    acted = acted_rows(train)
+    normalizer = fit(config.normalizer, rows[acted])
     scaled = np.asarray(normalize(normalizer, rows))
     action_dim = train.actions.shape[1]
     following = np.roll(scaled, -1, axis=0)[:, action_dim:]
     return Statistics(
         normalizer=normalizer,
-        dynamics=fit_dynamics(scaled[has_action], following[has_action]),
+        dynamics=fit_dynamics(scaled[acted], following[acted]),
         support=fit_support(scaled[:, action_dim : action_dim + config.goal_dim]),
     )
 
@@ -435,7 +435,7 @@ def _denoiser_learner(
         draw,
         init_params,
         [loss_of(horizon) for horizon in horizons],
-        optax.adam(_learning_rate(config)),
+        optax.adam(decaying(config.learning_rate, config.learning_rate_decay)),
         averaging=_averaging(config),
         accumulate=config.accumulate,
     )
@@ -451,7 +451,7 @@ def _returns_learner(
             config, statistics.normalizer, episodes, config.horizon
         ),
         _levels(config),
-        optax.adam(_learning_rate(config)),
+        optax.adam(decaying(config.learning_rate, config.learning_rate_decay)),
         horizon=config.horizon,
         mask=_clamp_mask(config.horizon, dim, action_dim, config.goal_dim),
         discount=config.discount,
@@ -671,12 +671,6 @@ def _return_network(config: DiffuserConfig) -> TemporalValue:
 
 def _averaging(config: DiffuserConfig) -> Averaging:
     return Averaging(config.ema_decay, config.ema_every, config.ema_start)
-
-
-def _learning_rate(config: DiffuserConfig) -> optax.ScalarOrSchedule:
-    if not config.learning_rate_decay:
-        return config.learning_rate
-    return optax.cosine_decay_schedule(config.learning_rate, config.learning_rate_decay)
 
 
 def declared_horizons(config: DiffuserConfig) -> list[int]:

@@ -20,18 +20,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdiff.algorithms.base import Algorithm, Learner, descent
-from jaxdiff.algorithms.critic import check_expectile, critic_learner
+from jaxdiff.algorithms.base import Algorithm, Learner, decaying, descent
+from jaxdiff.algorithms.critic import check_expectile, critic_of
 from jaxdiff.algorithms.offline import (
     OfflineConfig,
     Statistics,
     acting,
-    decaying_adam,
     preparing,
     zeros,
 )
 from jaxdiff.data.transitions import Transitions, draw_transition
-from jaxdiff.networks import Actor, TwinQ, Value
+from jaxdiff.networks import Actor
 from jaxdiff.options import check_options
 
 
@@ -73,27 +72,18 @@ def iql(config: IQLConfig, statistics: Statistics, *, action_dim: int) -> Algori
     Returns:
       An algorithm with the learners "critic" and "policy".
     """
-    q: Any = TwinQ(config.widths, config.layer_norm)
-    v: Any = Value(config.widths, config.layer_norm)
     actor: Any = Actor(action_dim, config.widths, config.actor == "gaussian")
     prepare = preparing(config, statistics)
+    q, v, critic = critic_of(config, prepare)
     return Algorithm(
         learners={
-            "critic": critic_learner(
-                q,
-                v,
-                prepare,
-                optax.adam(config.learning_rate),
-                expectile=config.expectile,
-                discount=config.discount,
-                target_rate=config.target_rate,
-            ),
+            "critic": critic,
             "policy": weighted_learner(
                 actor,
                 q,
                 v,
                 prepare,
-                decaying_adam(config.learning_rate, config.policy_decay),
+                optax.adam(decaying(config.learning_rate, config.policy_decay)),
                 temperature=config.temperature,
                 max_weight=config.max_weight,
             ),

@@ -7,7 +7,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxdiff.algorithms.base import ActOutput
 from jaxdiff.data.episodes import Episodes
@@ -142,13 +141,6 @@ def acting(
         return ActOutput(action=unnormalize(statistics.actions, mean)), carry
 
     return act
-
-
-def decaying_adam(learning_rate: float, updates: int) -> optax.GradientTransformation:
-    """Build Adam whose rate falls to 0 along a cosine in so many updates; 0: never."""
-    if not updates:
-        return optax.adam(learning_rate)
-    return optax.adam(optax.cosine_decay_schedule(learning_rate, updates))
 
 
 def zeros(transition: Transitions) -> tuple[jax.Array, jax.Array]:

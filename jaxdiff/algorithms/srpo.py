@@ -21,21 +21,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdiff.algorithms.base import Algorithm, Averaging, Learner, descent
+from jaxdiff.algorithms.base import Algorithm, Averaging, Learner, decaying, descent
 from jaxdiff.algorithms.behaviour import behaviour_learner
-from jaxdiff.algorithms.critic import check_expectile, critic_learner, q_gradient
+from jaxdiff.algorithms.critic import check_expectile, critic_of, q_gradient
 from jaxdiff.algorithms.offline import (
     OfflineConfig,
     Statistics,
     acting,
-    decaying_adam,
     preparing,
     zeros,
 )
 from jaxdiff.data.transitions import Transitions, draw_transition
 from jaxdiff.diffusion import Omega, score_gradient, uniform_time, unit_rms, vp_level
 from jaxdiff.errors import UserError
-from jaxdiff.networks import Actor, ScoreMLP, TwinQ, Value
+from jaxdiff.networks import Actor, ScoreMLP
 from jaxdiff.options import check_options
 
 # Times at which the policy meets the behaviour; what lies beyond says little.
@@ -116,22 +115,13 @@ def srpo(config: SRPOConfig, statistics: Statistics, *, action_dim: int) -> Algo
     Returns:
       An algorithm with the learners "critic", "behaviour" and "policy".
     """
-    q: Any = TwinQ(config.widths, config.layer_norm)
-    v: Any = Value(config.widths, config.layer_norm)
     actor: Any = Actor(action_dim, config.widths, config.actor == "gaussian")
     score = score_network(config, action_dim)
     prepare = preparing(config, statistics)
+    q, _, critic = critic_of(config, prepare)
     return Algorithm(
         learners={
-            "critic": critic_learner(
-                q,
-                v,
-                prepare,
-                optax.adam(config.learning_rate),
-                expectile=config.expectile,
-                discount=config.discount,
-                target_rate=config.target_rate,
-            ),
+            "critic": critic,
             "behaviour": behaviour_learner(
                 score,
                 prepare,
@@ -143,7 +133,7 @@ def srpo(config: SRPOConfig, statistics: Statistics, *, action_dim: int) -> Algo
                 q,
                 score,
                 prepare,
-                decaying_adam(config.learning_rate, config.policy_decay),
+                optax.adam(decaying(config.learning_rate, config.policy_decay)),
                 temperature=config.temperature,
                 kind=config.omega,
                 baseline=config.baseline,

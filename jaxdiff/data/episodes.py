@@ -277,6 +277,24 @@ def take_episodes(episodes: Episodes, index: Any) -> Episodes:
     return _of_rows(episodes, rows, lengths, episodes.terminated[index])
 
 
+def acted_rows(episodes: Episodes) -> np.ndarray:
+    """List the rows that have an action: all but the last of each episode, `[N]`."""
+    acted = np.ones(len(episodes.actions), bool)
+    acted[episodes.starts + episodes.lengths] = False
+    return np.flatnonzero(acted)
+
+
+def goals_beside(episodes: Episodes) -> np.ndarray:
+    """Give `[observation | goal]` of every row, or observations if there are no goals.
+
+    Returns:
+      `[M, O + G]` or `[M, O]`.
+    """
+    if episodes.goals is None:
+        return episodes.observations
+    return np.concatenate([episodes.observations, episodes.goals], axis=1)
+
+
 def join_episodes(episodes: Episodes) -> Episodes:
     """Join episodes that were cut out of one stream, so that windows may cross the cut.
 

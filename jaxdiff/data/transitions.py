@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.data.episodes import Episodes
+from jaxdiff.data.episodes import Episodes, acted_rows, goals_beside
 from jaxdiff.errors import UserError
 from jaxdiff.record import record
 
@@ -71,21 +71,17 @@ def transitions(episodes: Episodes, *, drop_timeouts: bool = False) -> Transitio
       UserError: nothing is left.
     """
     ends = episodes.starts + episodes.lengths
-    begins = np.ones(len(episodes.rewards), bool)
-    begins[ends] = False
+    rows = acted_rows(episodes)
     if drop_timeouts:
-        begins[ends[~episodes.terminated] - 1] = False
-    rows = np.flatnonzero(begins)
+        rows = np.setdiff1d(rows, ends[~episodes.terminated] - 1)
     if not len(rows):
         raise UserError(
             "no transition is left when the last of every episode is dropped; keep "
             "them with --no-drop-timeouts"
         )
-    terminals = np.zeros(len(begins), bool)
+    terminals = np.zeros(len(episodes.rewards), bool)
     terminals[ends[episodes.terminated] - 1] = True
-    inputs = episodes.observations
-    if episodes.goals is not None:
-        inputs = np.concatenate([inputs, episodes.goals], axis=-1)
+    inputs = goals_beside(episodes)
     return Transitions(
         inputs=inputs[rows],
         actions=episodes.actions[rows],
