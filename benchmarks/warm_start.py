@@ -1,14 +1,15 @@
 """Score warm-started replanning: what a plan from the last one costs, and saves.
 
-    python -m benchmarks.warm_start RUN [--episodes 20]
+    python -m benchmarks.warm_start RUN [--episodes 20] [--sampling-steps 20]
 
 RUN is a run of control (Hopper, Walker2d, HalfCheetah). Its agent plays the same
 episodes with the last plan noised again to 1, 2, a quarter, a half and all of the
-levels that its sampler walks; from the last level a plan is as good as new. Rows go to
-benchmarks/results/warm-start.json: score (where the dataset has references, otherwise
-return) with 95% bootstrap intervals over episodes, and plans a second, the median over
-calls of the compiled planner for one problem with all candidates of the run. Both are
-drawn into benchmarks/results/figures/warm-start.png.
+levels that its sampler walks, those of the run or as many as `--sampling-steps`; from
+the last level a plan is as good as new. Rows go to
+benchmarks/results/warm-start.json, setting `N levels;k=K`: score (where the dataset has
+references, otherwise return) with 95% bootstrap intervals over episodes, and plans a
+second, the median over calls of the compiled planner for one problem with all
+candidates of the run. Both are drawn into benchmarks/results/figures/warm-start.png.
 """
 
 import dataclasses
@@ -42,6 +43,8 @@ class Options:
     """Of the first episode."""
     calls: int = 20
     """Of the planner, timed for every level."""
+    sampling_steps: int | None = None
+    """Levels that the sampler walks; by default those of the run."""
 
 
 def main(options: Options, *, directory: Path = RESULTS) -> None:
@@ -52,14 +55,16 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     """
     if options.calls < 1:
         raise UserError(f"--calls is {options.calls}; it must be at least 1")
-    loaded = load_run(options.run)
+    own = {"sampling_steps": options.sampling_steps} if options.sampling_steps else {}
+    loaded = load_run(options.run, overrides=own)
     if maze_of(loaded) is not None:
         raise UserError(
             f"{options.run} is a run of a maze; give this benchmark a run of control"
         )
     rows = []
+    steps = walked(loaded.config)
     for level in levels(loaded.config):
-        run = load_run(options.run, overrides={"warm_start": level})
+        run = load_run(options.run, overrides={**own, "warm_start": level})
         started = time.monotonic()
         measured = {
             **_played(run, options),
@@ -68,7 +73,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
         seconds = round(time.monotonic() - started, 1)
         rows += [
             {
-                "setting": f"k={level}",
+                "setting": f"{steps} levels;k={level}",
                 "method": run.name,
                 "metric": metric,
                 **dict(zip(("value", "low", "high", "n"), numbers, strict=True)),
@@ -89,9 +94,14 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
 
 def levels(config: Any) -> list[int]:
     """Return 1, 2, a quarter, a half and all of the levels that a sampler walks."""
-    walked = config.sampling_steps or config.diffusion_steps
-    wanted = (1, 2, round(walked / 4), round(walked / 2), walked)
-    return sorted({level for level in wanted if 1 <= level <= walked})
+    steps = walked(config)
+    wanted = (1, 2, round(steps / 4), round(steps / 2), steps)
+    return sorted({level for level in wanted if 1 <= level <= steps})
+
+
+def walked(config: Any) -> int:
+    """Return how many levels a sampler walks."""
+    return config.sampling_steps or config.diffusion_steps
 
 
 def _played(run: Run, options: Options) -> dict[str, tuple[float, ...]]:
@@ -129,9 +139,11 @@ def plans_per_second(run: Run, options: Options) -> tuple[float, float, float]:
 
 def _command(options: Options) -> str:
     """Write the command that measures the same again."""
+    steps = options.sampling_steps
     return (
         f"python -m benchmarks.warm_start RUN --episodes {options.episodes} "
         f"--seed {options.seed} --calls {options.calls}"
+        + (f" --sampling-steps {steps}" if steps else "")
     )
 
 

@@ -384,7 +384,7 @@ def test_every_level_is_played_timed_and_drawn(tmp_path, monkeypatch, references
     metric = "score" if references else "return"
     found = {row["setting"]: row["value"] for row in rows if row["metric"] == metric}
     # The first of ten plans is from noise.
-    paid = {f"k={k}": 9 * k / 100 for k in (1, 2, 10, 20, 40)}
+    paid = {f"40 levels;k={k}": 9 * k / 100 for k in (1, 2, 10, 20, 40)}
     scale = 50 if references else 1
     assert found == pytest.approx({k: scale * value for k, value in paid.items()})
     rates = [row for row in rows if row["metric"] == "plans_per_second"]
@@ -394,6 +394,19 @@ def test_every_level_is_played_timed_and_drawn(tmp_path, monkeypatch, references
         "python -m benchmarks.warm_start RUN --episodes 2 --seed 1000 --calls 3"
     )
     assert (tmp_path / "figures" / "warm-start.png").stat().st_size > 1000
+
+
+def test_levels_may_be_fewer_or_more_than_the_runs(tmp_path, monkeypatch):
+    def load(path, overrides=None):
+        return toy_run(path, references=None, **(overrides or {}))
+
+    monkeypatch.setattr(benchmark, "load_run", load)
+    options = benchmark.Options(tmp_path / "run", episodes=1, calls=1, sampling_steps=3)
+    benchmark.main(options, directory=tmp_path)
+    rows = json.loads((tmp_path / "warm-start.json").read_text())
+    found = [row["setting"] for row in rows if row["metric"] == "return"]
+    assert found == [f"3 levels;k={k}" for k in (1, 2, 3)]
+    assert rows[0]["command"].endswith("--calls 1 --sampling-steps 3")
 
 
 def test_levels_are_those_walked():
