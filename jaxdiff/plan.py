@@ -22,7 +22,7 @@ from jaxdiff.errors import UserError, writing
 from jaxdiff.progress import note
 from jaxdiff.run import Run, maze_of
 
-ABOUT_AS_GOOD = 3.0  # as log-probabilities, a factor of 20
+ABOUT_AS_GOOD = 1.0  # as log-probabilities, a factor of e
 
 
 @dataclasses.dataclass(frozen=True)
