@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import bandit
+from jaxdiff import offline_figures
 from jaxdiff.algorithms.base import TrainState
 from jaxdiff.diffusion import vp_level
 
@@ -87,3 +88,18 @@ def test_a_small_study_writes_rows_and_pictures(monkeypatch, tmp_path):
         "bandit.png",
         "bandit-noise.png",
     }
+
+
+def test_a_picture_has_a_panel_for_each_shape_and_method():
+    points = bandit.make_points(20, 0)
+    found = {name: np.zeros((6, 2, 2)) for name in ("one", "two")}
+    figure = offline_figures.draw_extraction(points, TARGETS, found)
+    assert len(figure.axes) == 12
+    assert [axes.get_title() for axes in figure.axes[:6]] == list(points)
+    reached = [
+        artist for axes in figure.axes for artist in axes.collections
+        if artist.get_gid() == "policies"
+    ]  # fmt: skip
+    assert [len(artist.get_offsets()) for artist in reached] == [2] * 12
+    noise = offline_figures.draw_noise(np.arange(3), {"a": np.ones(3), "b": np.ones(3)})
+    assert len(noise.axes[0].lines) == 2
