@@ -119,7 +119,7 @@ QGPO = QGPOConfig(
     support_actions=2,
     energy_width=16,
     energy_blocks=1,
-    sampling_steps=5,
+    sampling_steps=15,
     noise=0.0,
 )
 CQL = CQLConfig(
@@ -171,16 +171,21 @@ TINY = {
 TRAINING = TrainConfig(batch_size=64, log_every=25, save_every=50, keep=100)
 ENVS = 16
 
-names = pytest.mark.parametrize("name", list(TINY))
-# Whatever these have, guided Diffuser, diffusion policies and SRPO have too.
-LESSER = ("diffuser", "bc", "iql", "idql", "fql", "qgpo", "cql", "bcq", "bear")
-costly = pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name in LESSER else [])
-        for name in TINY
-    ],
-)
+# These differ from others in their losses alone, which have tests of their own.
+RARE = ("idql", "fql", "cql", "bcq", "bear")
+# Whatever these have, guided Diffuser, diffusion policies, SRPO and Diffusion-QL have.
+LESSER = ("diffuser", "bc", "iql", "qgpo", *RARE)
+
+
+def each_but(slow):
+    """A test of every algorithm, of which some are slow ones."""
+    marks = {name: [pytest.mark.slow] for name in slow}
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=marks.get(name, [])) for name in TINY]
+    )
+
+
+names, costly = each_but(RARE), each_but(LESSER)
 
 
 @functools.cache
