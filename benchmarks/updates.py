@@ -22,9 +22,9 @@ import argparse
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -169,6 +169,7 @@ def _diffuser(
 
 
 # Setting: devices -> the updates of each method, from the same weights.
+Settings: TypeAlias = Mapping[str, Callable[[list[Device]], dict[str, Advance]]]
 SETTINGS: dict[str, Callable[[list[Device]], dict[str, Advance]]] = {
     "diffuser-maze-1-4-8-H128": _diffuser((2, 4), 128, (1, 4, 8), goal_dim=4),
     "diffuser-hopper-1-2-4-8-H32": _diffuser(
@@ -179,10 +180,9 @@ SETTINGS: dict[str, Callable[[list[Device]], dict[str, Advance]]] = {
 
 
 def benchmark(
-    setting: str, devices: list[Device], budget: float
+    setting: str, methods: Mapping[str, Advance], budget: float
 ) -> Iterator[dict[str, Any]]:
     """Alternate the methods of a setting; give their rows."""
-    methods = SETTINGS[setting](devices)
     first = {name: _seconds(advance, 1) for name, advance in methods.items()}
     counts = {
         name: max(1, round(min(BLOCK_SECONDS, budget) * 2 / _seconds(advance, 2)))
@@ -221,10 +221,17 @@ def _seconds(advance: Advance, count: int) -> float:
     return seconds
 
 
-def main(arguments: Sequence[str] | None = None, *, directory: Path = RESULTS) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    directory: Path = RESULTS,
+    experiment: str = "updates",
+    settings: Settings | None = None,
+) -> None:
+    settings = SETTINGS if settings is None else settings
+    parser = argparse.ArgumentParser(description=f"Write rows of {experiment}.")
     parser.add_argument(
-        "--settings", nargs="+", default=list(SETTINGS), choices=SETTINGS
+        "--settings", nargs="+", default=list(settings), choices=settings
     )
     parser.add_argument(
         "--devices", type=int, default=2, help="virtual devices, threads and cores"
@@ -236,16 +243,17 @@ def main(arguments: Sequence[str] | None = None, *, directory: Path = RESULTS) -
     _use_cores(options.devices)
     devices = select_devices(options.devices, platform="cpu")
     command = (
-        f"python -m benchmarks.updates --devices {options.devices} "
+        f"python -m benchmarks.{experiment} --devices {options.devices} "
         f"--budget {options.budget:g}"
     )
     _print_load()
     for setting in options.settings:
         start, others = time.perf_counter(), _others_seconds()
-        rows = list(benchmark(setting, devices, options.budget))
+        methods = settings[setting](devices)
+        rows = list(benchmark(setting, methods, options.budget))
         others = (_others_seconds() - others) / (time.perf_counter() - start)
         # Setting by setting, so that an interrupted run keeps what it measured.
-        write_rows("updates", rows, command=command, directory=directory)
+        write_rows(experiment, rows, command=command, directory=directory)
         for row in rows:
             print(
                 f"{setting:27s} {row['method']:8s} {row['metric']:18s} "

@@ -15,9 +15,7 @@ norm in place of batch norm, and `demo` their small one with a faster encoder. O
 kitchen the paper names two observations, T = 50 and the transformer; learning rate,
 batch and averaging are those of CleanDiffuser. `paper` is the same as `released`.
 
-IQL and SRPO have the released options in D4RL's locomotion tasks and AntMaze; those of
-other data are the locomotion ones, and those of TD3+BC are the paper's. SRPO's paper
-subtracts the baseline, its released code does not.
+Algorithms of offline reinforcement learning have theirs in `jaxdiff.offline_presets`.
 """
 
 import dataclasses
@@ -26,11 +24,9 @@ from typing import Any
 from jaxdiff.algorithms.bc import BCConfig
 from jaxdiff.algorithms.diffuser import DiffuserConfig
 from jaxdiff.algorithms.diffusion_bc import DiffusionBCConfig
-from jaxdiff.algorithms.iql import IQLConfig
-from jaxdiff.algorithms.srpo import SRPOConfig
-from jaxdiff.algorithms.td3_bc import TD3BCConfig
 from jaxdiff.errors import UserError
 from jaxdiff.networks import horizon_multiple
+from jaxdiff.offline_presets import OFFLINE, offline_preset
 from jaxdiff.train import TrainConfig
 
 PRESETS = ("demo", "released", "paper")
@@ -67,26 +63,6 @@ _CONTROL = {
 }
 
 
-# Temperature of SRPO, of rewards scaled by the range of returns, or in AntMaze of the
-# mere direction of Q. The first line whose words are all in a dataset's name decides.
-_TEMPERATURES: dict[str, float] = {
-    "halfcheetah medium expert": 0.01,
-    "halfcheetah": 0.2,
-    "hopper medium expert": 0.01,
-    "hopper medium replay": 0.2,
-    "hopper": 0.05,
-    "walker2d medium expert": 0.1,
-    "walker2d medium replay": 0.5,
-    "walker2d": 0.05,
-    "antmaze umaze diverse": 0.04,
-    "antmaze umaze": 0.02,
-    "antmaze medium play": 0.08,
-    "antmaze medium": 0.05,
-    "antmaze large play": 0.06,
-    "antmaze": 0.05,
-}
-
-
 def preset(
     algorithm: str, name: str, dataset: str
 ) -> tuple[Any, dict[str, TrainConfig]]:
@@ -106,8 +82,8 @@ def preset(
             f"there is no preset {name!r} for {algorithm}; choose one of "
             f"{', '.join(PRESETS)}"
         )
-    if algorithm in ("iql", "srpo", "td3-bc"):
-        return _offline(algorithm, name, dataset.lower())
+    if algorithm in OFFLINE:
+        return offline_preset(algorithm, name, dataset.lower())
     words = dataset.lower().replace("_", "-")
     if algorithm in _IMITATION:
         options, training = _imitation(name, words)
@@ -274,42 +250,3 @@ def _control(
     # The model of returns is trained for a fifth of the released updates.
     returns = dataclasses.replace(training, num_steps=200_000)
     return config, {"denoiser": training, "returns": returns}
-
-
-def _offline(
-    algorithm: str, name: str, dataset: str
-) -> tuple[Any, dict[str, TrainConfig]]:
-    ants, released = "antmaze" in dataset, name != "demo"
-    updates = 1_000_000 if released else 20_000
-    training = TrainConfig(
-        num_steps=updates,
-        batch_size=256,
-        log_every=updates // 100,
-        save_every=updates // 10,
-    )
-    shared: dict[str, Any] = {"rewards": "minus-one" if ants else "raw"}
-    if released:
-        shared |= {"normalizer": "none", "scale_actions": False, "drop_timeouts": True}
-    if algorithm == "td3-bc":
-        # The normaliser of states is the paper's own, but for AntMaze.
-        shared["normalizer"] = "none" if ants else "gaussian"
-        return TD3BCConfig(**shared), {"policy": training}
-    if any(task in dataset for task in _CONTROL):
-        shared["rewards"] = "range"
-    shared |= {"expectile": 0.9 if ants else 0.7, "policy_decay": updates}
-    if algorithm == "iql":
-        config = IQLConfig(temperature=10.0 if ants else 3.0, **shared)
-        return config, {"critic": training, "policy": training}
-    tasks = (task for task in _TEMPERATURES if all(x in dataset for x in task.split()))
-    config = SRPOConfig(
-        widths=(256,) * (4 if ants else 2),
-        temperature=_TEMPERATURES.get(next(tasks, ""), 0.1),
-        unit_gradient=ants,
-        baseline=name != "released",
-        **shared,
-    )
-    critic = behaviour = training
-    if released:
-        critic = dataclasses.replace(training, num_steps=1_500_000)
-        behaviour = dataclasses.replace(training, num_steps=2_000_000, batch_size=2048)
-    return config, {"critic": critic, "behaviour": behaviour, "policy": training}

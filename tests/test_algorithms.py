@@ -15,9 +15,16 @@ from points import STEPS, line, straight_lines
 
 from jaxdiff.algorithms import ALGORITHMS
 from jaxdiff.algorithms.bc import BCConfig
+from jaxdiff.algorithms.bcq import BCQConfig
+from jaxdiff.algorithms.bear import BEARConfig
+from jaxdiff.algorithms.cql import CQLConfig
 from jaxdiff.algorithms.diffuser import DiffuserConfig
 from jaxdiff.algorithms.diffusion_bc import DiffusionBCConfig
+from jaxdiff.algorithms.diffusion_ql import DiffusionQLConfig
+from jaxdiff.algorithms.fql import FQLConfig
+from jaxdiff.algorithms.idql import IDQLConfig
 from jaxdiff.algorithms.iql import IQLConfig
+from jaxdiff.algorithms.qgpo import QGPOConfig
 from jaxdiff.algorithms.srpo import SRPOConfig
 from jaxdiff.algorithms.td3_bc import TD3BCConfig
 from jaxdiff.data.episodes import Dataset, fingerprint
@@ -72,6 +79,77 @@ SRPO = SRPOConfig(
     score_dropout=0.0,
     ema_decay=0.98,
 )
+# Without noise its candidates are one, which is likely in the data.
+IDQL = IDQLConfig(
+    widths=(64, 64),
+    learning_rate=3e-3,
+    score_width=64,
+    score_blocks=1,
+    score_dropout=0.0,
+    ema_decay=0.98,
+    candidates=2,
+    noise=0.0,
+)
+DIFFUSION_QL = DiffusionQLConfig(
+    widths=(64, 64),
+    learning_rate=3e-3,
+    score_width=64,
+    score_blocks=1,
+    ema_decay=0.98,
+    ema_every=1,
+    ema_start=0,
+    eta=0.1,
+    candidates=2,
+    noise=0.0,
+)
+FQL = FQLConfig(
+    widths=(64, 64),
+    learning_rate=3e-3,
+    score_width=64,
+    score_blocks=1,
+    flow_steps=3,
+    noise=0.0,
+)
+QGPO = QGPOConfig(
+    widths=(64, 64),
+    learning_rate=3e-3,
+    score_width=64,
+    score_blocks=1,
+    ema_decay=0.98,
+    support_actions=2,
+    energy_width=16,
+    energy_blocks=1,
+    sampling_steps=15,
+    noise=0.0,
+)
+CQL = CQLConfig(
+    widths=(64, 64),
+    learning_rate=3e-3,
+    policy_rate=3e-3,
+    penalty_actions=2,
+    warm_up=400,
+)
+# Moved by nothing, and drawn from the middle of the code.
+BCQ = BCQConfig(
+    widths=(64, 64),
+    learning_rate=3e-3,
+    vae_widths=(64, 64),
+    phi=0.0,
+    backup_candidates=2,
+    candidates=2,
+    noise=0.0,
+)
+BEAR = BEARConfig(
+    widths=(64, 64),
+    learning_rate=3e-3,
+    vae_widths=(64, 64),
+    kernel="gaussian",
+    width=0.5,
+    warm_up=400,
+    backup_candidates=2,
+    candidates=2,
+    noise=0.0,
+)
 # The smallest options that learn the task: a name of ALGORITHMS, and perhaps of a
 # variant -> its options, and how many updates that takes.
 TINY = {
@@ -81,21 +159,33 @@ TINY = {
     "bc": (BCConfig(hidden=64, learning_rate=3e-3, ema_decay=0.98), 400),
     "iql": (IQLConfig(widths=(64, 64), learning_rate=3e-3), 400),
     "srpo": (SRPO, 400),
+    "idql": (IDQL, 400),
+    "diffusion-ql": (DIFFUSION_QL, 400),
+    "fql": (FQL, 400),
+    "qgpo": (QGPO, 400),
+    "cql": (CQL, 400),
+    "bcq": (BCQ, 400),
+    "bear": (BEAR, 400),
     "td3-bc": (TD3BCConfig(widths=(64, 64), learning_rate=3e-3, temperature=0.0), 800),
 }
 TRAINING = TrainConfig(batch_size=64, log_every=25, save_every=50, keep=100)
 ENVS = 16
 
-names = pytest.mark.parametrize("name", list(TINY))
-# Whatever these have, guided Diffuser, diffusion policies and SRPO have too.
-LESSER = ("diffuser", "bc", "iql")
-costly = pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name in LESSER else [])
-        for name in TINY
-    ],
-)
+# These differ from others in their losses alone, which have tests of their own.
+RARE = ("idql", "fql", "cql", "bcq", "bear")
+# Whatever these have, guided Diffuser, diffusion policies, SRPO and Diffusion-QL have.
+LESSER = ("diffuser", "bc", "iql", "qgpo", *RARE)
+
+
+def each_but(slow):
+    """A test of every algorithm, of which some are slow ones."""
+    marks = {name: [pytest.mark.slow] for name in slow}
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=marks.get(name, [])) for name in TINY]
+    )
+
+
+names, costly = each_but(RARE), each_but(LESSER)
 
 
 @functools.cache

@@ -24,7 +24,7 @@ ROOMS = {
 }
 WORK = {
     *("checkpoint", "train", "run", "plan", "evaluate", "figures", "presets"),
-    *("demo", "tune", "imitation_figures", "offline_figures"),
+    *("demo", "tune", "imitation_figures", "offline_figures", "offline_presets"),
 }
 
 

@@ -102,7 +102,7 @@ def test_the_baseline_leaves_no_noise_where_the_behaviour_is_one_point(kind):
 
 
 @pytest.mark.parametrize("std", [0.1, 0.5])
-def test_the_baseline_never_adds_noise(std):
+def test_the_baseline_leaves_the_share_of_the_data(std):
     # eps* - eps keeps the share alpha^2 s^2 / (alpha^2 s^2 + sigma^2) of the noise.
     for time in (0.05, 0.3, 0.9):
         level = vp_level(np.full(2_000, time))

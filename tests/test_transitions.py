@@ -77,6 +77,8 @@ def test_the_goal_of_its_own_row_stands_beside_each_observation():
     [
         ("raw", [1, 1, 5, 1, 2]),
         ("minus-one", [0, 0, 4, 0, 1]),
+        # 0 and 1 of AntMaze become -2 and 2.
+        ("centred", [2, 2, 18, 2, 6]),
         # The episodes return 7 and 3.
         ("range", [250, 250, 1250, 250, 500]),
     ],

@@ -4,11 +4,18 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxdiff.algorithms import bc as _bc
+from jaxdiff.algorithms import bcq as _bcq
+from jaxdiff.algorithms import bear as _bear
 from jaxdiff.algorithms import cloning as _cloning
+from jaxdiff.algorithms import cql as _cql
 from jaxdiff.algorithms import diffuser as _diffuser
 from jaxdiff.algorithms import diffusion_bc as _diffusion_bc
+from jaxdiff.algorithms import diffusion_ql as _diffusion_ql
+from jaxdiff.algorithms import fql as _fql
+from jaxdiff.algorithms import idql as _idql
 from jaxdiff.algorithms import iql as _iql
 from jaxdiff.algorithms import offline as _offline
+from jaxdiff.algorithms import qgpo as _qgpo
 from jaxdiff.algorithms import srpo as _srpo
 from jaxdiff.algorithms import td3_bc as _td3_bc
 from jaxdiff.algorithms.base import ActOutput, Algorithm, Learner, TrainState
@@ -44,11 +51,25 @@ ALGORITHMS: dict[str, Entry] = {
         _diffusion_bc.diffusion_bc,
     ),
     "bc": Entry(_bc.BCConfig, _bc.Statistics, _bc.measure, _bc.bc),
-    "iql": Entry(_iql.IQLConfig, _offline.Statistics, _offline.measure, _iql.iql),
-    "srpo": Entry(_srpo.SRPOConfig, _offline.Statistics, _offline.measure, _srpo.srpo),
-    "td3-bc": Entry(
-        _td3_bc.TD3BCConfig, _offline.Statistics, _offline.measure, _td3_bc.td3_bc
-    ),
+    **{
+        name: Entry(config, _offline.Statistics, _offline.measure, build)
+        for name, config, build in (
+            ("iql", _iql.IQLConfig, _iql.iql),
+            ("srpo", _srpo.SRPOConfig, _srpo.srpo),
+            ("td3-bc", _td3_bc.TD3BCConfig, _td3_bc.td3_bc),
+            ("idql", _idql.IDQLConfig, _idql.idql),
+            (
+                "diffusion-ql",
+                _diffusion_ql.DiffusionQLConfig,
+                _diffusion_ql.diffusion_ql,
+            ),
+            ("fql", _fql.FQLConfig, _fql.fql),
+            ("qgpo", _qgpo.QGPOConfig, _qgpo.qgpo),
+            ("cql", _cql.CQLConfig, _cql.cql),
+            ("bcq", _bcq.BCQConfig, _bcq.bcq),
+            ("bear", _bear.BEARConfig, _bear.bear),
+        )
+    },
 }
 
 __all__ = ["ALGORITHMS", "ActOutput", "Algorithm", "Entry", "Learner", "TrainState"]

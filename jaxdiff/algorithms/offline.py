@@ -39,7 +39,7 @@ class OfflineConfig:
       scale_actions: map the range of each action to [-1, 1], where policies act;
         otherwise the data must lie there.
       rewards: "raw", "range" to scale them until returns of episodes are 1000 apart,
-        or "minus-one" to subtract 1 from each.
+        "minus-one" to subtract 1 from each, or "centred" for 4 (r - 1/2).
       drop_timeouts: leave out the last transition of episodes that ran out of time.
     """
 
@@ -122,7 +122,11 @@ def preparing(
 
 
 def acting(
-    actor: Any, statistics: Statistics, *, part: str | None = None
+    actor: Any,
+    statistics: Statistics,
+    *,
+    part: str | None = None,
+    squash: Callable[[jax.Array], jax.Array] = lambda mean: mean,
 ) -> Callable[..., tuple[ActOutput, Any]]:
     """Build the `act` of the learner "policy": the mean of what `actor` says.
 
@@ -130,6 +134,7 @@ def acting(
       actor: `inputs [B, S] -> (mean [B, A], standard deviation)`.
       statistics: of the dataset.
       part: the entry of the learner's parameters that is the actor's, or None for all.
+      squash: what the mean passes through, such as tanh.
     """
 
     def act(states, carry, key, observation, reset, goal=None):
@@ -138,7 +143,7 @@ def acting(
         params = states["policy"].params
         params = params if part is None else params[part]
         mean, _ = actor.apply(params, normalize(statistics.inputs, inputs))
-        return ActOutput(action=unnormalize(statistics.actions, mean)), carry
+        return ActOutput(action=unnormalize(statistics.actions, squash(mean))), carry
 
     return act
 

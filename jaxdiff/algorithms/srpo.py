@@ -22,10 +22,13 @@ import jax.numpy as jnp
 import optax
 
 from jaxdiff.algorithms.base import Algorithm, Averaging, Learner, decaying, descent
-from jaxdiff.algorithms.behaviour import behaviour_learner
+from jaxdiff.algorithms.behaviour import (
+    BehaviourConfig,
+    behaviour_learner,
+    score_network,
+)
 from jaxdiff.algorithms.critic import check_expectile, critic_of, q_gradient
 from jaxdiff.algorithms.offline import (
-    OfflineConfig,
     Statistics,
     acting,
     preparing,
@@ -34,7 +37,7 @@ from jaxdiff.algorithms.offline import (
 from jaxdiff.data.transitions import Transitions, draw_transition
 from jaxdiff.diffusion import Omega, score_gradient, uniform_time, unit_rms, vp_level
 from jaxdiff.errors import UserError
-from jaxdiff.networks import Actor, ScoreMLP
+from jaxdiff.networks import Actor
 from jaxdiff.options import check_options
 
 # Times at which the policy meets the behaviour; what lies beyond says little.
@@ -42,8 +45,8 @@ FIRST_TIME, LAST_TIME = 0.02, 0.98
 
 
 @dataclasses.dataclass(frozen=True)
-class SRPOConfig(OfflineConfig):
-    """Options of SRPO, beside those of data and critic.
+class SRPOConfig(BehaviourConfig):
+    """Options of SRPO, beside those of data, critic and behaviour.
 
     Attributes:
       actor: of the policy: an action, or a Gaussian whose spread is learned.
@@ -51,14 +54,10 @@ class SRPOConfig(OfflineConfig):
         is likely in the data.
       omega: weight of noise levels: sigma^2 ("variance"), 1 ("one"), alpha / sigma
         ("ratio") or sigma^4 ("variance-squared").
-      baseline: subtract the noise from the model's prediction of it: less variance in
-        the gradient, the same mean. The released code does without.
+      baseline: subtract the noise from the model's prediction of it: the same mean, and
+        less variance wherever the noise hides the data; more at the lowest levels,
+        which weigh little but for "ratio". The released code does without.
       unit_gradient: scale the gradient of Q to a mean square of 1 in every state.
-      score_width: of the diffusion model.
-      score_blocks: residual blocks of the diffusion model.
-      score_dropout: share of each block's input that training hides.
-      score_decay: weight decay of the diffusion model.
-      ema_decay: of the diffusion model's averaged parameters; 0 for none.
       expectile: of the values among those of the actions in the data: 0.5 is their
         mean, near 1 the best of them.
       policy_decay: updates over which the policy's learning rate falls to zero along a
@@ -70,33 +69,13 @@ class SRPOConfig(OfflineConfig):
     omega: Omega = "variance"
     baseline: bool = True
     unit_gradient: bool = False
-    score_width: int = 256
-    score_blocks: int = 3
-    score_dropout: float = 0.1
-    score_decay: float = 0.01
-    ema_decay: float = 0.0
     expectile: float = 0.7
     policy_decay: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_options(
-            self,
-            temperature=0,
-            score_width=1,
-            score_blocks=0,
-            score_dropout=0,
-            score_decay=0,
-            ema_decay=0,
-            policy_decay=0,
-        )
+        check_options(self, temperature=0, policy_decay=0)
         check_expectile(self.expectile)
-        for flag, value in (
-            ("--score-dropout", self.score_dropout),
-            ("--ema-decay", self.ema_decay),
-        ):
-            if value >= 1:
-                raise UserError(f"{flag} is {value}; it must be less than 1")
         if self.actor == "gaussian" and not self.baseline:
             raise UserError(
                 "--no-baseline takes the entropy of a gaussian actor away, which would "
@@ -142,16 +121,6 @@ def srpo(config: SRPOConfig, statistics: Statistics, *, action_dim: int) -> Algo
         },
         act=acting(actor, statistics),
         init_carry=lambda batch: (),
-    )
-
-
-def score_network(config: SRPOConfig, action_dim: int) -> Any:
-    """The network of the behaviour, for `behaviour.sample_actions` for instance."""
-    return ScoreMLP(
-        action_dim,
-        width=config.score_width,
-        blocks=config.score_blocks,
-        dropout=config.score_dropout,
     )
 
 

@@ -26,7 +26,7 @@ from jaxdiff.data.episodes import Episodes, acted_rows, goals_beside
 from jaxdiff.errors import UserError
 from jaxdiff.record import record
 
-Rewards = Literal["raw", "range", "minus-one"]
+Rewards = Literal["raw", "range", "minus-one", "centred"]
 
 
 @record
@@ -95,14 +95,16 @@ def measure_rewards(kind: Rewards, episodes: Episodes) -> RewardScale:
     """Choose shift and scale of equation (2) for a dataset.
 
     Args:
-      kind: "raw" leaves rewards as they are, "minus-one" subtracts 1 from each, and
-        "range" makes returns of episodes 1000 apart.
+      kind: "raw" leaves rewards as they are, "minus-one" subtracts 1 from each,
+        "centred" makes 0 and 1 of AntMaze -2 and 2, and "range" makes returns of
+        episodes 1000 apart.
       episodes: the dataset.
 
     Raises:
       UserError: "range" of episodes that all return the same.
     """
-    shift, scale = (-1.0 if kind == "minus-one" else 0.0), 1.0
+    shift = {"minus-one": -1.0, "centred": -0.5}.get(kind, 0.0)
+    scale = 4.0 if kind == "centred" else 1.0
     if kind == "range":
         returns = np.add.reduceat(episodes.rewards.astype(np.float64), episodes.starts)
         spread = float(np.ptp(returns))

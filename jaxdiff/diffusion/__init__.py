@@ -18,6 +18,7 @@ from jaxdiff.diffusion.guide import (
     value_guide,
 )
 from jaxdiff.diffusion.loss import (
+    DrawLevel,
     denoising_loss,
     noise_examples,
     trajectory_weights,
@@ -26,6 +27,7 @@ from jaxdiff.diffusion.loss import (
 )
 from jaxdiff.diffusion.regularize import Omega, omega, score_gradient, unit_rms
 from jaxdiff.diffusion.sampler import (
+    Denoise,
     SampleOutput,
     Steps,
     ddim,
@@ -52,6 +54,8 @@ from jaxdiff.diffusion.schedule import (
 
 __all__ = [
     "Clamp",
+    "Denoise",
+    "DrawLevel",
     "NoiseLevels",
     "Omega",
     "SampleOutput",

@@ -1,6 +1,6 @@
 """Neural networks as Flax linen modules; nothing here knows diffusion or data."""
 
-from jaxdiff.networks.critic import Actor, ReLUNet, TwinQ, Value
+from jaxdiff.networks.critic import Actor, ReLUNet, SquashedActor, TwinQ, Value
 from jaxdiff.networks.images import ImageEncoder
 from jaxdiff.networks.imitation import BasicMLP, Sieve, Transformer
 from jaxdiff.networks.mlp import MLP
@@ -11,15 +11,18 @@ from jaxdiff.networks.temporal_unet import (
     horizon_multiple,
     sinusoidal_embedding,
 )
+from jaxdiff.networks.vae import ActionVAE
 
 __all__ = [
     "MLP",
+    "ActionVAE",
     "Actor",
     "BasicMLP",
     "ImageEncoder",
     "ReLUNet",
     "ScoreMLP",
     "Sieve",
+    "SquashedActor",
     "TemporalUNet",
     "TemporalValue",
     "Transformer",

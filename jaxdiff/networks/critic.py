@@ -105,3 +105,26 @@ class Actor(nn.Module):
             return mean, None
         log_std = self.param("log_std", nn.initializers.zeros, (self.features,))
         return mean, jnp.exp(jnp.clip(log_std, self.min_log_std, self.max_log_std))
+
+
+class SquashedActor(nn.Module):
+    """A policy whose draws pass through tanh, with a spread of its own in each state.
+
+    Attributes:
+      features: A.
+      widths: of the hidden layers.
+      min_log_std: bounds of the logarithm of the standard deviation.
+      max_log_std: likewise.
+    """
+
+    features: int
+    widths: Sequence[int] = (256, 256)
+    min_log_std: float = -5.0
+    max_log_std: float = 2.0
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Map states [..., S] to means and spreads [..., A], both before tanh."""
+        both = ReLUNet(2 * self.features, self.widths)(inputs)
+        mean, log_std = jnp.split(both, 2, axis=-1)
+        return mean, jnp.exp(jnp.clip(log_std, self.min_log_std, self.max_log_std))

@@ -1,0 +1,46 @@
+"""A variational autoencoder of actions, given the state (Kingma & Welling, 2014)."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxdiff.networks.critic import ReLUNet
+
+
+class ActionVAE(nn.Module):
+    """Encoder and decoder of actions; its code has two numbers for each of an action.
+
+    Attributes:
+      features: A.
+      widths: of the hidden layers of both.
+      min_log_std: bounds of the logarithm of the code's standard deviation.
+      max_log_std: likewise.
+    """
+
+    features: int
+    widths: Sequence[int] = (750, 750)
+    min_log_std: float = -4.0
+    max_log_std: float = 15.0
+
+    def setup(self) -> None:
+        """Make both networks."""
+        self.encoder = ReLUNet(4 * self.features, self.widths)
+        self.decoder = ReLUNet(self.features, self.widths)
+
+    def encode(
+        self, inputs: jax.Array, actions: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Map states [B, S] and actions [B, A] to the code's mean and std [B, 2 A]."""
+        both = self.encoder(jnp.concatenate([inputs, actions], axis=-1))
+        mean, log_std = jnp.split(both, 2, axis=-1)
+        return mean, jnp.exp(jnp.clip(log_std, self.min_log_std, self.max_log_std))
+
+    def decode(self, inputs: jax.Array, code: jax.Array) -> jax.Array:
+        """Map states [B, S] and codes [B, 2 A] to actions [B, A], before tanh."""
+        return self.decoder(jnp.concatenate([inputs, code], axis=-1))
+
+    def __call__(self, inputs: jax.Array, actions: jax.Array) -> jax.Array:
+        """Encode and decode, to make parameters."""
+        return self.decode(inputs, self.encode(inputs, actions)[0])
