@@ -12,6 +12,8 @@ from benchmarks import kitchen as benchmark
 from jaxdiff import figures
 from jaxdiff.algorithms.base import ActOutput, Algorithm
 from jaxdiff.cli import main
+from jaxdiff.data.episodes import load_dataset
+from jaxdiff.data.make import RECIPES
 from jaxdiff.data.make.toy_kitchen import record_episode
 from jaxdiff.envs import kitchen, toy_kitchen
 from jaxdiff.errors import UserError
@@ -155,52 +157,66 @@ def test_policies_play_the_franka_kitchen(tmp_path):
     assert rollouts.returns[0] == record["mean_tasks"]
 
 
-def test_the_benchmark_scores_runs_beside_demonstrators(tmp_path, monkeypatch, capsys):
+def test_cloning_trains_and_is_evaluated(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    main(["data", "make", "toy-kitchen", "--steps", "2500"])
+    main(["data", "make", "toy-kitchen", "--steps", "400"])
     run = str(tmp_path / "run")
-    sizes = ("--hidden", "16", "--embed", "8", "--diffusion-steps", "2")
     named = ("--dataset", "toy-kitchen", "--run", run, "--devices", "1")
-    short = ("--num-steps", "4", "--batch-size", "8", "--log-every", "2")
-    main(["train", "diffusion-bc", *named, *sizes, *short, "--eval-every", "0"])
+    sizes = ("--network", "mlp", "--hidden", "8", "--batch-size", "8")
+    main(["train", "bc", *named, *sizes, "--num-steps", "2", "--log-every", "1"])
     main(["evaluate", run, "--episodes", "1", "--devices", "1"])
     assert "tasks_at_least_4" in capsys.readouterr().out
+
+
+def test_the_benchmark_scores_runs_beside_demonstrators(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    make = RECIPES["toy-kitchen"].make
+    make(steps=2500)
+    asked = []
+    run = stub_run(tmp_path, straight)
+    fingerprint = load_dataset("toy-kitchen").fingerprint
+    run.document["dataset"]["fingerprint"] = fingerprint
+
+    def load(path, overrides):
+        asked.append((path.name, overrides))
+        return run
+
+    monkeypatch.setattr(benchmark, "load_run", load)
     monkeypatch.setattr(benchmark, "select_devices", lambda: jax.devices()[:1])
     results = tmp_path / "results"
     options = benchmark.Options(
-        runs=(Path(run), Path(run)),
-        methods=("plain", "x"),
-        overrides=("", "extra_steps=1"),
+        runs=(Path("a"), Path("b"), Path("a")),
+        methods=("one", "one", "x"),
+        overrides=("", "", "extra_steps=1"),
         episodes=2,
+        num_envs=2,
     )
     benchmark.main(options, directory=results)
+    assert asked == [("a", {}), ("b", {}), ("a", {"extra_steps": 1})]
     rows = json.loads((results / "kitchen.json").read_text())
     found = {(row["method"], row["metric"]): row["value"] for row in rows}
     assert {row["setting"] for row in rows} == {"toy-kitchen"}
     assert found["demonstrator", "tasks_at_least_4"] == 1
-    assert found["plain", "tasks_at_least_4"] == 0
-    assert found["plain", "time_w"] > found["demonstrator", "time_w"]
-    assert {row["method"]: row["n"] for row in rows} == {
-        **dict.fromkeys(("plain", "x", "demonstrator"), 2)
-    }
-    assert '--overrides "" "extra_steps=1"' in rows[0]["command"]
+    assert found["one", "tasks_at_least_1"] == 1
+    assert found["one", "tasks_at_least_2"] == 0
+    assert found["one", "time_w"] > found["demonstrator", "time_w"]
+    seeds = {row["method"]: (row["seeds"], row["n"]) for row in rows}
+    assert seeds == {"demonstrator": (1, 2), "one": (2, 4), "x": (1, 2)}
+    assert '--overrides "" "" "extra_steps=1"' in rows[0]["command"]
     assert (results / "figures" / "kitchen-toy-kitchen.png").is_file()
-    # The demonstrators alone.
+    # The demonstrators alone: all of the other half.
     alone = benchmark.Options(dataset="toy-kitchen", episodes=100)
     benchmark.main(alone, directory=tmp_path / "alone")
     (row, *_) = json.loads((tmp_path / "alone" / "kitchen.json").read_text())
-    assert row["n"] >= 7
-    main(["data", "make", "toy-kitchen", "--steps", "500"])
-    for wrong, words in (
-        (benchmark.Options(), "nothing to score"),
-        (options, "12"),
-        (alone, "12"),
-    ):
+    count = len(load_dataset("toy-kitchen").episodes.lengths)
+    assert row["n"] == count - count // 2
+    run.document["dataset"]["fingerprint"] = "another"
+    for wrong, words in ((benchmark.Options(), "nothing to score"), (options, "other")):
         with pytest.raises(UserError, match=words):
             benchmark.main(wrong, directory=results)
-    main(["data", "make", "toy-kitchen", "--steps", "2500", "--seed", "1"])
-    with pytest.raises(UserError, match="other data"):
-        benchmark.main(options, directory=results)
+    make(steps=500)
+    with pytest.raises(UserError, match="at least 12"):
+        benchmark.main(alone, directory=results)
 
 
 def test_the_picture_has_a_panel_a_task(tmp_path):

@@ -125,7 +125,7 @@ def completions(observations: np.ndarray) -> list[tuple[str, int]]:
       step come in the order of `TASKS`.
     """
     then = done(np.asarray(observations)[1:])
-    pairs = zip(TASKS, (1 + then.argmax(0)).tolist(), then.any(0), strict=True)
+    pairs = zip(TASKS, (1 + then.argmax(0)).tolist(), then.max(0), strict=True)
     # Sorting is stable.
     return sorted(
         ((task, step) for task, step, ever in pairs if ever), key=lambda pair: pair[1]

@@ -35,6 +35,7 @@ from jaxdiff.evaluate.scoring import bootstrap
 from jaxdiff.run import Run
 
 DEMONSTRATED = 4  # tasks
+_MOST_ENVS = 25
 _TIMES = 10  # at which an episode is read
 
 
@@ -57,7 +58,8 @@ def evaluate_kitchen(
       run: a trained policy.
       episodes: N, each to its time limit or until all tasks are done.
       seed: of the first episode.
-      num_envs: environments side by side; fewer need less memory.
+      num_envs: environments side by side, at most 25, for one of the Franka kitchen
+        needs 80 MB.
       devices: the batch of environments is split over them.
 
     Returns:
@@ -77,7 +79,7 @@ def evaluate_kitchen(
         run,
         lambda: make_env(run),
         episodes=episodes,
-        num_envs=num_envs,
+        num_envs=min(num_envs, _MOST_ENVS),
         seed=seed,
         devices=devices,
     )
