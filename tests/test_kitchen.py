@@ -238,7 +238,7 @@ def test_the_recipe_and_its_reading(tmp_path, capsys):
     assert episodes.rewards.sum() == 4 * len(episodes.lengths)
     again = RECIPES["toy-kitchen"].make(steps=300, seed=3, root=tmp_path)
     assert load_dataset(again).fingerprint == dataset.fingerprint
-    shown, _ = record_episode(np.random.default_rng(3), noise=0.05)
+    shown, _ = record_episode(np.random.default_rng(3), noise=0.15)
     np.testing.assert_allclose(
         episodes.observations[: len(shown)], seen(shown), rtol=1e-6
     )

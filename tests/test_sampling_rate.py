@@ -1,5 +1,6 @@
 """The rate of decisions: are the two policies that are timed one function?"""
 
+import functools
 import json
 
 import jax
@@ -42,7 +43,15 @@ def test_encoding_once_is_the_same_function_and_really_once(extra):
     assert calls[True] == [(width, 2, 2)] * (STEPS + extra.get("extra_steps", 0))
 
 
-def test_rows_of_a_small_measurement(tmp_path, monkeypatch):
+@pytest.fixture
+def small(monkeypatch):
+    sizes = {"MLP": {"hidden": 8}, "Sieve": {"hidden": 8, "embed": 4}}
+    for name, size in sizes.items():
+        network = functools.partial(benchmark.NETWORKS[name], **size)
+        monkeypatch.setitem(benchmark.NETWORKS, name, network)
+
+
+def test_rows_of_a_small_measurement(tmp_path, monkeypatch, small):
     monkeypatch.setattr(benchmark.os, "sched_setaffinity", lambda *_: None)
     monkeypatch.setattr(benchmark, "BLOCK_SECONDS", 0.001)
     options = benchmark.Options(
@@ -75,10 +84,10 @@ def test_rows_of_a_small_measurement(tmp_path, monkeypatch):
             benchmark.main(benchmark.Options(**wrong), directory=tmp_path)
 
 
-def test_a_picture_is_encoded_and_an_action_given():
+def test_a_picture_is_encoded_and_an_action_given(small):
     decide = benchmark.decider(
         benchmark.SEEN["claw"],
-        "Sieve",
+        "MLP",
         DiffusionBCConfig(diffusion_steps=2),
         every_step=False,
     )

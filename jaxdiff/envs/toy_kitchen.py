@@ -35,7 +35,7 @@ DEMONSTRATED = 4  # tasks of a demonstration
 
 _SECONDS = 0.08
 _LENGTH = 1.2  # L, rad
-_GRIP = 0.3  # r, rad
+_GRIP = 0.4  # r, rad
 _BOW = 0.9  # rad
 _PACES = (0.7, 1.0)
 
