@@ -81,7 +81,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     drawn: dict[Family, dict[str, list[np.ndarray]]] = {}
     seconds: dict[tuple[Family, str], float] = {}
     devices = select_devices()
-    for path, method, overrides in _asked(options):
+    for path, method, overrides in asked(options):
         run = load_run(path, overrides=overrides)
         name = method or run.name
         started = time.monotonic()
@@ -129,8 +129,15 @@ def _guided(family: Family, weight: float, options: Options) -> np.ndarray:
     return np.stack([draw_points(each, options.samples, rng) for each in scenes])
 
 
-def _asked(options: Options) -> Iterator[tuple[Path, str, dict[str, Any]]]:
-    """Give the path, method and overrides of each run."""
+def asked(options: Any) -> Iterator[tuple[Path, str, dict[str, Any]]]:
+    """Give the path, method and overrides of each run.
+
+    Args:
+      options: with `runs`, `methods` and `overrides` as in `Options`.
+
+    Raises:
+      UserError: as in `main`.
+    """
     count = len(options.runs)
     if not count:
         raise UserError("there is no run to score; name one run folder or more")

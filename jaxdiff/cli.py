@@ -202,10 +202,11 @@ def data_make(
 
     Args:
       recipe: name of the dataset.
-      steps: transitions; a million of a maze, 20000 of a claw, 50000 of PushT.
+      steps: transitions; a million of a maze, 20000 of a claw, 90000 of a kitchen,
+        50000 of PushT.
       seed: of everything random.
-      noise: standard deviation of the noise on the expert's actions; 0.5 in a maze, 4
-        pixels in PushT.
+      noise: standard deviation of the noise on the expert's actions; 0.5 in a maze,
+        0.15 in a kitchen, 4 pixels in PushT.
       root: folder of datasets; MINARI_DATASETS_PATH or Minari's own by default.
     """
     from jaxdiff.data.make import RECIPES

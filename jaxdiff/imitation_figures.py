@@ -17,6 +17,7 @@ _PANEL = 1.25  # inches
 _TEXT = 9.0  # points
 _INK, _MISS = "#24292f", "#d55e00"
 _WAYS = {1: "#0072b2", -1: "#e69f00"}
+_LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
 def draw_actions(
@@ -95,4 +96,46 @@ def draw_pushes(
     )  # fmt: skip
     axes.set_title(title, fontsize=_TEXT, color=_INK)
     axes.spines[:].set_color("#c3c8d0")
+    return figure
+
+
+def draw_times(times: Mapping[str, np.ndarray], *, shaded: str, horizon: int) -> Figure:
+    """Draw when tasks were done: a panel for the first, second, ... k-th of an episode.
+
+    A line rises with the share of episodes in which so many tasks had been done after
+    so many steps; what is missing to 1 at its end are episodes in which they never
+    were.
+
+    Args:
+      times: of each method the steps `[N, K]`, NaN where they were not.
+      shaded: the method, such as the demonstrator, that is shown as an area.
+      horizon: steps of an episode.
+    """
+    columns = next(iter(times.values())).shape[1]
+    figure = Figure(
+        figsize=(2.1 * columns + 0.4, 2.3), facecolor="white", layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(1, columns, squeeze=False, sharey=True)[0]
+    steps = np.arange(horizon + 1)
+    for k, axes in enumerate(grid):
+        colours = iter(_LINES * len(times))
+        for method, table in times.items():
+            # NaN is never reached.
+            share = (np.asarray(table)[:, k, None] <= steps).mean(0)
+            if method == shaded:
+                axes.fill_between(
+                    steps, share, color="#d5dae2", linewidth=0, label=method, gid=method
+                )
+            else:
+                axes.plot(
+                    steps, share, color=next(colours), linewidth=1.3, label=method,
+                    gid=method,
+                )  # fmt: skip
+        axes.set(xlim=(0, horizon), ylim=(0, 1.02), xlabel="steps")
+        axes.set_title(f"tasks done: {k + 1}", fontsize=_TEXT, color=_INK)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=_TEXT - 1)
+    grid[0].set_ylabel("share of episodes", fontsize=_TEXT, color=_INK)
+    grid[0].legend(fontsize=_TEXT - 2, frameon=False)
     return figure

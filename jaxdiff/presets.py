@@ -13,7 +13,8 @@ Policies that imitate have the same networks and training, with diffusion and wi
 For the claw machine `released` is the full script of Pearce et al. (2023), with layer
 norm in place of batch norm, and `demo` their small one with a faster encoder. Of the
 kitchen the paper names two observations, T = 50 and the transformer; learning rate,
-batch and averaging are those of CleanDiffuser. `paper` is the same as `released`.
+batch and averaging are those of CleanDiffuser, in PushT too. `paper` is the same as
+`released`.
 
 Algorithms of offline reinforcement learning have theirs in `jaxdiff.offline_presets`.
 """
@@ -112,10 +113,11 @@ def _imitation(name: str, dataset: str) -> tuple[dict[str, Any], TrainConfig]:
             "lean": demo,
         }
         return options, TrainConfig(num_steps=updates, log_every=100)
-    if "kitchen" in dataset:
+    if "kitchen" in dataset or "pusht" in dataset:
+        # Two observations tell the velocity of joints, or of the agent that pushes.
         updates = 20_000 if demo else 1_000_000
         options = {
-            "network": "sieve" if demo else "transformer",
+            "network": "sieve" if demo or "pusht" in dataset else "transformer",
             "history": 2,
             "lean": demo,
             "learning_rate_decay": updates,

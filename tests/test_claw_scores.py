@@ -185,7 +185,7 @@ def test_runs_of_one_name_are_seeds_of_it(monkeypatch, tmp_path):
             **{"runs": three, "methods": (), "overrides": (), **wrong}
         )
         with pytest.raises(UserError, match=words):
-            list(benchmark._asked(options))
+            list(benchmark.asked(options))
 
 
 def test_the_picture_shows_hits_and_misses(tmp_path):

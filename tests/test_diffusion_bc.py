@@ -461,12 +461,15 @@ def test_images_must_fit_the_dataset():
 
 @pytest.mark.parametrize("name", ["demo", "released", "paper"])
 @pytest.mark.parametrize("algorithm", ["diffusion-bc", "bc"])
-def test_presets_know_claw_and_kitchen(algorithm, name):
+def test_presets_know_claw_kitchen_and_pusht(algorithm, name):
     claw, _ = preset(algorithm, name, "claw-fixed7")
     kitchen, _ = preset(algorithm, name, "D4RL/kitchen/mixed-v2")
+    pusht, _ = preset(algorithm, name, "pusht")
     other, training = preset(algorithm, name, "hopper")
     assert isinstance(other, ALGORITHMS[algorithm].config)
     assert claw.image_shape == (32, 32, 3)
     assert (kitchen.image_shape, kitchen.history) == ((), 2)
+    assert (pusht.network, pusht.history) == ("sieve", 2)
+    assert preset(algorithm, name, "toy-kitchen")[0] == kitchen
     assert (other.image_shape, other.history) == ((), 1)
     assert list(training) == ["policy"]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxdiff.envs import kitchen
 from jaxdiff.errors import UserError, reason
 
 _D4RL_FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")
@@ -39,6 +40,7 @@ def read_minari(folder: pathlib.Path) -> Recording:
     """Read a Minari dataset folder of any of its storage formats.
 
     Of dict observations, "observation" is used and "desired_goal" becomes the goals.
+    Of a kitchen only what policies see there is, see `jaxdiff.envs.kitchen`.
 
     Raises:
       UserError: the folder cannot be read, is empty, or has other dict observations.
@@ -66,9 +68,12 @@ def read_minari(folder: pathlib.Path) -> Recording:
                 f"{folder}: observations are a dict without the key 'observation'; "
                 f"its keys are {', '.join(observations[0])}"
             )
-        if "desired_goal" in observations[0]:
-            goals = [np.array(x["desired_goal"]) for x in observations]
-        observations = [x["observation"] for x in observations]
+        if environment in kitchen.ENVIRONMENTS:
+            observations = [kitchen.seen(x["observation"]) for x in observations]
+        else:
+            if "desired_goal" in observations[0]:
+                goals = [np.array(x["desired_goal"]) for x in observations]
+            observations = [x["observation"] for x in observations]
     if dataset_id.startswith("D4RL/pointmaze/"):
         # These episodes were cut where a goal was reached, by an environment that
         # announces the next goal one step late: their first row has the old goal.

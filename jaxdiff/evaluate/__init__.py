@@ -4,6 +4,7 @@ from typing import Any
 
 from jaxdiff.evaluate.claw import claw_of, evaluate_claw
 from jaxdiff.evaluate.control import evaluate_control
+from jaxdiff.evaluate.kitchen import evaluate_kitchen, is_kitchen
 from jaxdiff.evaluate.mazes import (
     Setting,
     d4rl_score,
@@ -37,13 +38,15 @@ def evaluate_run(
       **options: what all of them take, such as `seed`, `num_envs` and `devices`.
 
     Returns:
-      What `evaluate_maze`, `evaluate_claw` or `evaluate_control` returns: a record of
-      the scores, and what was played.
+      What `evaluate_maze`, `evaluate_claw`, `evaluate_kitchen` or `evaluate_control`
+      returns: a record of the scores, and what was played.
     """
     if maze_of(run) is not None:
         return evaluate_maze(run, setting=setting, episodes=episodes, **options)
     if claw_of(run) is not None:
         return evaluate_claw(run, samples=episodes, **options)
+    if is_kitchen(run):
+        return evaluate_kitchen(run, episodes=episodes, **options)
     return evaluate_control(run, episodes=episodes, **options)
 
 
@@ -57,6 +60,7 @@ __all__ = [
     "d4rl_score",
     "evaluate_claw",
     "evaluate_control",
+    "evaluate_kitchen",
     "evaluate_maze",
     "evaluate_run",
     "expert_policy",

@@ -17,7 +17,7 @@ import gymnasium
 import numpy as np
 
 from jaxdiff.devices import Device
-from jaxdiff.envs import pusht
+from jaxdiff.envs import kitchen, pusht
 from jaxdiff.errors import UserError, reason
 from jaxdiff.evaluate.playing import Rollouts, play
 from jaxdiff.evaluate.scoring import bootstrap, on_scale
@@ -93,12 +93,15 @@ def make_env(run: Run) -> gymnasium.Env:
         import gymnasium_robotics
 
         gymnasium.register_envs(gymnasium_robotics)
-    import jaxdiff.envs.claw_machine  # noqa: F401
+    import jaxdiff.envs.claw_machine
+    import jaxdiff.envs.toy_kitchen_env  # noqa: F401
 
     if name == pusht.ENVIRONMENT:
         return gymnasium.wrappers.ClipAction(pusht.make_env())
     try:
-        env = gymnasium.make(name)
+        # A kitchen's observations share their goals, which are not seen.
+        checked = name not in kitchen.ENVIRONMENTS
+        env = gymnasium.make(name, disable_env_checker=not checked)
     except (gymnasium.error.Error, ImportError) as error:
         raise UserError(
             f"the environment {name} cannot be made ({reason(error)}); install what "
@@ -110,6 +113,8 @@ def make_env(run: Run) -> gymnasium.Env:
             f"the environment {name} takes actions of {space}, and {run.path} gives "
             f"{size} real numbers; evaluate it in an environment of such actions"
         )
+    if name in kitchen.ENVIRONMENTS:
+        env = kitchen.as_seen(env)
     if len(env.observation_space.shape or ()) > 1:
         env = gymnasium.wrappers.FlattenObservation(env)
     return gymnasium.wrappers.ClipAction(env)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from jaxdiff.data.make.claw import claw_id, make_claw
 from jaxdiff.data.make.pointmaze import make_pointmaze, pointmaze_id
 from jaxdiff.data.make.pusht import PUSHT_ID, make_pusht
+from jaxdiff.data.make.toy_kitchen import TOY_KITCHEN_ID, make_toy_kitchen
 from jaxdiff.envs.claw import Family
 from jaxdiff.envs.pointmaze import MAZES
 
@@ -43,4 +44,7 @@ RECIPES: dict[str, Recipe] = {
     )
     for name, family in _CLAWS.items()
 }
+RECIPES["toy-kitchen"] = Recipe(
+    TOY_KITCHEN_ID, make_toy_kitchen, steps=90_000, noisy=True
+)
 RECIPES["pusht"] = Recipe(PUSHT_ID, make_pusht, steps=50_000, noisy=True)
