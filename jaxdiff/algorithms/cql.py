@@ -116,7 +116,8 @@ def cql_learner(
         inputs = seen.batch.inputs
         (actions,), (likely,) = draws(params, inputs, seen.keys, 1)
         least = q.apply(seen.params["q"], inputs, actions).min(0)
-        cloned = squashed.log_density(*actor.apply(params, inputs), seen.batch.actions)
+        mean, std = actor.apply(params, inputs)
+        cloned = squashed.log_density(mean, std, seen.batch.actions)
         wanted = jnp.where(seen.step < config.warm_up, cloned, least)
         loss = (jnp.exp(seen.params["entropy"]) * likely - wanted).mean()
         return loss, {"entropy": -likely.mean()}

@@ -75,7 +75,8 @@ class QGPOConfig(BehaviourConfig):
       support_actions: K.
       energy_width: of the energy's network.
       energy_blocks: its residual blocks.
-      sampling_steps: of the solver, in acting and for the draws.
+      sampling_steps: of the solver, in acting and for the draws; of less than about 10
+        the last ones are too long for it.
       guide_scale: of the energy's gradient when acting; 1 is exact, 0 clones behaviour.
       candidates: drawn when acting, of which the one of the highest Q is done.
       noise: scale of all noise in acting; at 0 actions are not random.
