@@ -1,6 +1,8 @@
 """Neural networks as Flax linen modules; nothing here knows diffusion or data."""
 
+from jaxdiff.networks.conditioned import Conditioned
 from jaxdiff.networks.critic import Actor, ReLUNet, TwinQ, Value
+from jaxdiff.networks.dit import DiT
 from jaxdiff.networks.images import ImageEncoder
 from jaxdiff.networks.imitation import BasicMLP, Sieve, Transformer
 from jaxdiff.networks.mlp import MLP
@@ -16,6 +18,8 @@ __all__ = [
     "MLP",
     "Actor",
     "BasicMLP",
+    "Conditioned",
+    "DiT",
     "ImageEncoder",
     "ReLUNet",
     "ScoreMLP",
