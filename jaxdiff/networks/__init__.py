@@ -1,5 +1,6 @@
 """Neural networks as Flax linen modules; nothing here knows diffusion or data."""
 
+from jaxdiff.networks.autoregressive import AutoregressiveBins
 from jaxdiff.networks.conditioned import Conditioned
 from jaxdiff.networks.critic import Actor, ReLUNet, TwinQ, Value
 from jaxdiff.networks.dit import DiT
@@ -17,6 +18,7 @@ from jaxdiff.networks.temporal_unet import (
 __all__ = [
     "MLP",
     "Actor",
+    "AutoregressiveBins",
     "BasicMLP",
     "Conditioned",
     "DiT",
