@@ -15,6 +15,7 @@ from points import STEPS, line, straight_lines
 
 from jaxdiff.algorithms import ALGORITHMS
 from jaxdiff.algorithms.bc import BCConfig
+from jaxdiff.algorithms.decision_diffuser import DecisionDiffuserConfig
 from jaxdiff.algorithms.diffuser import DiffuserConfig
 from jaxdiff.algorithms.diffusion_bc import DiffusionBCConfig
 from jaxdiff.algorithms.iql import IQLConfig
@@ -51,6 +52,24 @@ GUIDED = dataclasses.replace(
     rank="return",
     candidates=2,
 )
+# States alone, goals clamped, two states known; the return, always zero, says nothing.
+DECISION = DecisionDiffuserConfig(
+    horizon=STEPS + 1,
+    history=2,
+    diffusion_steps=8,
+    dim=16,
+    dim_mults=(1,),
+    prediction="x0",
+    normalizer="limits",
+    padding=False,
+    goal_dim=2,
+    inverse_width=64,
+    learning_rate=3e-3,
+    ema_decay=0.98,
+    temperature=0.0,
+    init_temperature=0.0,
+    replan_every=1,  # or the second action would make up for standing still
+)
 # A history of two tells the first step of an episode from the others.
 DIFFUSION_BC = DiffusionBCConfig(
     hidden=64,
@@ -77,6 +96,7 @@ SRPO = SRPOConfig(
 TINY = {
     "diffuser": (DIFFUSER, 400),
     "diffuser guided": (GUIDED, 400),
+    "decision-diffuser": (DECISION, 400),
     "diffusion-bc": (DIFFUSION_BC, 400),
     "bc": (BCConfig(hidden=64, learning_rate=3e-3, ema_decay=0.98), 400),
     "iql": (IQLConfig(widths=(64, 64), learning_rate=3e-3), 400),
@@ -88,7 +108,7 @@ ENVS = 16
 
 names = pytest.mark.parametrize("name", list(TINY))
 # Whatever these have, guided Diffuser, diffusion policies and SRPO have too.
-LESSER = ("diffuser", "bc", "iql")
+LESSER = ("diffuser", "decision-diffuser", "bc", "iql")
 costly = pytest.mark.parametrize(
     "name",
     [

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from jaxdiff.algorithms import bc as _bc
 from jaxdiff.algorithms import cloning as _cloning
+from jaxdiff.algorithms import decision_diffuser as _decision_diffuser
 from jaxdiff.algorithms import diffuser as _diffuser
 from jaxdiff.algorithms import diffusion_bc as _diffusion_bc
 from jaxdiff.algorithms import iql as _iql
@@ -36,6 +37,12 @@ ALGORITHMS: dict[str, Entry] = {
         _diffuser.Statistics,
         _diffuser.measure,
         _diffuser.diffuser,
+    ),
+    "decision-diffuser": Entry(
+        _decision_diffuser.DecisionDiffuserConfig,
+        _decision_diffuser.Statistics,
+        _decision_diffuser.measure,
+        _decision_diffuser.decision_diffuser,
     ),
     "diffusion-bc": Entry(
         _diffusion_bc.DiffusionBCConfig,

@@ -385,7 +385,7 @@ def diffuser(
     plan = _planner(config, statistics, action_dim)
     dim = statistics.normalizer.low.shape[-1]
     act, init_carry = follow(
-        plan, config, _acting_horizons(config), dim=dim, action_dim=action_dim
+        plan, config, acting_horizons(config), dim=dim, action_dim=action_dim
     )
     learners = {"denoiser": _denoiser_learner(config, statistics, action_dim)}
     if config.return_model:
@@ -695,8 +695,8 @@ def _trained_horizons(config: DiffuserConfig) -> list[int]:
     )
 
 
-def _acting_horizons(config: DiffuserConfig) -> list[int]:
-    """The horizons that acting needs: each is compiled into its program."""
+def acting_horizons(config: DiffuserConfig) -> list[int]:
+    """Return the horizons that acting needs: each is compiled into its program."""
     horizons = declared_horizons(config)
     if config.choose == "earliest":
         return horizons
