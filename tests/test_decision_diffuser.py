@@ -361,6 +361,9 @@ def test_predictions_are_combined_in_one_call(answering):
     assert network.seen[-1][0] == (9, 8, 2)
     one = Asked(conditions=np.float32([[3.0]]), weights=np.float32([1.4]))
     assert planned(one) == planned()
+    jitted = jax.jit(algorithm.plan)(states, jax.random.key(0), START, guidance=one)
+    again = normalize(statistics.normalizer, jitted.trajectories)[0, 0, 1, 2]
+    assert again == pytest.approx(planned(), abs=1e-6)
 
 
 def test_what_is_measured_is_asked_for(answering):

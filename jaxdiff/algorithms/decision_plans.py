@@ -173,7 +173,8 @@ def _combined(
     network: Any, params: Any, told: list[jax.Array], weights: list[Any]
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Build the prediction of equation (2), `told` being one `[B, C]` a condition."""
-    if weights == [1.0]:  # by the options, and not by an array: the condition alone
+    # By the options, and not by an array, which may change: the condition alone.
+    if all(isinstance(weight, float) for weight in weights) and weights == [1.0]:
         everyone = jnp.ones(len(told[0]), bool)
         return lambda x, time: network.apply(params, x, time, told[0], everyone)
     many = jnp.concatenate([*told, jnp.zeros_like(told[0])])
