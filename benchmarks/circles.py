@@ -142,7 +142,8 @@ def make_plans(
         episodes,
         configs={
             "denoiser": training,
-            "inverse": dataclasses.replace(training, num_steps=200),
+            # Nobody acts here.
+            "inverse": dataclasses.replace(training, num_steps=1),
         },
         seed=options.seed,
     )

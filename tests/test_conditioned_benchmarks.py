@@ -260,8 +260,8 @@ def test_every_question_is_planned_for_and_scored(monkeypatch, tmp_path):
 def test_plans_are_made_for_every_question():
     options = circles.Options(updates=2, paths=20, count=3)
     small = dataclasses.replace(
-        circles.config(options), dim=8, dim_mults=(1,), diffusion_steps=2,
-        sampling_steps=2,
+        circles.config(options), backbone="dit", dit_width=32, dit_depth=1, dim=8,
+        diffusion_steps=2, sampling_steps=2,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(circles, "config", lambda options: small)
