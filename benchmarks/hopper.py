@@ -76,7 +76,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
         guided.insert(0, ("bc", options.bc, {}))
     devices = select_devices()
     for method, run, overrides in guided:
-        setting, rows = _play(run, overrides, options, devices)
+        setting, rows = play(run, overrides, options, devices)
         named = [{"setting": setting, "method": method, **row} for row in rows]
         _write("hopper-guided", named, options, directory)
     if options.clean is None:
@@ -84,15 +84,15 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     for setting, run in (("noised", own), ("clean", options.clean)):
         for place in ("x_t", "mean"):
             overrides = {"guide_scale": scale, "guide_at": place}
-            _, rows = _play(run, overrides, options, devices)
+            _, rows = play(run, overrides, options, devices)
             named = [{"setting": setting, "method": place, **row} for row in rows]
             _write("guidance-place", named, options, directory)
 
 
-def _play(
-    path: Path, overrides: dict[str, Any], options: Options, devices: list[Device]
+def play(
+    path: Path, overrides: dict[str, Any], options: Any, devices: list[Device]
 ) -> tuple[str, list[dict[str, Any]]]:
-    """Play one run: the name of its dataset, and its metrics."""
+    """Play one run as `options` says (episodes and seed): its dataset, its metrics."""
     started = time.monotonic()
     run = load_run(path, overrides=overrides)
     record, rollouts = evaluate_control(

@@ -326,6 +326,7 @@ def evaluate(
     extra_steps: int | None = None,
     bandwidth: float | None = None,
     guidance_weight: float | None = None,
+    target: float | None = None,
 ) -> None:
     """Play episodes with a trained run and score them.
 
@@ -352,7 +353,10 @@ def evaluate(
       rank: overrides what the best candidate is.
       extra_steps: overrides the denoising steps that Diffusion-X takes at the end.
       bandwidth: overrides the width of the density by which Diffusion-KDE chooses.
-      guidance_weight: overrides how strongly actions are guided, 1 for not at all.
+      guidance_weight: overrides how strongly actions, or plans, are led by their
+        condition, 1 for as much as in the data.
+      target: overrides the return that is asked for, 0 and 1 being the lowest and the
+        highest percent of the data.
     """
     chosen = _devices(devices, platform)
     from jaxdiff.evaluate import evaluate_run, save_evaluation
@@ -373,6 +377,7 @@ def evaluate(
         "extra_steps": extra_steps,
         "bandwidth": bandwidth,
         "guidance_weight": guidance_weight,
+        "target": target,
     }
     overrides = {name: value for name, value in overrides.items() if value is not None}
     loaded = load_run(run, best=best, overrides=overrides)
@@ -649,6 +654,7 @@ COMMANDS: dict[str, Command] = {
     "data make": _function(data_make),
     "data info": _function(data_info),
     "train diffuser": _train("diffuser"),
+    "train decision-diffuser": _train("decision-diffuser"),
     "train diffusion-bc": _train("diffusion-bc"),
     "train bc": _train("bc"),
     "train iql": _train("iql"),

@@ -427,13 +427,16 @@ def draw_curve(records: Sequence[Mapping[str, Any]], *, key: str = "loss") -> Fi
     return figure
 
 
-def draw_sweep(rows: Sequence[Mapping[str, Any]], *, label: str) -> Figure:
+def draw_sweep(
+    rows: Sequence[Mapping[str, Any]], *, label: str, logarithmic: bool = True
+) -> Figure:
     """Draw results against a number, a panel a metric, with bands of 95%.
 
     Args:
       rows: results with setting, metric, value, low and high. A setting ends in the
         number, such as "k=4".
       label: what the number is.
+      logarithmic: the axis of the number.
     """
     if not rows:
         raise ValueError("there are no results to draw")
@@ -453,7 +456,8 @@ def draw_sweep(rows: Sequence[Mapping[str, Any]], *, label: str) -> Figure:
         axes.plot(
             number, value, color=_OKABE_ITO[0], linewidth=1.4, marker="o", markersize=4
         )
-        axes.set_xscale("log")
+        if logarithmic:
+            axes.set_xscale("log")
         axes.set_xticks(number, labels=[f"{each:g}" for each in number], minor=False)
         axes.set_xticks([], minor=True)
         axes.set_ylim(bottom=min(0.0, low.min()))
@@ -461,6 +465,47 @@ def draw_sweep(rows: Sequence[Mapping[str, Any]], *, label: str) -> Figure:
         axes.set_title(metric.replace("_", " "), fontsize=_TEXT, color=_INK)
         axes.grid(axis="y", color="#e6e8eb", linewidth=0.7)
         axes.set_axisbelow(True)
+    return figure
+
+
+def draw_returns(
+    counts: ArrayLike,
+    edges: ArrayLike,
+    *,
+    low: float,
+    high: float,
+    target: float,
+    label: str = "return to the end of the episode",
+) -> Figure:
+    """Draw the returns of a dataset, their scale, and what is asked for.
+
+    Args:
+      counts: `[N]`, rows of the dataset in each bin.
+      edges: `[N + 1]`, of the bins.
+      low: return that counts as 0.
+      high: return that counts as 1.
+      target: what is asked for, on that scale.
+      label: what the returns are.
+    """
+    counts, edges = np.asarray(counts), np.asarray(edges)
+    figure, axes = _plain_axes((6.4, 2.6))
+    axes.stairs(
+        counts / max(counts.sum(), 1), edges, fill=True, color=_OKABE_ITO[0], alpha=0.5
+    )
+    asked = low + target * (high - low)
+    for value, name, colour in (
+        (low, "0", _INK),
+        (high, "1", _INK),
+        (asked, f"asked for, {target:.2f}", _GOAL),
+    ):
+        axes.axvline(value, color=colour, linewidth=1.2, linestyle=(0, (4, 3)))
+        axes.annotate(
+            name, (value, 1.0), (0, 3 if colour == _INK else 14),
+            xycoords=axes.get_xaxis_transform(), textcoords="offset points",
+            ha="center", fontsize=_SMALL, color=colour,
+        )  # fmt: skip
+    axes.set_xlabel(label, fontsize=_TEXT, color=_INK)
+    axes.set_ylabel("share of the data", fontsize=_TEXT, color=_INK)
     return figure
 
 

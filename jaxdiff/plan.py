@@ -5,6 +5,7 @@ projection to obey, or entries that are known. None of them needs training.
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,7 @@ def plan(
     _check_known(known, horizon or run.config.horizon, normalizer.low.shape[-1])
     task = {"value": value, "project": project, "known": known}
     task = {name: given for name, given in task.items() if given is not None}
+    _check_task(run, planner, task)
     if value is not None:
         task |= {"value_scale": value_scale, "value_span": value_span}
     static = ("horizon", "candidates", "return_path")
@@ -167,6 +169,15 @@ def ranking(plans: Plans, config: Any) -> np.ndarray:
         departure = np.maximum(plans.departure[0], 1.0)
     # A value leads nearly all plans somewhat away from the data; the least away first.
     return np.lexsort((by_cost, departure, value < value.max() - ABOUT_AS_GOOD))
+
+
+def _check_task(run: Run, planner: Callable[..., Plans], task: dict[str, Any]) -> None:
+    unknown = sorted(task.keys() - inspect.signature(planner).parameters.keys())
+    if unknown:
+        raise UserError(
+            f"{run.name} plans for the conditions that it was trained on, and takes no "
+            f"{' or '.join(unknown)}; leave them out, or plan with diffuser"
+        )
 
 
 def _check_known(known: Clamp | None, horizon: int, dim: int) -> None:

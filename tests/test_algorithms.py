@@ -18,6 +18,7 @@ from jaxdiff.algorithms.bc import BCConfig
 from jaxdiff.algorithms.bcq import BCQConfig
 from jaxdiff.algorithms.bear import BEARConfig
 from jaxdiff.algorithms.cql import CQLConfig
+from jaxdiff.algorithms.decision_diffuser import DecisionDiffuserConfig
 from jaxdiff.algorithms.diffuser import DiffuserConfig
 from jaxdiff.algorithms.diffusion_bc import DiffusionBCConfig
 from jaxdiff.algorithms.diffusion_ql import DiffusionQLConfig
@@ -57,6 +58,24 @@ GUIDED = dataclasses.replace(
     guide_scale=0.01,
     rank="return",
     candidates=2,
+)
+# States alone, goals clamped, two states known; the return, always zero, says nothing.
+DECISION = DecisionDiffuserConfig(
+    horizon=STEPS + 1,
+    history=2,
+    diffusion_steps=8,
+    dim=16,
+    dim_mults=(1,),
+    prediction="x0",
+    normalizer="limits",
+    padding=False,
+    goal_dim=2,
+    inverse_width=64,
+    learning_rate=3e-3,
+    ema_decay=0.98,
+    temperature=0.0,
+    init_temperature=0.0,
+    replan_every=1,  # or the second action would make up for standing still
 )
 # A history of two tells the first step of an episode from the others.
 DIFFUSION_BC = DiffusionBCConfig(
@@ -155,6 +174,7 @@ BEAR = BEARConfig(
 TINY = {
     "diffuser": (DIFFUSER, 400),
     "diffuser guided": (GUIDED, 400),
+    "decision-diffuser": (DECISION, 400),
     "diffusion-bc": (DIFFUSION_BC, 400),
     "bc": (BCConfig(hidden=64, learning_rate=3e-3, ema_decay=0.98), 400),
     "iql": (IQLConfig(widths=(64, 64), learning_rate=3e-3), 400),
@@ -174,7 +194,7 @@ ENVS = 16
 # These differ from others in their losses alone, which have tests of their own.
 RARE = ("idql", "fql", "cql", "bcq", "bear")
 # Whatever these have, guided Diffuser, diffusion policies, SRPO and Diffusion-QL have.
-LESSER = ("diffuser", "bc", "iql", "qgpo", *RARE)
+LESSER = ("diffuser", "decision-diffuser", "bc", "iql", "qgpo", *RARE)
 
 
 def each_but(slow):

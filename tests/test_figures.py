@@ -343,3 +343,26 @@ def test_animation_of_a_long_episode_is_small(tmp_path):
     drive = straight(UMAZE, 301)
     figures.animate_episode(UMAZE, drive, drive, drive[-1], tmp_path / "a.gif")
     assert (tmp_path / "a.gif").stat().st_size < 1_000_000
+
+
+def test_returns_are_a_histogram_with_their_scale_and_target():
+    counts, edges = np.arange(10.0), np.linspace(-5, 5, 11)
+    figure = figures.draw_returns(counts, edges, low=-4.0, high=4.0, target=0.75)
+    (axes,) = figure.axes
+    (stairs,) = [patch for patch in axes.patches if hasattr(patch, "get_data")]
+    values, drawn, _ = stairs.get_data()
+    np.testing.assert_allclose(values, counts / counts.sum())
+    np.testing.assert_allclose(drawn, edges)
+    lines = sorted(line.get_xdata()[0] for line in axes.lines)
+    np.testing.assert_allclose(lines, [-4, 2, 4])
+    assert {text.get_text() for text in axes.texts} == {"0", "1", "asked for, 0.75"}
+
+
+def test_a_sweep_may_be_linear():
+    rows = [
+        {"setting": f"{x:g}", "metric": "return", "value": x, "low": x, "high": x}
+        for x in (0.0, 0.5, 1.0)
+    ]
+    figure = figures.draw_sweep(rows, label="asked for", logarithmic=False)
+    assert figure.axes[0].get_xscale() == "linear"
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_xdata(), [0, 0.5, 1])

@@ -360,3 +360,115 @@ def test_classifier_free_diffusion_raises_the_rare_action_monotonically():
     assert np.all(np.diff(shares) > 0.03)
     assert 0.5 < shares[-1] < 0.9  # far from the closed form's 0.999
     np.testing.assert_allclose(shares, [0.109, 0.205, 0.3, 0.468, 0.71], atol=0.05)
+
+
+# Several conditions at once. A condition "entry i of a sample was seen to be v, with an
+# error of variance ERROR" makes of DIAGONAL data a Gaussian again, and conditions on
+# different entries are independent given x_t.
+
+ERROR = 0.3
+SEEN = {0: 1.2, 1: 0.5}
+
+
+def told(data, seen):
+    """The data, given what was seen of some entries."""
+    information = np.diag([1 / ERROR if i in seen else 0.0 for i in range(3)])
+    values = np.array([seen.get(i, 0.0) for i in range(3)])
+    return data.tilt(information @ values, information)
+
+
+def telling(data, conditions, *, prediction="x0", levels):
+    """A network that knows the exact denoiser of each condition and of none."""
+    known = [told(data, seen) for seen in conditions] + [data]
+
+    def network(x, time, keep):
+        level = diffusion.take(levels, time.astype(int)[0] + 1)
+        copies = jnp.split(x, len(known))
+        assert keep.tolist() == [True] * (len(x) - len(copies[0])) + [False] * len(
+            copies[0]
+        )
+        x0 = jnp.concatenate(
+            [
+                each.denoise(copy, level)
+                for each, copy in zip(known, copies, strict=True)
+            ]
+        )
+        return diffusion.from_x0(x0, x, level, prediction=prediction)
+
+    return network
+
+
+@pytest.mark.parametrize("prediction", ["x0", "noise", "v", "score"])
+@pytest.mark.parametrize("row", [1, 9, 20])
+def test_independent_conditions_compose_to_both_at_every_level(row, prediction):
+    levels = diffusion.cosine_schedule(20)
+    level = diffusion.take(levels, row)
+    network = telling(
+        DIAGONAL, [{0: 1.2}, {1: 0.5}], prediction=prediction, levels=levels
+    )
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
+    out = diffusion.compose(network, [1.0, 1.0])(x, jnp.full(4, row - 1.0))
+    found = diffusion.to_x0(out, x, level, prediction=prediction)
+    # Where noise is little or nearly all, to_x0 divides by a small number.
+    slack = 2e-2 if row == 20 else 1e-3
+    np.testing.assert_allclose(
+        found, told(DIAGONAL, SEEN).denoise(x, level), atol=slack
+    )
+
+
+def test_composed_samples_are_those_of_both_conditions():
+    levels = diffusion.cosine_schedule(30)
+    known = [told(DIAGONAL, {i: value}) for i, value in SEEN.items()]
+
+    def denoise(x, level):
+        def network(x, time, keep):
+            each = zip([*known, DIAGONAL], jnp.split(x, 3), strict=True)
+            return jnp.concatenate([data.denoise(part, level) for data, part in each])
+
+        return diffusion.compose(network, [1.0, 1.0])(x, jnp.zeros(len(x)))
+
+    x = run(2, denoise, diffusion.ddpm(levels), (20_000, 3))
+    assert_moments(x, moments(told(DIAGONAL, SEEN), diffusion.ddpm(levels)))
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (2.5, 0.5), (1.0, -0.6), (-0.3, -0.2)])
+def test_composed_score_is_that_of_the_weighted_product(weights):
+    # p p1^w1 p2^w2 / p^(w1 + w2) of Gaussians: precisions and their means add up, also
+    # where entries hang together and the conditions are not independent.
+    levels = diffusion.cosine_schedule(20)
+    level = jax.tree.map(np.float64, diffusion.take(levels, 7))
+    conditions = [{0: 1.2}, {1: 0.5, 2: 1.0}]
+
+    def noised(data):
+        cov = level.alpha**2 * data.cov + level.sigma**2 * np.eye(3)
+        precision = np.linalg.inv(cov)
+        return precision, precision @ (level.alpha * data.mean)
+
+    shares = (1 - sum(weights), *weights)
+    parts = [noised(each) for each in (DATA, *(told(DATA, s) for s in conditions))]
+    precision, linear = (
+        sum(share * part[i] for share, part in zip(shares, parts, strict=True))
+        for i in (0, 1)
+    )
+    network = telling(DATA, conditions, prediction="score", levels=levels)
+    x = np.random.default_rng(1).normal(size=(5, 3))
+    score = diffusion.compose(network, weights)(jnp.asarray(x), jnp.full(5, 6.0))
+    np.testing.assert_allclose(score, linear - x @ precision, rtol=2e-3, atol=2e-3)
+
+
+def test_a_condition_ruled_out_pushes_away():
+    levels = diffusion.cosine_schedule(30)
+    seen = told(DIAGONAL, {0: 1.2})
+
+    def denoise(x, level):
+        def network(x, time, keep):
+            return jnp.where(
+                keep[:, None], seen.denoise(x, level), DIAGONAL.denoise(x, level)
+            )
+
+        return diffusion.compose(network, [-0.5])(x, jnp.zeros(len(x)))
+
+    x = run(0, denoise, diffusion.ddim(levels), (4_000, 3))
+    # The mean of p p / p(x | c) to the power of a half lies on the other side.
+    assert x[:, 0].mean() < DIAGONAL.mean[0] - 0.05 < seen.mean[0]
+    np.testing.assert_allclose(x[:, 1:].mean(0), DIAGONAL.mean[1:], atol=0.1)

@@ -8,6 +8,7 @@ from jaxdiff.algorithms import bcq as _bcq
 from jaxdiff.algorithms import bear as _bear
 from jaxdiff.algorithms import cloning as _cloning
 from jaxdiff.algorithms import cql as _cql
+from jaxdiff.algorithms import decision_diffuser as _decision_diffuser
 from jaxdiff.algorithms import diffuser as _diffuser
 from jaxdiff.algorithms import diffusion_bc as _diffusion_bc
 from jaxdiff.algorithms import diffusion_ql as _diffusion_ql
@@ -43,6 +44,12 @@ ALGORITHMS: dict[str, Entry] = {
         _diffuser.Statistics,
         _diffuser.measure,
         _diffuser.diffuser,
+    ),
+    "decision-diffuser": Entry(
+        _decision_diffuser.DecisionDiffuserConfig,
+        _decision_diffuser.Statistics,
+        _decision_diffuser.measure,
+        _decision_diffuser.decision_diffuser,
     ),
     "diffusion-bc": Entry(
         _diffusion_bc.DiffusionBCConfig,

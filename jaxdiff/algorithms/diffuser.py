@@ -33,6 +33,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxdiff.algorithms.backbone import (
+    check_width,
+    require_horizons,
+    trajectory_network,
+)
 from jaxdiff.algorithms.base import (
     Algorithm,
     Averaging,
@@ -80,13 +85,13 @@ from jaxdiff.diffusion import (
 from jaxdiff.diffusion.guide import Value
 from jaxdiff.diffusion.sampler import Guide, Projection
 from jaxdiff.errors import UserError
-from jaxdiff.networks import TemporalUNet, TemporalValue, horizon_multiple
+from jaxdiff.networks import TemporalValue
 from jaxdiff.options import check_options
 from jaxdiff.record import record
 
 _POSITIVE = (
     *("diffusion_steps", "dim", "dim_mults", "patch", "accumulate", "ema_every"),
-    *("sampling_steps", "candidates", "guide_steps"),
+    *("sampling_steps", "candidates", "guide_steps", "dit_width", "dit_depth"),
 )
 _NOT_NEGATIVE = (
     *("clip", "goal_dim", "learning_rate", "learning_rate_decay", "ema_decay"),
@@ -115,12 +120,16 @@ class DiffuserConfig:
       diffusion_steps: noise levels N.
       noise_shift: see `jaxdiff.diffusion.shift_noise`; 1 for the cosine schedule as
         it is.
-      dim: width of the U-Net.
+      backbone: "unet", or "dit" for a transformer (`jaxdiff.networks.dit`), which reads
+        none of `dim_mults`, `attention`, `show_ends` and `norm_by_row`.
+      dit_width: channels of the transformer, a multiple of 32.
+      dit_depth: its blocks.
+      dim: width of the U-Net, and of the embedding of noise levels.
       dim_mults: width of each level in units of `dim`.
       attention: linear attention at every level (the released HalfCheetah network).
       show_ends: show every block of the U-Net the first and the last row, noised as
         they are where they are not clamped.
-      patch: rows of a trajectory that enter and leave the U-Net as one.
+      patch: rows of a trajectory that enter and leave the network as one.
       norm_by_row: let the U-Net normalise each row by itself: its statistics over all
         rows tell of the whole window and of its length.
       prediction: what the network predicts, "x0", "noise" or "v".
@@ -175,6 +184,9 @@ class DiffuserConfig:
     train_horizons: tuple[int, ...] = ()
     diffusion_steps: int = 64
     noise_shift: float = 1.0
+    backbone: Literal["unet", "dit"] = "unet"
+    dit_width: int = 320
+    dit_depth: int = 2
     dim: int = 32
     dim_mults: tuple[int, ...] = (1, 2, 4)
     attention: bool = False
@@ -228,6 +240,7 @@ class DiffuserConfig:
         )
         if self.dim % 8:
             raise UserError(f"--dim is {self.dim}; it must be a multiple of 8")
+        check_width(self)
         if self.ema_decay > 1:
             raise UserError(f"--ema-decay is {self.ema_decay}; it must be at most 1")
         if self.noise_shift <= 0:
@@ -365,14 +378,14 @@ def diffuser(
       for the options of that name: one may vmap over its arrays.
 
     Raises:
-      UserError: a horizon that the U-Net cannot halve often enough.
+      UserError: a horizon that the network cannot take.
     """
     declared_horizons(config)
     _trained_horizons(config)
     plan = _planner(config, statistics, action_dim)
     dim = statistics.normalizer.low.shape[-1]
     act, init_carry = follow(
-        plan, config, _acting_horizons(config), dim=dim, action_dim=action_dim
+        plan, config, acting_horizons(config), dim=dim, action_dim=action_dim
     )
     learners = {"denoiser": _denoiser_learner(config, statistics, action_dim)}
     if config.return_model:
@@ -654,15 +667,8 @@ def _guide(
     )
 
 
-def _network(config: DiffuserConfig) -> TemporalUNet:
-    return TemporalUNet(
-        dim=config.dim,
-        dim_mults=config.dim_mults,
-        attention=config.attention,
-        show_ends=config.show_ends,
-        patch=config.patch,
-        norm_by_row=config.norm_by_row,
-    )
+def _network(config: DiffuserConfig) -> Any:
+    return trajectory_network(config)
 
 
 def _return_network(config: DiffuserConfig) -> TemporalValue:
@@ -677,32 +683,20 @@ def declared_horizons(config: DiffuserConfig) -> list[int]:
     """Return the horizons that may be planned for, in order, checked.
 
     Raises:
-      UserError: a horizon that the U-Net cannot halve often enough.
+      UserError: a horizon that the network cannot take.
     """
-    return _divisible(config, sorted({*config.horizons, config.horizon}))
+    return require_horizons(config, sorted({*config.horizons, config.horizon}))
 
 
 def _trained_horizons(config: DiffuserConfig) -> list[int]:
     """The horizons of training windows, in the order of their turns, checked."""
-    return _divisible(
+    return require_horizons(
         config, list(dict.fromkeys((config.horizon, *config.train_horizons)))
     )
 
 
-def _divisible(config: DiffuserConfig, horizons: list[int]) -> list[int]:
-    multiple = horizon_multiple(config.dim_mults, config.patch)
-    for horizon in horizons:
-        if horizon % multiple or horizon < 2:
-            raise UserError(
-                f"the horizon {horizon} is not a positive multiple of {multiple}, as "
-                f"a U-Net of {len(config.dim_mults)} levels needs; choose "
-                f"{max(1, round(horizon / multiple)) * multiple}"
-            )
-    return horizons
-
-
-def _acting_horizons(config: DiffuserConfig) -> list[int]:
-    """The horizons that acting needs: each is compiled into its program."""
+def acting_horizons(config: DiffuserConfig) -> list[int]:
+    """Return the horizons that acting needs: each is compiled into its program."""
     horizons = declared_horizons(config)
     if config.choose == "earliest":
         return horizons

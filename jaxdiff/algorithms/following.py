@@ -130,7 +130,8 @@ def follow(
 
     Returns:
       `act` and `init_carry` of an `Algorithm`; `act` also takes a `guidance` and hands
-      it to `plan`. A plan's last action is followed by zeros.
+      it to `plan`, and a `history [B, K, O]` that `plan` gets in place of the
+      observation. A plan's last action is followed by zeros.
 
     Raises:
       UserError: the controller is "track", and observations are not made of as many
@@ -157,19 +158,30 @@ def follow(
             remaining=jnp.zeros(batch, jnp.int32),
         )
 
-    def best_plan(states, key, observation, goal, given, horizon, *, warm=None):
+    def best_plan(states, key, seen, goal, given, horizon, *, warm=None):
         """Make the best plan `[B, rows, D]`, padded, and tell its strain `[B]`."""
         key = jax.random.fold_in(key, horizon)
         if warm is not None:
             given = {**given, "init": warm[:, :horizon]}
-        plans = plan(states, key, observation, goal, horizon=horizon, **given)
+        plans = plan(states, key, seen, goal, horizon=horizon, **given)
         best = jnp.argmin(cost(plans, config.rank), axis=1)
         pick = jax.vmap(lambda candidates, i: candidates[i])
         missing = ((0, 0), (0, rows - horizon), (0, 0))
         padded = jnp.pad(pick(plans.trajectories, best), missing, mode="edge")
         return padded, pick(strain(plans), best)
 
-    def act(states, carry, key, observation, reset, goal=None, *, guidance=None):
+    def act(
+        states,
+        carry,
+        key,
+        observation,
+        reset,
+        goal=None,
+        *,
+        guidance=None,
+        history=None,
+    ):
+        seen = observation if history is None else history
         given = {} if guidance is None else {"guidance": guidance}
         if config.lost:
             reset |= _distance(carry, observation, action_dim) > config.lost
@@ -183,8 +195,8 @@ def follow(
             wanted |= due & (remaining > 0)
 
         def solve(key, problem):
-            observation, goal, wanted, reset, remaining, index, *plans = problem
-            cold = functools.partial(best_plan, states, key, observation, goal, given)
+            seen, goal, wanted, reset, remaining, index, *plans = problem
+            cold = functools.partial(best_plan, states, key, seen, goal, given)
             renew = functools.partial(choose, horizons=horizons, slack=config.slack)
             if not config.warm_start:
                 return renew(cold, wanted, remaining, *plans)
@@ -199,7 +211,7 @@ def follow(
             return renew(warm, wanted & ~reset, remaining, *plans)
 
         followed = carry.plan, carry.last
-        problem = observation, goal, wanted, reset, remaining, carry.index, *followed
+        problem = seen, goal, wanted, reset, remaining, carry.index, *followed
         trajectory, last = jax.lax.cond(
             jnp.any(wanted),
             lambda: _in_turns(solve, key, problem),

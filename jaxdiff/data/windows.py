@@ -32,12 +32,15 @@ class Windows:
       last: int32 `[W]`, the last row that each window may read, or None where no
         window runs past its episode.
       fill: `[D]`, what stands beyond that row; None repeats the row.
+      first: int32 `[W]`, the first row of each window's episode, or None where no
+        window looks back before its start.
     """
 
     rows: jax.Array
     starts: jax.Array
     last: jax.Array | None = None
     fill: jax.Array | None = None
+    first: jax.Array | None = None
 
 
 def window_starts(
@@ -122,9 +125,22 @@ def draw_window(data: Windows, key: jax.Array, horizon: int) -> jax.Array:
     return take_window(data, index, horizon)
 
 
-def take_window(data: Windows, index: jax.Array | int, horizon: int) -> jax.Array:
-    """Take the window at `starts[index]`: `[H, D]`."""
-    row = data.starts[index] + jnp.arange(horizon)
+def take_window(
+    data: Windows, index: jax.Array | int, horizon: int, *, before: int = 0
+) -> jax.Array:
+    """Take the window at `starts[index]`: `[H, D]`.
+
+    Args:
+      data: rows and starts.
+      index: which window.
+      horizon: H.
+      before: how many of the rows lie before the start; those before the first of the
+        episode are that first one again. Needs `data.first`.
+    """
+    row = data.starts[index] - before + jnp.arange(horizon)
+    if before:
+        assert data.first is not None
+        row = jnp.maximum(row, data.first[index])
     if data.last is None:
         return data.rows[row]
     last = data.last[index]

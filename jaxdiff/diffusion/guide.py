@@ -15,6 +15,20 @@ your own is three lines. With a value V(x, level):
     P = sigma^2 K (alpha^2 K + sigma^2 I)^-1, the posterior covariance of x0 if its
     prior covariance, between the rows of a trajectory, is K
 
+(5) output = u + sum_i w_i (c_i - u), a condition i that is asked for with w_i > 0 and
+    one that is ruled out with w_i < 0 [composable diffusion, Liu et al. 2022; Ajay et
+    al. 2023]
+
+Other papers write (3) otherwise: our w is the w of Decision Diffuser, of CleanDiffuser
+(w c + (1 - w) u) and of composable diffusion, and the w + 1 of Ho & Salimans, Pearce
+et al. and IDQL, who write (1 + w) c - w u.
+
+If all conditions are independent given x_t, (5) with weights of 1 samples from
+p(x | all of them), for then p(x | c_1, c_2) = p(x | c_1) p(x | c_2) / p(x) at every
+level. If they are not, that product of the noised densities is not the noised product,
+and (5) is exact at the clean level only. With w = -1, p(x) p(x) / p(x | c) is asked
+for: what is usual, but for where it is due to c.
+
 If V is log E[exp(R(x0)) | x_t], at every level, then (1) with the variance and scale 1
 and (2) with scale 1 sample from p(x0) exp(R(x0)) as the steps become many.
 
@@ -236,12 +250,36 @@ def classifier_free(
     Returns:
       `(x [B, ...], time [B]) -> output [B, ...]`.
     """
+    return compose(network, [weight])
+
+
+def compose(
+    network: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    weights: Sequence[Any],
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Combine predictions of several conditions and of none, eq. (5), in one call.
+
+    It is linear in the network's output with coefficients that sum to one, so it means
+    the same whatever the network predicts.
+
+    Args:
+      network: `(x [(N + 1) B, ...], time, keep) -> output`, as in `classifier_free`,
+        holding conditions for N copies of the batch, those of the first condition
+        first; in the last copy, where `keep` is false, they must be dropped.
+      weights: N weights w_i; above 0 for a condition that must hold, below for one
+        that must not.
+
+    Returns:
+      `(x [B, ...], time [B]) -> output [B, ...]`.
+    """
+    copies = len(weights) + 1
 
     def combined(x: jax.Array, time: jax.Array) -> jax.Array:
-        keep = jnp.arange(2 * x.shape[0]) < x.shape[0]
-        twice = jnp.concatenate([x, x]), jnp.concatenate([time, time])
-        conditional, unconditional = jnp.split(network(*twice, keep), 2)
-        return unconditional + weight * (conditional - unconditional)
+        keep = jnp.arange(copies * len(x)) < (copies - 1) * len(x)
+        many = jnp.concatenate([x] * copies), jnp.concatenate([time] * copies)
+        *given, without = jnp.split(network(*many, keep), copies)
+        terms = zip(weights, given, strict=True)
+        return without + sum(w * (each - without) for w, each in terms)
 
     return combined
 

@@ -1,6 +1,9 @@
 """Neural networks as Flax linen modules; nothing here knows diffusion or data."""
 
+from jaxdiff.networks.autoregressive import AutoregressiveBins
+from jaxdiff.networks.conditioned import Conditioned
 from jaxdiff.networks.critic import Actor, ReLUNet, SquashedActor, TwinQ, Value
+from jaxdiff.networks.dit import DiT
 from jaxdiff.networks.images import ImageEncoder
 from jaxdiff.networks.imitation import BasicMLP, Sieve, Transformer
 from jaxdiff.networks.mlp import MLP
@@ -17,7 +20,10 @@ __all__ = [
     "MLP",
     "ActionVAE",
     "Actor",
+    "AutoregressiveBins",
     "BasicMLP",
+    "Conditioned",
+    "DiT",
     "ImageEncoder",
     "ReLUNet",
     "ScoreMLP",

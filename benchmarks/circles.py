@@ -1,0 +1,251 @@
+"""Two circles: constraints seen one at a time, asked for together (Ajay et al. 2023).
+
+    python -m benchmarks.circles
+
+Paths of 50 points in the plane keep either inside a circle of radius 1 or outside one
+of radius 0.7, and are labelled with the one that they were made for. A small Decision
+Diffuser, told the label (`condition="goal"`, one-hot), then plans from points between
+the two circles, where either may be asked for:
+
+- `single`: inside the large circle, or outside the small one;
+- `and`: both at once, which keeps a path between the two; of the data hardly any does;
+- `not`: the negation of either: a path that does leave the large circle, or does enter
+  the small one.
+
+Success is to obey at each of the 50 points, with no tolerance; under negation, to
+disobey at one of them. `nothing asked` says what share of unconditional plans would
+have passed, and `the data` what share of both families together: without a condition
+neither is any news. Rows go to benchmarks/results/circles.json, a picture to
+benchmarks/results/figures/circles.png.
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+
+from benchmarks.command import run_command
+from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
+from jaxdiff import figures
+from jaxdiff.algorithms.decision_diffuser import (
+    Asked,
+    DecisionDiffuserConfig,
+    decision_diffuser,
+    measure,
+)
+from jaxdiff.data.episodes import Episodes
+from jaxdiff.train import TrainConfig, fit
+
+LARGE, SMALL, FAR = 1.0, 0.7, 1.7
+LENGTH = 50
+INSIDE, OUTSIDE = 0, 1
+# Label -> weight, as multiples of the option; below 0 it is ruled out.
+QUESTIONS: dict[str, dict[str, dict[int, float]]] = {
+    "single": {"inside": {INSIDE: 1.0}, "outside": {OUTSIDE: 1.0}},
+    "and": {"inside and outside": {INSIDE: 1.0, OUTSIDE: 1.0}},
+    "not": {"not inside": {INSIDE: -1.0}, "not outside": {OUTSIDE: -1.0}},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Train on two circles and ask for one, both and neither."""
+
+    updates: int = 6_000
+    """Of training."""
+    paths: int = 1_000
+    """Of the data, half of each family."""
+    count: int = 500
+    """Plans for each question."""
+    weight: float = 2.0
+    """Of every condition; below 0 under negation."""
+    seed: int = 0
+    """Of data, training and plans."""
+
+
+def config(options: Options) -> DecisionDiffuserConfig:
+    """Return the options of the planner."""
+    return DecisionDiffuserConfig(
+        condition="goal",
+        guidance_weight=options.weight,
+        horizon=LENGTH,
+        diffusion_steps=100,
+        sampling_steps=50,
+        dim=64,
+        dim_mults=(1, 2),
+        patch=5,  # five times as fast to train
+        normalizer="limits",
+        padding=False,
+        learning_rate_decay=options.updates,
+        inverse_depth=0,
+    )
+
+
+def main(options: Options, *, directory: Path = RESULTS) -> None:
+    """Train, plan, write the rows and draw."""
+    started = time.monotonic()
+    rng = np.random.default_rng(options.seed)
+    episodes = make_paths(options.paths, rng)
+    plans = make_plans(options, episodes)
+    seconds = round(time.monotonic() - started, 1)
+    unasked = plans.pop("nothing asked")["nothing"]
+    data = episodes.observations.reshape(-1, LENGTH + 1, 2)[:, :LENGTH]
+    rows = []
+    for setting, questions in QUESTIONS.items():
+        for method, paths in (
+            ("decision-diffuser", plans[setting]),
+            ("nothing asked", dict.fromkeys(questions, unasked)),
+            ("the data", dict.fromkeys(questions, data)),
+        ):
+            found = [obeys(paths[name], name) for name in questions]
+            happened = np.concatenate(found).astype(float)
+            low, high = bootstrap_interval(happened)
+            rows.append(
+                {
+                    "setting": setting,
+                    "method": method,
+                    "metric": "success",
+                    "value": float(happened.mean()),
+                    "low": low,
+                    "high": high,
+                    "n": len(happened),
+                    "seeds": 1,
+                    "seconds": seconds,
+                }
+            )
+            shares = ", ".join(
+                f"{name} {one.mean():.3f}"
+                for name, one in zip(questions, found, strict=True)
+            )
+            print(f"{setting}, {method}: {shares}", flush=True)
+    write_rows("circles", rows, command=_command(options), directory=directory)
+    shown = {"the data: inside": data[::2], "the data: outside": data[1::2]}
+    for questions in plans.values():
+        shown |= questions
+    figures.save(draw(shown), directory / "figures" / "circles.png")
+
+
+def make_plans(
+    options: Options, episodes: Episodes
+) -> dict[str, dict[str, np.ndarray]]:
+    """Train, and plan for each question and for none: paths `[count, 50, 2]`."""
+    chosen = config(options)
+    algorithm = decision_diffuser(chosen, measure(chosen, episodes), action_dim=2)
+    training = TrainConfig(num_steps=options.updates, batch_size=64, log_every=200)
+    states = fit(
+        algorithm,
+        episodes,
+        configs={
+            "denoiser": training,
+            # Nobody acts here.
+            "inverse": dataclasses.replace(training, num_steps=1),
+        },
+        seed=options.seed,
+    )
+    plan = jax.jit(algorithm.plan)
+    rng = np.random.default_rng(options.seed + 1)
+    starts = _on_circle(rng, rng.uniform(SMALL, LARGE, options.count))
+
+    def planned(weights: dict[int, float]) -> np.ndarray:
+        asked = Asked(
+            conditions=np.eye(2, dtype=np.float32)[list(weights)],
+            weights=np.float32([options.weight * w for w in weights.values()]),
+        )
+        key = jax.random.key(options.seed)
+        out = plan(states, key, np.float32(starts), guidance=asked)
+        return np.asarray(out.trajectories[:, 0, :, 2:])
+
+    found = {
+        setting: {name: planned(weights) for name, weights in questions.items()}
+        for setting, questions in QUESTIONS.items()
+    }
+    return {**found, "nothing asked": {"nothing": planned({INSIDE: 0.0})}}
+
+
+def make_paths(count: int, rng: np.random.Generator) -> Episodes:
+    """Make smooth paths of 51 points, by turns inside the large circle and outside.
+
+    The distance from the centre wanders between the bounds of the family; the angle
+    goes on at a speed of its own, so that a path neither stands nor leaves the picture.
+    """
+    time_ = np.linspace(0, 1, LENGTH + 1)
+    paths = []
+    for i in range(count):
+        low, high = (0.0, LARGE) if i % 2 == INSIDE else (SMALL, FAR)
+        # Waves of random phases, squeezed into the bounds.
+        phases, speeds = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.3, 1.2, 2)
+        waves = np.sin(2 * np.pi * speeds[:, None] * time_ + phases[:, None])
+        share = 0.5 + 0.48 * np.tanh(0.9 * waves.sum(0)) / np.tanh(1.8)
+        turn = rng.choice([-1, 1]) * rng.uniform(0.3, 0.8) * 2 * np.pi * time_
+        angle = rng.uniform(0, 2 * np.pi) + turn
+        radius = low + (high - low) * share
+        paths.append(radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1))
+    positions = np.stack(paths).astype(np.float32)
+    moves = np.diff(positions, axis=1, append=positions[:, -1:])
+    labels = np.eye(2, dtype=np.float32)[np.arange(count) % 2]
+    rows = count * (LENGTH + 1)
+    return Episodes(
+        observations=positions.reshape(rows, 2),
+        actions=moves.reshape(rows, 2),
+        rewards=np.zeros(rows, np.float32),
+        starts=np.arange(count) * (LENGTH + 1),
+        lengths=np.full(count, LENGTH),
+        terminated=np.zeros(count, bool),
+        goals=np.repeat(labels, LENGTH + 1, axis=0),
+    )
+
+
+def obeys(paths: np.ndarray, question: str) -> np.ndarray:
+    """Tell which paths `[N, 50, 2]` are what a question of `QUESTIONS` asks for."""
+    radius = np.linalg.norm(paths, axis=-1)
+    inside, outside = (radius <= LARGE).all(-1), (radius >= SMALL).all(-1)
+    return {
+        "inside": inside,
+        "outside": outside,
+        "inside and outside": inside & outside,
+        "not inside": ~inside,
+        "not outside": ~outside,
+    }[question]
+
+
+def draw(panels: dict[str, np.ndarray]) -> Figure:
+    """Draw some paths of each panel, between the two circles."""
+    figure = Figure(figsize=(9.0, 1.75), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    for i, (title, paths) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), i + 1)
+        for path in paths[:24]:
+            axes.plot(*path.T, linewidth=0.7, alpha=0.6, color="#0072b2")
+        for radius in (LARGE, SMALL):
+            axes.add_patch(
+                Circle((0, 0), radius, fill=False, edgecolor="#d55e00", linewidth=1.1)
+            )
+        axes.set(xlim=(-1.8, 1.8), ylim=(-1.8, 1.8), aspect="equal")
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        axes.set_title(title, fontsize=8.0, color="#24292f")
+    return figure
+
+
+def _on_circle(rng: np.random.Generator, radius: np.ndarray) -> np.ndarray:
+    """Draw points `[N, 2]` at distances `[N]` from the centre."""
+    angle = rng.uniform(0, 2 * np.pi, len(radius))
+    return radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+
+
+def _command(options: Options) -> str:
+    """Write the command that measures the same again."""
+    return (
+        f"python -m benchmarks.circles --updates {options.updates} "
+        f"--paths {options.paths} --count {options.count} "
+        f"--weight {options.weight:g} --seed {options.seed}"
+    )
+
+
+if __name__ == "__main__":
+    run_command(main, Options)

@@ -1,0 +1,148 @@
+"""Ask for returns and see what is achieved: Decision Diffuser in tasks of control.
+
+    python -m benchmarks.target_return RUN [--bc BC_RUN] [--diffuser DIFFUSER_RUN]
+        [--diffused DIFFUSED_RUN] [--episodes 20]
+
+RUN is a Decision Diffuser that was told returns (`jaxdiff train decision-diffuser`).
+What is asked for is y: 0 and 1 are the lowest and the highest percent of the discounted
+returns of the data (`jaxdiff.algorithms.conditions`). All play the same episodes.
+
+Rows, and pictures of the first two in benchmarks/results/figures:
+
+- `target-return`: what the episodes pay against what was asked for;
+- `condition-weight`: against w, how much the condition weighs, at the run's own target;
+- `decision-diffuser`: the run beside behaviour cloning and an unguided plan of Diffuser
+  of the same data, and beside DIFFUSED_RUN, a Decision Diffuser that diffuses actions
+  with the states (`--actions diffused`) in place of a model of inverse dynamics.
+
+`returns-DATASET.png` is a histogram of the data's returns, with the target.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from benchmarks.command import run_command
+from benchmarks.hopper import play
+from benchmarks.rows import RESULTS, write_rows
+from jaxdiff import figures
+from jaxdiff.devices import select_devices
+from jaxdiff.errors import UserError
+from jaxdiff.run import Run, load_run
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Sweep the return that is asked for."""
+
+    run: tyro.conf.Positional[Path]
+    """A Decision Diffuser that was told returns."""
+    bc: Path | None = None
+    """Behaviour cloning of the same dataset."""
+    diffuser: Path | None = None
+    """A Diffuser of the same dataset, played with one unguided plan."""
+    diffused: Path | None = None
+    """A Decision Diffuser that diffuses actions too."""
+    targets: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
+    """What is asked for."""
+    weights: tuple[float, ...] = (0.0, 1.0, 1.2, 1.6, 2.4, 4.0)
+    """Of the condition."""
+    episodes: int = 20
+    """Of each."""
+    seed: int = 1_000
+    """Of the first episode."""
+
+
+def main(options: Options, *, directory: Path = RESULTS) -> None:
+    """Play, write the rows and draw.
+
+    Raises:
+      UserError: the run was told no returns.
+    """
+    run = load_run(options.run)
+    if getattr(run.config, "condition", None) != "return":
+        raise UserError(
+            f"{options.run} was told no returns that one could ask for; train a run "
+            "with `jaxdiff train decision-diffuser`"
+        )
+    pictures = directory / "figures"
+    _draw_histogram(run, pictures)
+    swept = {
+        "target-return": [(f"{y:g}", {"target": y}) for y in options.targets],
+        "condition-weight": [
+            (f"w={w:g}", {"guidance_weight": w}) for w in options.weights
+        ],
+    }
+    labels = {
+        "target-return": "return asked for; 0 and 1 bound the data",
+        "condition-weight": "weight of the condition",
+    }
+    for experiment, settings in swept.items():
+        rows = []
+        for setting, overrides in settings:
+            named = {"setting": setting, "method": "decision-diffuser"}
+            found = _play(options.run, overrides, options)[1]
+            rows += [{**named, **row} for row in found if row["metric"] == "return"]
+            _write(experiment, rows[-1:], options, directory)
+        if rows:
+            drawn = figures.draw_sweep(
+                rows, label=labels[experiment], logarithmic=False
+            )
+            figures.save(drawn, pictures / f"{experiment}.png")
+    unguided = {"guide_scale": 0.0, "candidates": 1}
+    for method, path, overrides in (
+        ("bc", options.bc, {}),
+        ("diffuser-unguided", options.diffuser, unguided),
+        ("diffused-actions", options.diffused, {}),
+        ("decision-diffuser", options.run, {}),
+    ):
+        if path is not None:
+            setting, found = _play(path, overrides, options)
+            rows = [{"setting": setting, "method": method, **row} for row in found]
+            _write("decision-diffuser", rows, options, directory)
+
+
+def _play(
+    path: Path, overrides: dict[str, Any], options: Options
+) -> tuple[str, list[dict[str, Any]]]:
+    return play(path, overrides, options, select_devices())
+
+
+def _write(
+    experiment: str, rows: Sequence[dict[str, Any]], options: Options, directory: Path
+) -> None:
+    write_rows(experiment, rows, command=_command(options), directory=directory)
+    shown = ", ".join(f"{row['metric']} {row['value']:.4g}" for row in rows)
+    print(f"{experiment}, {rows[0]['setting']}, {rows[0]['method']}: {shown}")
+
+
+def _draw_histogram(run: Run, folder: Path) -> None:
+    returns = run.statistics.returns
+    drawn = figures.draw_returns(
+        returns.counts,
+        returns.edges,
+        low=float(returns.low),
+        high=float(returns.high),
+        target=float(returns.target),
+        label=f"return to the end of the episode, discounted by {run.config.discount}",
+    )
+    name = Path(run.document["dataset"]["name"]).name
+    figures.save(drawn, folder / f"returns-{name}.png")
+
+
+def _command(options: Options) -> str:
+    """Write the command that measures the same again."""
+    parts = ["python -m benchmarks.target_return RUN"]
+    for name in ("bc", "diffuser", "diffused"):
+        if getattr(options, name) is not None:
+            parts.append(f"--{name} {name.upper()}_RUN")
+    for name in ("targets", "weights"):
+        parts.append(f"--{name} {' '.join(f'{x:g}' for x in getattr(options, name))}")
+    return " ".join([*parts, f"--episodes {options.episodes} --seed {options.seed}"])
+
+
+if __name__ == "__main__":
+    run_command(main, Options, cpu_devices=2)
