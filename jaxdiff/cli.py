@@ -206,7 +206,7 @@ def data_make(
         50000 of PushT.
       seed: of everything random.
       noise: standard deviation of the noise on the expert's actions; 0.5 in a maze,
-        0.15 in a kitchen, 4 pixels in PushT.
+        0.1 in a kitchen, 4 pixels in PushT.
       root: folder of datasets; MINARI_DATASETS_PATH or Minari's own by default.
     """
     from jaxdiff.data.make import RECIPES

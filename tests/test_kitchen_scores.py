@@ -25,7 +25,7 @@ from jaxdiff.run import Run
 
 def demonstrated(count, seed):
     rng = np.random.default_rng(seed)
-    episodes = [record_episode(rng, noise=0.15)[0] for _ in range(count)]
+    episodes = [record_episode(rng, noise=0.1)[0] for _ in range(count)]
     return [kitchen.seen(shown) for shown in episodes]
 
 

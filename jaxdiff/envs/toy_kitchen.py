@@ -10,7 +10,7 @@ q of nine dimensions. The object of task i has a handle that slides along a line
 
 and is drawn along by a hand that holds it: where |q - grip_i(p_i)| < r before and
 after a step, p_i becomes (q - h_i) c / L, if that is more. At p_i = 1 the object is at
-the goal of its task, at 0 where it began. The h_i are 2 d_i, and d_i, c and the
+the goal of its task, at 0 where it began. The h_i are 1.2 d_i, and d_i, c and the
 direction b of equation (3) are the nine orthonormal vectors of the discrete cosine
 transform: all handles are as far from each other.
 
@@ -21,7 +21,7 @@ distance d, it goes in a bow,
 (3) a ~ cos(t) u + w sin(t) (b - (b u) u),         t = 0.9 min(1, d),
 
 to the side w = -1 or 1, at a pace of its own. Order, sides and pace are drawn once an
-episode, and nothing that is seen tells them: these data have many modes.
+episode; where ways part nothing that is seen tells them: these data have many modes.
 """
 
 from typing import Literal, NamedTuple
@@ -34,7 +34,7 @@ STEP = 0.16  # v, rad: 2 rad/s for 0.08 s
 DEMONSTRATED = 4  # tasks of a demonstration
 
 _SECONDS = 0.08
-_LENGTH = 1.2  # L, rad
+_LENGTH = 0.8  # L, rad
 _GRIP = 0.4  # r, rad
 _BOW = 0.9  # rad
 _PACES = (0.7, 1.0)
@@ -43,7 +43,7 @@ _rows, _columns = np.arange(JOINTS)[:, None], np.arange(JOINTS)
 _BASIS = np.sqrt(2 / JOINTS) * np.cos(np.pi * _rows * (_columns + 0.5) / JOINTS)
 _BASIS[0] /= np.sqrt(2)
 _ASIDE, _ALONG = _BASIS[0], _BASIS[-1]  # b, c
-HANDLES = 2.0 * _BASIS[1:-1]  # [7, 9]
+HANDLES = 1.2 * _BASIS[1:-1]  # [7, 9]
 
 # What objects that belong to no task are, and all others before they are moved.
 _BEGIN = np.zeros(JOINTS + OBJECTS)
@@ -79,7 +79,7 @@ class Intent(NamedTuple):
 
 def begin(rng: np.random.Generator) -> KitchenState:
     """Begin an episode: nothing is drawn, and the joints are about 0."""
-    return KitchenState(rng.uniform(-0.05, 0.05, JOINTS), np.zeros(len(TASKS)))
+    return KitchenState(rng.uniform(-0.1, 0.1, JOINTS), np.zeros(len(TASKS)))
 
 
 def grips(drawn: np.ndarray) -> np.ndarray:

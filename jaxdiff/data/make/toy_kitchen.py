@@ -19,7 +19,7 @@ def make_toy_kitchen(
     *,
     steps: int,
     seed: int = 0,
-    noise: float = 0.15,
+    noise: float = 0.1,
     root: str | os.PathLike | None = None,
 ) -> pathlib.Path:
     """Record the demonstrator and store it as Minari stores the Franka kitchen.
