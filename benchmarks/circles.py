@@ -3,19 +3,20 @@
     python -m benchmarks.circles
 
 Paths of 50 points in the plane keep either inside a circle of radius 1 or outside one
-of radius 0.7, and are labelled with the one that they were made for. A small Decision
-Diffuser, told the label (`condition="goal"`, one-hot), then plans from points between
-the two circles, where either may be asked for:
+of radius 0.7, by 0.03 at least, and are labelled with the one that they were made for;
+a few obey the other as well, and no label says so. A small Decision Diffuser, told the
+label (`condition="goal"`, one-hot), then plans from points between the two circles,
+where either may be asked for:
 
 - `single`: inside the large circle, or outside the small one;
-- `and`: both at once, which keeps a path between the two; of the data hardly any does;
+- `and`: both at once, which keeps a path between the two;
 - `not`: the negation of either: a path that does leave the large circle, or does enter
   the small one.
 
 Success is to obey at each of the 50 points, with no tolerance; under negation, to
-disobey at one of them. `nothing asked` says what share of unconditional plans would
-have passed, and `the data` what share of both families together: without a condition
-neither is any news. Rows go to benchmarks/results/circles.json, a picture to
+disobey at one of them. `nothing asked` says what share of unconditional plans from the
+same points would have passed, and `the data` what share of both families together. Rows
+go to benchmarks/results/circles.json, a picture to
 benchmarks/results/figures/circles.png.
 """
 
@@ -41,7 +42,7 @@ from jaxdiff.algorithms.decision_diffuser import (
 from jaxdiff.data.episodes import Episodes
 from jaxdiff.train import TrainConfig, fit
 
-LARGE, SMALL, FAR = 1.0, 0.7, 1.7
+LARGE, SMALL, FAR, MARGIN = 1.0, 0.7, 1.4, 0.03
 LENGTH = 50
 INSIDE, OUTSIDE = 0, 1
 # Label -> weight, as multiples of the option; below 0 it is ruled out.
@@ -56,7 +57,7 @@ QUESTIONS: dict[str, dict[str, dict[int, float]]] = {
 class Options:
     """Train on two circles and ask for one, both and neither."""
 
-    updates: int = 6_000
+    updates: int = 4_000
     """Of training."""
     paths: int = 1_000
     """Of the data, half of each family."""
@@ -170,20 +171,23 @@ def make_plans(
 def make_paths(count: int, rng: np.random.Generator) -> Episodes:
     """Make smooth paths of 51 points, by turns inside the large circle and outside.
 
-    The distance from the centre wanders between the bounds of the family; the angle
-    goes on at a speed of its own, so that a path neither stands nor leaves the picture.
+    The distance from the centre wanders in a band of the path's own between the bounds
+    of its family, and the angle goes on at its own speed.
     """
     time_ = np.linspace(0, 1, LENGTH + 1)
     paths = []
     for i in range(count):
         low, high = (0.0, LARGE) if i % 2 == INSIDE else (SMALL, FAR)
-        # Waves of random phases, squeezed into the bounds.
+        low, high = low + MARGIN * (i % 2 == OUTSIDE), high - MARGIN
+        width = rng.uniform(0.1, 0.6) * (high - low)
+        low += rng.uniform(0, high - low - width)
+        # Waves of random phases, squeezed into the band.
         phases, speeds = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.3, 1.2, 2)
         waves = np.sin(2 * np.pi * speeds[:, None] * time_ + phases[:, None])
-        share = 0.5 + 0.48 * np.tanh(0.9 * waves.sum(0)) / np.tanh(1.8)
+        share = 0.5 + 0.5 * np.tanh(0.9 * waves.sum(0)) / np.tanh(1.8)
         turn = rng.choice([-1, 1]) * rng.uniform(0.3, 0.8) * 2 * np.pi * time_
         angle = rng.uniform(0, 2 * np.pi) + turn
-        radius = low + (high - low) * share
+        radius = low + width * share
         paths.append(radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1))
     positions = np.stack(paths).astype(np.float32)
     moves = np.diff(positions, axis=1, append=positions[:, -1:])

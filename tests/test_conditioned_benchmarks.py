@@ -195,16 +195,15 @@ def test_what_cannot_be_compared_is_refused(played, tmp_path, names, words):
 
 
 def test_paths_keep_to_their_circle_and_say_which():
-    episodes = circles.make_paths(60, np.random.default_rng(0))
-    paths = episodes.observations.reshape(60, 51, 2)
+    episodes = circles.make_paths(300, np.random.default_rng(0))
+    paths = episodes.observations.reshape(300, 51, 2)
     assert circles.obeys(paths[::2], "inside").all()
     assert circles.obeys(paths[1::2], "outside").all()
-    # Either family disobeys the other constraint nearly always, and so does neither
-    # show what both together look like.
-    assert circles.obeys(paths[::2], "outside").mean() < 0.1
-    assert circles.obeys(paths[1::2], "inside").mean() < 0.1
+    # A few obey the other constraint too; most do not.
+    for family, other in ((paths[::2], "outside"), (paths[1::2], "inside")):
+        assert 0 < circles.obeys(family, other).mean() < 0.35
     assert episodes.goals is not None
-    labels = episodes.goals.reshape(60, 51, 2)
+    labels = episodes.goals.reshape(300, 51, 2)
     np.testing.assert_array_equal(labels[::2, :, 0], 1)
     np.testing.assert_array_equal(labels[1::2, :, 1], 1)
     np.testing.assert_array_equal(labels.sum(-1), 1)
