@@ -124,7 +124,7 @@ def _imitation(name: str, dataset: str) -> tuple[dict[str, Any], TrainConfig]:
         return options, TrainConfig(num_steps=updates, log_every=100)
     if "kitchen" in dataset or "pusht" in dataset:
         # Two observations tell the velocity of joints, or of the agent that pushes.
-        updates = 20_000 if demo else 1_000_000
+        updates = (30_000 if "pusht" in dataset else 20_000) if demo else 1_000_000
         options = {
             "network": "sieve" if demo or "pusht" in dataset else "transformer",
             "history": 2,
