@@ -206,6 +206,8 @@ def each_but(slow):
 
 
 names, costly = each_but(RARE), each_but(LESSER)
+# Programs for eight devices compile long; SRPO and diffusion policies say the same.
+costlier = each_but(("diffuser guided", "diffusion-ql", *LESSER))
 
 
 @functools.cache
@@ -355,7 +357,7 @@ def test_stopped_and_resumed_is_the_same_and_compiles_once(
     assert len(dispatches) <= 2 * len(resumed.states)
 
 
-@costly
+@costlier
 def test_eight_devices_are_as_one(name, tmp_path):
     one, eight = (
         train(
