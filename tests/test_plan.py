@@ -240,3 +240,10 @@ def test_plans_are_saved_by_field(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         save_plans(ranked, tmp_path / "file" / "plan.npz")
+
+
+def test_a_planner_that_takes_no_task_says_so():
+    with pytest.raises(
+        UserError, match=r"planner plans for the conditions .* no value"
+    ):
+        plan(planning_run(), (-1.0, 1.0), (1.0, 1.0), value=lambda x: x.sum((1, 2)))
