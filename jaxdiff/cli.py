@@ -399,7 +399,7 @@ def tune_guidance(
     /,
     *,
     scales: tuple[float, ...] = (0.0, 1e-4, 1e-3, 1e-2, 1e-1),
-    stops: tuple[int, ...] = (0, 2, 4),
+    stops: tuple[int, ...] | None = None,
     steps: tuple[int, ...] = (1, 2),
     episodes: int = 4,
     max_steps: int = 200,
@@ -413,7 +413,7 @@ def tune_guidance(
     Args:
       run: the run folder, of Hopper or the like, with a model of returns.
       scales: values of --guide-scale to try; each is tried with each of the others.
-      stops: values of --guide-stop.
+      stops: values of --guide-stop; by default 0, half of all levels and 3/4.
       steps: values of --guide-steps.
       episodes: played with every setting, the same for all.
       max_steps: episodes are cut here, to be quick.
@@ -424,7 +424,7 @@ def tune_guidance(
     """
     _devices(1, platform)
     from jaxdiff.run import load_run
-    from jaxdiff.tune import evaluate_command
+    from jaxdiff.tune import default_stops, evaluate_command
     from jaxdiff.tune import tune_guidance as tune
 
     overrides = {} if candidates is None else {"candidates": candidates}
@@ -432,7 +432,7 @@ def tune_guidance(
     record = tune(
         loaded,
         scales=scales,
-        stops=stops,
+        stops=default_stops(loaded) if stops is None else stops,
         steps=steps,
         episodes=episodes,
         max_steps=max_steps,

@@ -117,6 +117,16 @@ def tune_guidance(
     return record
 
 
+def default_stops(run: Run) -> list[int]:
+    """Name three stop levels: none, half and three quarters of the noise levels.
+
+    Smaller ones may all be the same to a sampler of few steps: it visits few levels,
+    and the last of its steps, whose posterior variance is 0, is never guided.
+    """
+    levels = getattr(run.config, "diffusion_steps", 0)
+    return sorted({0, levels // 2, 3 * levels // 4})
+
+
 def evaluate_command(run: Run, setting: Mapping[str, Any], *, best: bool) -> str:
     """Write the command that scores a row of the table.
 

@@ -21,11 +21,17 @@ from jaxdiff.algorithms.diffuser import (
     diffuser,
     measure,
 )
+from jaxdiff.diffusion import cosine_schedule, ddpm, subgrid, value_guide
 from jaxdiff.errors import UserError
 from jaxdiff.evaluate import evaluate_control
 from jaxdiff.options import to_plain
 from jaxdiff.run import Run
-from jaxdiff.tune import evaluate_command, settings_policy, tune_guidance
+from jaxdiff.tune import (
+    default_stops,
+    evaluate_command,
+    settings_policy,
+    tune_guidance,
+)
 
 GUIDED = DiffuserConfig(
     horizon=4,
@@ -259,6 +265,24 @@ def test_the_command_prints_what_to_do_next(run, monkeypatch, capsys):
         cli.main([*arguments[:10], "--scales", "9", "--stops", "0", "--steps", "1"])
     assert ended.value.code == 2
     assert "not finite; try smaller" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sampling_steps", [4, 5, 10, 20])
+def test_default_stops_differ_even_in_few_steps(run, sampling_steps):
+    run = run._replace(config=dataclasses.replace(GUIDED, diffusion_steps=20))
+    steps = ddpm(subgrid(cosine_schedule(20), sampling_steps))
+    moves = [
+        [bool(step(stop, i, steps)) for i in range(sampling_steps)]
+        for stop in default_stops(run)
+    ]
+    assert len({tuple(moved) for moved in moves}) == 3
+
+
+def step(stop, i, steps):
+    """Tell whether a guide that stops there moves a plan in step i of a sampler."""
+    guide = value_guide(lambda x, level: x.sum(-1), scale=1.0, stop_time=stop)
+    x = jnp.zeros((1, 2))
+    return jnp.any(guide(x, jax.tree.map(lambda leaf: leaf[i], steps)) != x)
 
 
 def test_a_command_names_only_what_was_changed(run):
