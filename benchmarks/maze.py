@@ -102,7 +102,9 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
                 "seeds": len(rollouts),
                 "seconds": round(seconds, 1),
             }
-            rows = [{**named, **row} for row in _rows(maze, rollouts, expert, chance)]
+            rows = [
+                {**named, **row} for row in maze_rows(maze, rollouts, expert, chance)
+            ]
             write_rows("maze", rows, command=_command(options), directory=directory)
 
 
@@ -150,7 +152,7 @@ def _length(path: np.ndarray) -> float:
     return float(np.linalg.norm(np.diff(path, axis=0), axis=-1).sum())
 
 
-def _rows(
+def maze_rows(
     maze: Maze, rollouts: Sequence[Rollouts], expert: Rollouts, chance: Rollouts
 ) -> Iterator[dict[str, Any]]:
     """Give the metrics of one method, of means over its runs in each episode."""
