@@ -203,7 +203,7 @@ def data_make(
     Args:
       recipe: name of the dataset.
       steps: transitions; a million of a maze, 20000 of a claw, 90000 of a kitchen,
-        50000 of PushT.
+        50000 of PushT, 45000 of Doom.
       seed: of everything random.
       noise: standard deviation of the noise on the expert's actions; 0.5 in a maze,
         0.1 in a kitchen, 4 pixels in PushT.
@@ -310,6 +310,8 @@ def evaluate(
     seed: int = 1_000,
     best: bool = False,
     num_envs: int = 100,
+    latency: float | None = None,
+    live: bool = False,
     devices: Devices = None,
     platform: Platform = None,
     choose: Literal["fixed", "earliest"] | None = None,
@@ -332,11 +334,13 @@ def evaluate(
 
     Args:
       run: the run folder.
-      episodes: how many.
+      episodes: how many; of Doom, minutes.
       setting: in a maze, a random goal each episode or D4RL's fixed goal.
       seed: of the first episode.
       best: use the best checkpoint instead of the newest.
       num_envs: environments side by side.
+      latency: at Doom, the seconds that a decision takes; measured by default.
+      live: at Doom, let the game go on by its own clock instead.
       devices: devices to use.
       platform: their kind.
       choose: overrides how a plan is chosen.
@@ -387,6 +391,8 @@ def evaluate(
         setting=setting,
         seed=seed,
         num_envs=num_envs,
+        latency=latency,
+        live=live,
         devices=chosen,
     )
     path = save_evaluation(loaded, {**record, "seed": seed, "overrides": overrides})

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Polygon
+from matplotlib.patches import Polygon, Rectangle
 
-from jaxdiff.envs import claw, pusht
+from jaxdiff.envs import claw, doom, pusht
 
 _PANEL = 1.25  # inches
 _TEXT = 9.0  # points
@@ -138,4 +138,71 @@ def draw_times(times: Mapping[str, np.ndarray], *, shaded: str, horizon: int) ->
         axes.tick_params(labelsize=_TEXT - 1)
     grid[0].set_ylabel("share of episodes", fontsize=_TEXT, color=_INK)
     grid[0].legend(fontsize=_TEXT - 2, frameon=False)
+    return figure
+
+
+def draw_sights(
+    sights: Sequence[tuple[np.ndarray, Sequence[doom.Monster], int]],
+    *,
+    columns: int = 3,
+) -> Figure:
+    """Draw what the demonstrator of Doom sees: boxes, and the one that it aims at.
+
+    Args:
+      sights: pictures `[150, 280, 3]`, the monsters in each, and the number of the one
+        aimed at, -1 for none.
+      columns: pictures side by side.
+    """
+    rows = -(-len(sights) // columns)
+    figure = Figure(
+        figsize=(2.9 * columns, 1.62 * rows), facecolor="white", layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, (picture, monsters, target) in zip(grid, sights, strict=False):
+        axes.imshow(picture, extent=(0, doom.WIDTH, doom.HEIGHT, 0))
+        axes.plot(doom.WIDTH / 2, doom.HEIGHT / 2, "+", color="white", markersize=7)
+        for one in monsters:
+            aimed = one.number == target
+            box = Rectangle((one.left, one.top), one.width, one.height, fill=False)
+            box.set(
+                edgecolor=_MISS if aimed else "white",
+                linewidth=1.6 if aimed else 0.8,
+                gid="target" if aimed else "other",
+            )
+            axes.add_patch(box)
+        axes.set(xlim=(0, doom.WIDTH), ylim=(doom.HEIGHT, 0))
+    for axes in grid:
+        axes.axis("off")
+    return figure
+
+
+def draw_first_turns(
+    picture: np.ndarray, turns: Mapping[str, np.ndarray], *, seconds: float
+) -> Figure:
+    """Draw how far players turn at first, all from the same picture of Doom.
+
+    Args:
+      picture: `[150, 280, 3]`, what all of them see.
+      turns: of each method, degrees to the right `[N]`.
+      seconds: after so long.
+    """
+    figure = Figure(
+        figsize=(3.2 + 1.7 * len(turns), 2.1), facecolor="white", layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    widths = [2.0, *[1.0] * len(turns)]
+    first, *others = figure.subplots(1, 1 + len(turns), width_ratios=widths)
+    first.imshow(picture)
+    first.axis("off")
+    end = max(10.0, *(float(np.abs(x).max()) for x in turns.values()))
+    edges = np.linspace(-end, end, 26)
+    for axes, (method, found) in zip(others, turns.items(), strict=True):
+        axes.hist(found, edges, color=_LINES[0], gid=method)
+        axes.axvline(0, color=_INK, linewidth=0.5)
+        axes.set(yticks=[], xlabel=f"degrees in {seconds:.2f} s")
+        axes.set_title(method, fontsize=_TEXT, color=_INK)
+        axes.tick_params(labelsize=_TEXT - 2)
+        axes.xaxis.label.set_size(_TEXT - 2)
+        axes.spines[["top", "right", "left"]].set_visible(False)
     return figure

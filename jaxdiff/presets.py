@@ -13,8 +13,11 @@ Policies that imitate have the same networks and training, with diffusion and wi
 For the claw machine `released` is the full script of Pearce et al. (2023), with layer
 norm in place of batch norm, and `demo` their small one with a faster encoder. Of the
 kitchen the paper names two observations, T = 50 and the transformer; learning rate,
-batch and averaging are those of CleanDiffuser, in PushT too. `paper` is the same as
-`released`.
+batch and averaging are those of CleanDiffuser, in PushT too. Of aim training it names
+pictures of 150 x 280 pixels, the sieve and T = 20; how it was trained there is not
+published, and learning rate, batch and updates of `paper` are ours. The laptop may
+learn from smaller pictures, and its encoder keeps more places, for it has to aim.
+`paper` is the same as `released`.
 
 Decision Diffuser has the released options for Hopper in all three tasks, for those of
 the others were never published. The paper knows a history of 20 states, T = 100 and a
@@ -32,6 +35,7 @@ from jaxdiff.algorithms.bc import BCConfig
 from jaxdiff.algorithms.decision_diffuser import DecisionDiffuserConfig
 from jaxdiff.algorithms.diffuser import DiffuserConfig
 from jaxdiff.algorithms.diffusion_bc import DiffusionBCConfig
+from jaxdiff.envs.doom import Block, image_shape
 from jaxdiff.errors import UserError
 from jaxdiff.networks import horizon_multiple
 from jaxdiff.offline_presets import OFFLINE, offline_preset
@@ -95,6 +99,8 @@ def preset(
     words = dataset.lower().replace("_", "-")
     if algorithm in _IMITATION:
         options, training = _imitation(name, words)
+        if algorithm == "diffusion-bc" and "doom" in words:
+            options["diffusion_steps"] = 20
         return _IMITATION[algorithm](**options), {"policy": training}
     task = next((task for task in _CONTROL if task in words), None)
     if algorithm == "decision-diffuser":
@@ -122,6 +128,25 @@ def _imitation(name: str, dataset: str) -> tuple[dict[str, Any], TrainConfig]:
             "lean": demo,
         }
         return options, TrainConfig(num_steps=updates, log_every=100)
+    if "doom" in dataset:
+        block: Block = 4 if "quarter" in dataset else 2 if "half" in dataset else 1
+        updates = 3_000 if demo else 100_000
+        options = {
+            "network": "sieve",
+            "hidden": 256 if demo else 512,
+            "history": 2,
+            "image_shape": image_shape(block),
+            "encoder": "strided" if demo else "residual",
+            "places": 16 if demo else 0,
+            "host_memory": block == 1,
+            "learning_rate": 3e-4 if demo else 1e-4,
+            "learning_rate_decay": updates,
+            "ema_decay": 0.995 if demo else 0.9999,
+        }
+        training = TrainConfig(
+            num_steps=updates, batch_size=32 if demo else 64, log_every=50
+        )
+        return options, training
     if "kitchen" in dataset or "pusht" in dataset:
         # Two observations tell the velocity of joints, or of the agent that pushes.
         updates = (30_000 if "pusht" in dataset else 20_000) if demo else 1_000_000

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff.networks import BasicMLP, ImageEncoder, Sieve, Transformer
+from jaxdiff.networks import BasicMLP, ImageEncoder, Sieve, Transformer, images
 from jaxdiff.networks.images import _Block
 from jaxdiff.networks.imitation import Attention, SineEmbedding
 
@@ -217,3 +217,38 @@ def test_images_may_be_of_any_size(kind, shape):
     out = jax.eval_shape(network.init_with_output, jax.random.key(0), x)[0]
     assert out.shape[:2] == (1, 2)
     assert out.shape[2] >= (64 if kind == "strided" else 128)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride"), [((5, 7), 3, 1), ((9, 6), 8, 4), ((3, 2), 8, 4)]
+)
+def test_image_convolutions_are_xla_s(size, kernel, stride, monkeypatch):
+    x, w = draw(0, 2, *size, 3), draw(1, kernel, kernel, 3, 4)
+
+    def both(x, w):
+        return images.image_conv(x, w, stride=stride)
+
+    found, pull = jax.vjp(both, x, w)
+    monkeypatch.setattr(images, "_MOST_PLACES", 0)
+    expected, expected_pull = jax.vjp(both, x, w)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    for one, other in zip(pull(found), expected_pull(found), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["residual", "strided"])
+def test_images_keep_as_many_places_as_are_asked_for(kind):
+    shape = (150, 280, 3)
+    x = jax.ShapeDtypeStruct((1, 1, int(np.prod(shape))), jnp.float32)
+
+    def features(places):
+        network = ImageEncoder(shape, kind=kind, places=places)
+        init = network.init_with_output
+        return jax.eval_shape(init, jax.random.key(0), x)[0].shape[-1]
+
+    # Of 37 x 70 places, or 19 x 35, windows of whole places are averaged.
+    channels, places = (128, (12, 14)) if kind == "residual" else (64, (9, 11))
+    assert features(16) == channels * np.prod(places)
+    assert features(70) == channels * (37 * 70 if kind == "residual" else 19 * 35)
+    if kind == "strided":
+        assert features(4) == features(0)

@@ -32,6 +32,7 @@ from jaxdiff.algorithms.base import (
     supervised,
 )
 from jaxdiff.data.episodes import Episodes, acted_rows, goals_beside
+from jaxdiff.data.host import HostRows
 from jaxdiff.data.normalizer import (
     Normalizer,
     fit,
@@ -64,6 +65,9 @@ class CloningConfig:
       image_shape: height, width and channels of observations that are images; none for
         vectors.
       encoder: of images, "residual" or "strided", see `jaxdiff.networks.images`.
+      places: that it averages images to, along each side at most; 0 for its own.
+      host_memory: leave images in the memory of the host, from where those of a batch
+        are fetched, if the device has too little for them.
       history: k, observations that the policy sees.
       normalizer: of observations that are vectors, and of goals.
       learning_rate: of Adam.
@@ -78,6 +82,8 @@ class CloningConfig:
     lean: bool = True
     image_shape: tuple[int, ...] = ()
     encoder: Literal["residual", "strided"] = "residual"
+    places: int = 0
+    host_memory: bool = False
     history: int = 1
     normalizer: Literal["limits", "gaussian", "cdf"] = "gaussian"
     learning_rate: float = 1e-3
@@ -89,6 +95,7 @@ class CloningConfig:
             self,
             **dict.fromkeys(("hidden", "embed", "image_shape", "history"), 1),
             **dict.fromkeys(("learning_rate", "learning_rate_decay", "ema_decay"), 0),
+            places=0,
         )
         if self.ema_decay > 1:
             raise UserError(f"--ema-decay is {self.ema_decay}; it must be at most 1")
@@ -117,13 +124,14 @@ class Decisions:
     """N decisions on the device, and the rows that were seen before them.
 
     Attributes:
-      inputs: `[M, O + G]`, every row of the dataset, in its own units.
+      inputs: `[M, O + G]`, every row of the dataset, in its own units; perhaps on the
+        host.
       rows: int32 `[N]`, the row in which each decision was made.
       firsts: int32 `[N]`, the first row of its episode.
       actions: `[N, A]`, what was decided, normalised.
     """
 
-    inputs: jax.Array
+    inputs: jax.Array | HostRows
     rows: jax.Array
     firsts: jax.Array
     actions: jax.Array
@@ -234,7 +242,12 @@ def cloning(config: CloningConfig, statistics: Statistics, head: Head) -> Algori
 def _network(config: CloningConfig, features: int) -> Any:
     images = None
     if config.image_shape:
-        images = ImageEncoder(config.image_shape, kind=config.encoder, norm=config.norm)
+        images = ImageEncoder(
+            config.image_shape,
+            kind=config.encoder,
+            places=config.places,
+            norm=config.norm,
+        )
     if config.network == "mlp":
         return BasicMLP(features, hidden=config.hidden, images=images)
     shared = {"embed": config.embed, "norm": config.norm, "images": images}
@@ -247,10 +260,14 @@ def _prepare(config, statistics, action_dim, data, frozen, key) -> Decisions:
     del frozen, key
     rows, inputs = acted_rows(data), goals_beside(data)
     # A quarter of the memory, where pixels are whole numbers.
-    if config.image_shape and np.array_equal(inputs, inputs.astype(np.uint8)):
+    if (
+        config.image_shape
+        and inputs.dtype != np.uint8
+        and np.array_equal(inputs, inputs.astype(np.uint8))
+    ):
         inputs = inputs.astype(np.uint8)
     return Decisions(
-        inputs=jnp.asarray(inputs),
+        inputs=HostRows(inputs) if config.host_memory else jnp.asarray(inputs),
         rows=jnp.asarray(rows, jnp.int32),
         firsts=jnp.asarray(np.repeat(data.starts, data.lengths), jnp.int32),
         actions=normalize(statistics.actions, data.actions[rows]),

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from jaxdiff.errors import UserError
 from jaxdiff.evaluate.claw import claw_of, evaluate_claw
 from jaxdiff.evaluate.control import evaluate_control
+from jaxdiff.evaluate.doom import evaluate_doom, is_doom
 from jaxdiff.evaluate.kitchen import evaluate_kitchen, is_kitchen
 from jaxdiff.evaluate.mazes import (
     Setting,
@@ -27,20 +29,40 @@ from jaxdiff.run import Run, maze_of
 
 
 def evaluate_run(
-    run: Run, *, setting: Setting = "multi", episodes: int = 100, **options: Any
+    run: Run,
+    *,
+    setting: Setting = "multi",
+    episodes: int = 100,
+    latency: float | None = None,
+    live: bool = False,
+    **options: Any,
 ) -> tuple[dict[str, Any], Any]:
     """Score a run in the task of its dataset.
 
     Args:
       run: a trained planner or policy.
       setting: of a maze.
-      episodes: how many; of a claw machine, plays of every scene.
+      episodes: how many; of a claw machine, plays of every scene; of Doom, minutes.
+      latency: of decisions at Doom, see `evaluate_doom`.
+      live: play Doom by its own clock.
       **options: what all of them take, such as `seed`, `num_envs` and `devices`.
 
     Returns:
-      What `evaluate_maze`, `evaluate_claw`, `evaluate_kitchen` or `evaluate_control`
-      returns: a record of the scores, and what was played.
+      What `evaluate_maze`, `evaluate_claw`, `evaluate_kitchen`, `evaluate_doom` or
+      `evaluate_control` returns: a record of the scores, and what was played.
+
+    Raises:
+      UserError: a latency or live play of a task that is played in no real time.
     """
+    if is_doom(run):
+        return evaluate_doom(
+            run, episodes=episodes, latency=latency, live=live, **options
+        )
+    if live or latency is not None:
+        raise UserError(
+            f"{run.path} was trained on {run.document['dataset']['name']}, which waits "
+            "for every action; leave out --live and --latency"
+        )
     if maze_of(run) is not None:
         return evaluate_maze(run, setting=setting, episodes=episodes, **options)
     if claw_of(run) is not None:
@@ -60,6 +82,7 @@ __all__ = [
     "d4rl_score",
     "evaluate_claw",
     "evaluate_control",
+    "evaluate_doom",
     "evaluate_kitchen",
     "evaluate_maze",
     "evaluate_run",

@@ -15,12 +15,16 @@ import math
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxdiff.networks.imitation import Norm, NormKind
 from jaxdiff.networks.temporal_conv import fan_in_uniform
 
 _HALF = math.sqrt(0.5)
+
+# Of an image, that patches are gathered for on a CPU.
+_MOST_PLACES = 4096
 
 
 class ImageEncoder(nn.Module):
@@ -31,11 +35,14 @@ class ImageEncoder(nn.Module):
       kind: "residual", averaged over windows of 8 by 8 places, or "strided", which has
         an 8 by 8 convolution of stride 4 first and 64 channels at most, averaged to no
         more than 4 by 4 places.
+      places: most of them along each side after the average, in place of what the kind
+        has; 0 for that. Whoever has to tell where something is needs many.
       norm: after each convolution.
     """
 
     image_shape: tuple[int, ...]
     kind: Literal["residual", "strided"] = "residual"
+    places: int = 0
     norm: NormKind = "layer"
 
     @nn.compact
@@ -47,11 +54,14 @@ class ImageEncoder(nn.Module):
             x = _Convolution(32, 8, 4, norm=self.norm)(x)
             x = _max_pool(_Block(64, norm=self.norm)(x))
             x = _Block(64, norm=self.norm)(x)
-            window = [max(1, -(-size // 4)) for size in x.shape[1:3]]
+            places = self.places or 4
         else:
             x = _max_pool(_Block(64, norm=self.norm)(x))
             x = _max_pool(_Block(128, norm=self.norm)(x))
-            window = [min(8, size) for size in x.shape[1:3]]
+            places = self.places
+        window = [
+            -(-size // places) if places else min(8, size) for size in x.shape[1:3]
+        ]
         x = nn.avg_pool(x, tuple(window), tuple(window))
         return x.reshape(batch, history, -1)
 
@@ -66,15 +76,71 @@ class _Convolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        init = fan_in_uniform(self.size**2 * x.shape[-1])
-        x = nn.Conv(
-            self.features,
-            (self.size, self.size),
-            strides=self.stride,
-            kernel_init=init,
-            bias_init=init,
-        )(x)
+        x = Conv(self.features, self.size, self.stride)(x)
         return jax.nn.gelu(Norm(self.norm)(x), approximate=False)
+
+
+class Conv(nn.Module):
+    """A linear layer that slides over an image, with bias.
+
+    Attributes:
+      features: outputs.
+      size: of the kernel, along both sides.
+      stride: places between outputs, along both sides.
+    """
+
+    features: int
+    size: int = 3
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), features]."""
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        init = fan_in_uniform(math.prod(shape[:3]))
+        kernel = self.param("kernel", init, shape)
+        return image_conv(x, kernel, stride=self.stride) + self.param(
+            "bias", init, (self.features,)
+        )
+
+
+def image_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
+    """Convolve images with zeros around them.
+
+    On a CPU it is one matrix product with the patches gathered, unless they would fill
+    the caches many times over: XLA's own convolution is ten times slower there inside
+    of a loop, where training has it.
+
+    Args:
+      x: [B, H, W, C].
+      kernel: [k, k, C, O].
+      stride: places between outputs, along both sides; it divides k.
+
+    Returns:
+      [B, ceil(H / stride), ceil(W / stride), O].
+    """
+    sizes = [-(-size // stride) for size in x.shape[1:3]]
+    if jax.default_backend() != "cpu" or math.prod(sizes) > _MOST_PLACES:
+        return jax.lax.conv_general_dilated(
+            x, kernel, (stride, stride), "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )  # fmt: skip
+    # Squares of s x s places become one of s s C channels, where the stride is 1.
+    k, features, s = kernel.shape[0] // stride, kernel.shape[-1], stride
+    around = []
+    for size, out in zip(x.shape[1:3], sizes, strict=True):
+        before = max(0, (out - 1) * s + k * s - size) // 2
+        around.append((before, (out + k - 1) * s - size - before))
+    padded = jnp.pad(x, ((0, 0), *around, (0, 0)))
+    height, width = sizes
+    split = (len(x), height + k - 1, s, width + k - 1, s, -1)
+    squares = padded.reshape(split).swapaxes(2, 3)
+    squares = squares.reshape(*squares.shape[:3], -1)
+    taps = [
+        squares[:, i : i + height, j : j + width] for i in range(k) for j in range(k)
+    ]
+    weights = kernel.reshape(k, s, k, s, -1, features).swapaxes(1, 2)
+    return jnp.concatenate(taps, axis=-1) @ weights.reshape(-1, features)
 
 
 class _Block(nn.Module):

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from jaxdiff.data.make.claw import claw_id, make_claw
+from jaxdiff.data.make.doom import doom_id, make_doom
 from jaxdiff.data.make.pointmaze import make_pointmaze, pointmaze_id
 from jaxdiff.data.make.pusht import PUSHT_ID, make_pusht
 from jaxdiff.data.make.toy_kitchen import TOY_KITCHEN_ID, make_toy_kitchen
 from jaxdiff.envs.claw import Family
+from jaxdiff.envs.doom import Block
 from jaxdiff.envs.pointmaze import MAZES
 
 
@@ -48,3 +50,10 @@ RECIPES["toy-kitchen"] = Recipe(
     TOY_KITCHEN_ID, make_toy_kitchen, steps=90_000, noisy=True
 )
 RECIPES["pusht"] = Recipe(PUSHT_ID, make_pusht, steps=50_000, noisy=True)
+_DOOMS: dict[str, Block] = {"doom": 1, "doom-half": 2, "doom-quarter": 4}
+RECIPES |= {
+    name: Recipe(
+        doom_id(block), functools.partial(make_doom, block), steps=45_000, noisy=False
+    )
+    for name, block in _DOOMS.items()
+}

@@ -4,7 +4,7 @@ import contextlib
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from jaxdiff.errors import writing
@@ -45,7 +45,7 @@ def replacing(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def write_minari(
     folder: pathlib.Path,
-    episodes: Sequence[Mapping[str, Any]],
+    episodes: Iterable[Mapping[str, Any]],
     *,
     observation_space: Any,
     action_space: Any,
@@ -57,11 +57,13 @@ def write_minari(
     Args:
       folder: an empty folder, such as `replacing` gives.
       episodes: of each the observations `[T + 1, ...]` (or a dict of them), actions,
-        rewards, terminations and truncations `[T, ...]`.
+        rewards, terminations and truncations `[T, ...]`; each is taken when those
+        before it have been written.
       observation_space: of Gymnasium.
       action_space: of Gymnasium.
       env_spec: of the environment they were recorded in.
-      metadata: `dataset_id`, and what else Minari or a reader may ask for.
+      metadata: `dataset_id`, and what else Minari or a reader may ask for; read when
+        all episodes have been written.
     """
     import minari
     from minari.data_collector import EpisodeBuffer
@@ -75,5 +77,5 @@ def write_minari(
         jpeg_encoding=False,  # it would change pictures
     )
     buffer: Any = EpisodeBuffer  # annotated for lists; arrays are as good
-    storage.update_episodes([buffer(**episode) for episode in episodes])
+    storage.update_episodes(buffer(**episode) for episode in episodes)
     storage.update_metadata({"minari_version": minari.__version__, **metadata})
