@@ -5,8 +5,8 @@
 Paths of 50 points in the plane keep either inside a circle of radius 1 or outside one
 of radius 0.7, by 0.03 at least, and are labelled with the one that they were made for;
 a few obey the other as well, and no label says so. A small Decision Diffuser, told the
-label (`condition="goal"`, one-hot), then plans from points between the two circles,
-where either may be asked for:
+label (`condition="goal"`, one-hot), then plans from points between the two circles that
+both families go through, so that either may be asked for:
 
 - `single`: inside the large circle, or outside the small one;
 - `and`: both at once, which keeps a path between the two;
@@ -150,7 +150,8 @@ def make_plans(
     )
     plan = jax.jit(algorithm.plan)
     rng = np.random.default_rng(options.seed + 1)
-    starts = _on_circle(rng, rng.uniform(SMALL, LARGE, options.count))
+    shared = SMALL + MARGIN, LARGE - MARGIN
+    starts = _on_circle(rng, rng.uniform(*shared, options.count))
 
     def planned(weights: dict[int, float]) -> np.ndarray:
         asked = Asked(

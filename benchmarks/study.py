@@ -163,10 +163,9 @@ def variant(name: str, dataset: str, updates: int) -> tuple[Any, TrainConfig]:
 
 
 def _command(options: Options) -> str:
-    """Write the command that measures the same again."""
-    names = " ".join(f'"{name}"' for name in options.variants)
+    """Write the command that measures the same again; a row's method is the VARIANT."""
     return (
-        f"python -m benchmarks.study {names} --dataset {options.dataset} "
+        f"python -m benchmarks.study VARIANT --dataset {options.dataset} "
         f"--updates {options.updates} --episodes {options.episodes} "
         f"--seed {options.seed}"
     )
