@@ -45,13 +45,16 @@ class Options:
     """Of the planner, timed for every level."""
     sampling_steps: int | None = None
     """Levels that the sampler walks; by default those of the run."""
+    levels: tuple[int, ...] = ()
+    """Levels to noise to, and no picture; by default the five named above."""
 
 
 def main(options: Options, *, directory: Path = RESULTS) -> None:
     """Play, time, write the rows and draw.
 
     Raises:
-      UserError: the run is of a maze, or has an option that warm starts exclude.
+      UserError: the run is of a maze, or has an option that warm starts exclude, or a
+        level that its sampler does not walk.
     """
     if options.calls < 1:
         raise UserError(f"--calls is {options.calls}; it must be at least 1")
@@ -63,7 +66,13 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
         )
     rows = []
     steps = walked(loaded.config)
-    for level in levels(loaded.config):
+    for level in options.levels:
+        if not 1 <= level <= steps:
+            raise UserError(
+                f"--levels has {level}; the sampler walks {steps}, so choose from 1 to "
+                f"{steps}"
+            )
+    for level in options.levels or levels(loaded.config):
         run = load_run(options.run, overrides={**own, "warm_start": level})
         started = time.monotonic()
         measured = {
@@ -86,6 +95,8 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
         write_rows(
             "warm-start", rows[-2:], command=_command(options), directory=directory
         )
+    if options.levels:
+        return
     figures.save(
         figures.draw_sweep(rows, label="levels to which the last plan is noised again"),
         directory / "figures" / "warm-start.png",
@@ -144,6 +155,7 @@ def _command(options: Options) -> str:
         f"python -m benchmarks.warm_start RUN --episodes {options.episodes} "
         f"--seed {options.seed} --calls {options.calls}"
         + (f" --sampling-steps {steps}" if steps else "")
+        + (f" --levels {' '.join(map(str, options.levels))}" if options.levels else "")
     )
 
 

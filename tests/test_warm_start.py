@@ -409,6 +409,24 @@ def test_levels_may_be_fewer_or_more_than_the_runs(tmp_path, monkeypatch):
     assert rows[0]["command"].endswith("--calls 1 --sampling-steps 3")
 
 
+def test_one_level_may_be_played_by_itself(tmp_path, monkeypatch):
+    def load(path, overrides=None):
+        return toy_run(path, references=None, **(overrides or {}))
+
+    monkeypatch.setattr(benchmark, "load_run", load)
+    options = benchmark.Options(tmp_path / "run", episodes=1, calls=1, levels=(20,))
+    benchmark.main(options, directory=tmp_path)
+    rows = json.loads((tmp_path / "warm-start.json").read_text())
+    assert {row["setting"] for row in rows} == {"40 levels;k=20"}
+    assert rows[0]["command"].endswith("--calls 1 --levels 20")
+    # A picture of one level would replace that of all.
+    assert not (tmp_path / "figures").exists()
+    for level in (0, 41):
+        wrong = dataclasses.replace(options, levels=(level,))
+        with pytest.raises(UserError, match=f"--levels has {level}; .* from 1 to 40"):
+            benchmark.main(wrong, directory=tmp_path)
+
+
 def test_levels_are_those_walked():
     assert benchmark.levels(BASE) == [1, 2, 10, 20, 40]
     assert benchmark.levels(dataclasses.replace(BASE, sampling_steps=10)) == [
