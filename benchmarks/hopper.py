@@ -29,7 +29,7 @@ from benchmarks.rows import RESULTS, write_rows
 from jaxdiff.devices import Device, select_devices
 from jaxdiff.errors import UserError
 from jaxdiff.evaluate import evaluate_control
-from jaxdiff.run import load_run
+from jaxdiff.run import Run, load_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,9 +92,15 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
 def play(
     path: Path, overrides: dict[str, Any], options: Any, devices: list[Device]
 ) -> tuple[str, list[dict[str, Any]]]:
+    """Play the run in a folder, acting with other options; see `play_run`."""
+    return play_run(load_run(path, overrides=overrides), options, devices)
+
+
+def play_run(
+    run: Run, options: Any, devices: list[Device]
+) -> tuple[str, list[dict[str, Any]]]:
     """Play one run as `options` says (episodes and seed): its dataset, its metrics."""
     started = time.monotonic()
-    run = load_run(path, overrides=overrides)
     record, rollouts = evaluate_control(
         run, episodes=options.episodes, seed=options.seed, devices=devices
     )

@@ -1,0 +1,225 @@
+"""What an action costs: SRPO's actor beside the diffusion model that it learned from.
+
+    python -m benchmarks.action_sampling RUN [--batches 1 256 1024]
+
+RUN is of SRPO (`jaxdiff train srpo`). Its policy acts by one call of a small network.
+The same run holds a diffusion model of the behaviour and a critic, and they are a
+policy too: draw N actions in K denoising steps each (DDIM, all candidates of a batch in
+one program) and take the one that the critic prefers, as IDQL and SfBC do. Rows of
+`action-sampling`, for each batch of observations:
+
+- actions_per_second: from observations on the host to actions on the host, one call
+  after another;
+- times_slower: seconds of a call over those of SRPO's in the neighbouring block;
+- score (or return): of that very policy in the run's environment, the same in each
+  setting; speed without it says nothing.
+
+All policies of a setting are compiled first, which `seconds` counts with the first
+call, and then timed by turns. Values are medians over blocks with bootstrap intervals.
+Cells of more than `--largest` rows times steps through the network are left out, and
+named. Leave the machine to it.
+"""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+
+from benchmarks.command import run_command
+from benchmarks.hopper import play_run
+from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
+from jaxdiff.algorithms.behaviour import flow_steps, sample_actions, score_network
+from jaxdiff.algorithms.candidates import choosing
+from jaxdiff.algorithms.critic import critic_of
+from jaxdiff.algorithms.offline import preparing
+from jaxdiff.devices import select_devices
+from jaxdiff.diffusion import ddim
+from jaxdiff.errors import UserError
+from jaxdiff.evaluate.playing import agent
+from jaxdiff.run import Run, load_run
+
+BLOCK_SECONDS = 0.2
+ACTOR = "SRPO"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Time SRPO's actions beside those of diffusion policies."""
+
+    run: tyro.conf.Positional[Path]
+    """Of SRPO."""
+    steps: tuple[int, ...] = (5, 15, 100)
+    """K, denoising steps."""
+    candidates: tuple[int, ...] = (1, 64)
+    """N, actions that the critic chooses from."""
+    batches: tuple[int, ...] = (1, 256, 1_024)
+    """Observations acted on at once."""
+    budget: float = 2.0
+    """Seconds a policy and batch."""
+    largest: int = 400_000
+    """Batch times N times K above which a cell is left out."""
+    episodes: int = 20
+    """Played by each policy; 0 to leave quality out."""
+    seed: int = 1_000
+    """Of the first episode."""
+
+
+def main(options: Options, *, directory: Path = RESULTS) -> None:
+    """Play, time and write the rows, batch by batch.
+
+    Raises:
+      UserError: the run is not of SRPO, or a number below its least.
+    """
+    run = load_run(options.run)
+    if run.name != "srpo":
+        raise UserError(
+            f"{options.run} is a run of {run.name}; give this benchmark one of srpo, "
+            "which holds an actor, a diffusion model and a critic"
+        )
+    _check(options)
+    print("load average:", *(f"{load:.2f}" for load in os.getloadavg()), flush=True)
+    policies = dict(_policies(run, options))
+    quality = {
+        name: _quality(policy, options) for name, (policy, _) in policies.items()
+    }
+    for batch in options.batches:
+        fitting = {}
+        for name, (policy, cost) in policies.items():
+            if batch * cost > options.largest:
+                print(f"left out: {name}, batch {batch}: see --largest", flush=True)
+            else:
+                fitting[name] = policy
+        rows = [
+            {"setting": f"batch {batch}", **row}
+            for row in _timed(fitting, batch, options, quality)
+        ]
+        command = _command(options)
+        write_rows("action-sampling", rows, command=command, directory=directory)
+        for row in rows:
+            print(
+                f"{row['setting']:12s} {row['method']:36s} {row['metric']:20s} "
+                f"{row['value']:12.4g}",
+                flush=True,
+            )
+
+
+def _check(options: Options) -> None:
+    for name in ("steps", "candidates", "batches"):
+        if not getattr(options, name) or min(getattr(options, name)) < 1:
+            raise UserError(f"--{name} must name numbers of at least 1")
+    if options.budget <= 0 or options.episodes < 0:
+        raise UserError("--budget must be above 0, and --episodes not below it")
+
+
+def _policies(run: Run, options: Options) -> Iterator[tuple[str, tuple[Run, int]]]:
+    """Give each policy as a run that acts so, and what it costs, N times K."""
+    yield ACTOR, (run, 1)
+    for count in options.steps:
+        for candidates in options.candidates:
+            name = f"diffusion, {count} steps, {candidates} candidates"
+            yield name, (diffusing(run, count, candidates), count * candidates)
+
+
+def diffusing(run: Run, count: int, candidates: int) -> Run:
+    """Let a run of SRPO act by its diffusion model and critic.
+
+    Args:
+      run: of SRPO.
+      count: K, denoising steps.
+      candidates: N, of which the critic's first choice is taken.
+    """
+    action_dim = run.document["dataset"]["action_dim"]
+    score = score_network(run.config, action_dim)
+    q, _, _ = critic_of(run.config, preparing(run.config, run.statistics))
+    steps = flow_steps(count, solver=ddim)
+
+    def draw(states, key, inputs):
+        params = states["behaviour"].slow["ema"]
+        return sample_actions(
+            key, score, params, inputs, steps, action_dim=action_dim, clip=1.0
+        )
+
+    def value(states, inputs, actions):
+        return q.apply(states["critic"].slow["target"], inputs, actions).min(0)
+
+    act = choosing(draw, value, run.statistics, candidates=candidates, best=True)
+    return run._replace(algorithm=run.algorithm._replace(act=act))
+
+
+def _quality(run: Run, options: Options) -> list[dict[str, Any]]:
+    """Play a policy: rows without setting and method."""
+    if not options.episodes:
+        return []
+    return play_run(run, options, select_devices())[1]
+
+
+def _timed(
+    policies: dict[str, Run],
+    batch: int,
+    options: Options,
+    quality: dict[str, list[dict[str, Any]]],
+) -> Iterator[dict[str, Any]]:
+    """Time policies by turns; give their rows, those of quality too."""
+    size = policies[ACTOR].statistics.inputs.low.shape[-1]
+    shown = np.random.default_rng(0).normal(size=(16, batch, size)).astype(np.float32)
+    acts = {
+        name: agent(run.algorithm, run.states, num_envs=batch)
+        for name, run in policies.items()
+    }
+    first = {name: _seconds(act, shown, 1) for name, act in acts.items()}
+    counts = {
+        name: max(1, round(BLOCK_SECONDS / _seconds(act, shown, 1)))
+        for name, act in acts.items()
+    }
+    calls: dict[str, list[float]] = {name: [] for name in acts}
+    while min(sum(values) * counts[name] for name, values in calls.items()) < (
+        options.budget
+    ):
+        for name, act in acts.items():
+            calls[name].append(_seconds(act, shown, counts[name]) / counts[name])
+    for name, values in calls.items():
+        measured = {"actions_per_second": batch / np.array(values)}
+        if name != ACTOR:
+            measured["times_slower"] = np.divide(values, calls[ACTOR])
+        for metric, numbers in measured.items():
+            low, high = bootstrap_interval(numbers, statistic=np.median)
+            yield {
+                "method": name,
+                "metric": metric,
+                "value": float(np.median(numbers)),
+                "low": low,
+                "high": high,
+                "n": len(numbers),
+                "seeds": 1,
+                "seconds": round(first[name], 2),
+            }
+        yield from ({"method": name, **row} for row in quality[name])
+
+
+def _seconds(act: Callable[..., Any], shown: np.ndarray, count: int) -> float:
+    """Time some calls, of other observations each."""
+    reset = np.zeros(shown.shape[1], bool)
+    start = time.perf_counter()
+    for call in range(count):
+        jax.block_until_ready(act(shown[call % len(shown)], None, reset)[0])
+    return time.perf_counter() - start
+
+
+def _command(options: Options) -> str:
+    """Write the command that measures the same again."""
+    words = ["python -m benchmarks.action_sampling RUN"]
+    for field in dataclasses.fields(Options)[1:]:
+        value = getattr(options, field.name)
+        value = value if isinstance(value, tuple) else (value,)
+        words += [f"--{field.name}", *map(str, value)]
+    return " ".join(words)
+
+
+if __name__ == "__main__":
+    run_command(main, Options)
