@@ -12,6 +12,7 @@ import argparse
 import json
 import pathlib
 import re
+import statistics
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -101,12 +102,13 @@ def make_table(rows: Sequence[Row]) -> str:
 
 
 def _decimals(values: Sequence[float]) -> int:
-    """Choose decimals that give a column's largest number about three digits."""
-    largest = max(abs(value) for value in values)
-    for bound, decimals in ((1000, 0), (10, 1), (0.1, 2)):
-        if largest >= bound:
-            return decimals
-    return 4
+    """Choose decimals for a column: for small numbers, those that most of them need."""
+    sizes = [abs(value) for value in values]
+    largest = max(sizes)
+    if largest >= 10:
+        return 0 if largest >= 1000 else 1
+    usual = statistics.median([size for size in sizes if size] or [0.0])
+    return 2 if usual >= 0.1 else 3 if usual >= 0.01 else 4
 
 
 def _cell(row: Row, decimals: int) -> str:

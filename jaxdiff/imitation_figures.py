@@ -40,7 +40,8 @@ def draw_actions(
     grid = figure.subplots(len(actions), len(scenes), squeeze=False)
     middles = (np.arange(claw.MASK) + 0.5) / claw.MASK
     for row, (method, drawn) in zip(grid, actions.items(), strict=True):
-        row[0].set_ylabel(method, fontsize=_TEXT, color=_INK)
+        # Names such as "exact guidance, w = 4" are longer than a row is high.
+        row[0].set_ylabel(method.replace(", ", "\n"), fontsize=_TEXT, color=_INK)
         for axes, scene, points in zip(row, scenes, drawn, strict=True):
             # Faded, for the points are what is to be seen.
             faded = 0.45 * scene.image / 255 + 0.55

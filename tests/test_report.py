@@ -130,3 +130,17 @@ def test_one_number_of_episodes_is_given_once_and_a_lack_shown():
     rows = [row(), row(metric="success"), row(metric="return", n=20)]
     assert report.make_table(rows).splitlines()[2].endswith("| 100 / 20 |")
     assert report.make_table([row(n=None)]).splitlines()[2].endswith("| – |")
+
+
+def test_small_numbers_keep_the_digits_that_most_of_them_need():
+    def table(*values):
+        rows = [
+            {"setting": "s", "method": str(i), "metric": "m", "value": value}
+            for i, value in enumerate(values)
+        ]
+        lines = report.make_table(rows).split("\n")[2:-2]
+        return [line.split("|")[3].strip() for line in lines]
+
+    assert table(0.4, 0.004, 0.006) == ["0.4000", "0.0040", "0.0060"]
+    assert table(0.9, 0.0, 0.02, 0.8) == ["0.90", "0.00", "0.02", "0.80"]
+    assert table(1234.5, 0.004) == ["1,234", "0"]
