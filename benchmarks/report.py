@@ -108,7 +108,7 @@ def _decimals(values: Sequence[float]) -> int:
     if largest >= 10:
         return 0 if largest >= 1000 else 1
     usual = statistics.median([size for size in sizes if size] or [0.0])
-    return 2 if usual >= 0.1 else 3 if usual >= 0.01 else 4
+    return 2 if usual >= 0.03 else 3 if usual >= 0.01 else 4
 
 
 def _cell(row: Row, decimals: int) -> str:

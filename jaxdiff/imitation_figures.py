@@ -138,7 +138,7 @@ def draw_times(times: Mapping[str, np.ndarray], *, shaded: str, horizon: int) ->
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=_TEXT - 1)
     grid[0].set_ylabel("share of episodes", fontsize=_TEXT, color=_INK)
-    grid[0].legend(fontsize=_TEXT - 2, frameon=False)
+    grid[0].legend(fontsize=_TEXT - 2, facecolor="white", edgecolor="none")
     return figure
 
 
