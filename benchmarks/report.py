@@ -107,7 +107,7 @@ def _decimals(values: Sequence[float]) -> int:
     largest = max(sizes)
     if largest >= 10:
         return 0 if largest >= 1000 else 1
-    usual = statistics.median([size for size in sizes if size] or [0.0])
+    usual = statistics.median([size for size in sizes if size] or [1.0])
     return 2 if usual >= 0.03 else 3 if usual >= 0.01 else 4
 
 
