@@ -192,9 +192,9 @@ TRAINING = TrainConfig(batch_size=64, log_every=25, save_every=50, keep=100)
 ENVS = 16
 
 # These differ from others in their losses alone, which have tests of their own.
-RARE = ("idql", "fql", "cql", "bcq", "bear")
+RARE = ("idql", "fql", "cql", "bcq", "bear", "qgpo")
 # Whatever these have, guided Diffuser, diffusion policies, SRPO and Diffusion-QL have.
-LESSER = ("diffuser", "decision-diffuser", "bc", "iql", "qgpo", *RARE)
+LESSER = ("diffuser", "decision-diffuser", "bc", "iql", *RARE)
 
 
 def each_but(slow):
@@ -206,8 +206,8 @@ def each_but(slow):
 
 
 names, costly = each_but(RARE), each_but(LESSER)
-# Programs for eight devices compile long; SRPO and diffusion policies say the same.
-costlier = each_but(("diffuser guided", "diffusion-ql", *LESSER))
+# Programs for eight devices compile long; diffusion policies and TD3+BC say the same.
+costlier = each_but(("diffuser guided", "srpo", "diffusion-ql", *LESSER))
 
 
 @functools.cache

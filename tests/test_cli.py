@@ -295,13 +295,15 @@ def test_version(capsys):
 
 
 def test_list(capsys, tiny_data):
-    (tiny_data / "jaxdiff" / ".half-v0" / "data").mkdir(parents=True, exist_ok=True)
-    (tiny_data / "jaxdiff" / ".half-v0" / "data" / "metadata.json").touch()
+    (tiny_data / "jaxdiff" / ".unfinished-v0" / "data").mkdir(
+        parents=True, exist_ok=True
+    )
+    (tiny_data / "jaxdiff" / ".unfinished-v0" / "data" / "metadata.json").touch()
     main(["list"])
     out = capsys.readouterr().out
     assert f"{RECIPE} (made), pointmaze-medium, pointmaze-large" in out
     assert "jaxdiff/pointmaze/umaze-v0" in out
-    assert "half" not in out
+    assert "unfinished" not in out
     assert "diffuser" in out
     assert "demo, released, paper" in out
     main(["list", "--root", str(tiny_data / "nowhere")])

@@ -387,6 +387,7 @@ def test_tasks_that_wait_for_actions_take_no_time(tmp_path):
 
 
 @simulated
+@pytest.mark.slow
 def test_the_benchmark_writes_rows_and_draws(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "load_run", lambda path, overrides: still_run(path))
     monkeypatch.setattr(benchmark, "select_devices", lambda: jax.devices()[:1])

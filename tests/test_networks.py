@@ -359,7 +359,9 @@ def test_attention_averages_values_over_time():
     np.testing.assert_allclose(short[0, 0], long[0, 3], atol=1e-5)
 
 
-@pytest.mark.parametrize("show_ends", [False, True])
+@pytest.mark.parametrize(
+    "show_ends", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_unet_shows_its_middle_the_ends_alone(monkeypatch, show_ends):
     """What is out of reach of the convolutions is seen only if it is an end of x."""
     monkeypatch.setattr(layers, "group_norm", lambda x, *_, **__: x)
