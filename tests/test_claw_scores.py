@@ -125,6 +125,7 @@ def test_evaluate_run_and_bad_requests(tmp_path):
         evaluate_claw(other)
 
 
+@pytest.mark.slow
 def test_behaviour_cloning_trains_on_pictures(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     main(["data", "make", "claw", "--steps", "300"])

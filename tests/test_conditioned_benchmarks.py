@@ -256,6 +256,7 @@ def test_every_question_is_planned_for_and_scored(monkeypatch, tmp_path):
     assert (tmp_path / "figures" / "circles.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_plans_are_made_for_every_question():
     options = circles.Options(updates=2, paths=20, count=3)
     small = dataclasses.replace(
