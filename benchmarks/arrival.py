@@ -18,7 +18,7 @@ from typing import Any
 import tyro
 
 from benchmarks.command import run_command
-from benchmarks.rows import RESULTS, write_rows
+from benchmarks.rows import RESULTS, bounded, write_rows
 from jaxdiff.algorithms.diffuser import declared_horizons
 from jaxdiff.devices import select_devices
 from jaxdiff.errors import UserError
@@ -70,9 +70,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
                     "setting": name,
                     "method": method,
                     "metric": metric,
-                    **dict(
-                        zip(("value", "low", "high"), map(float, bounds), strict=True)
-                    ),
+                    **bounded(bounds),
                     "n": options.episodes,
                     "seeds": 1,
                     "seconds": round(time.monotonic() - started, 1),

@@ -197,13 +197,13 @@ def _draw(
     """Draw what the demonstrator sees, and the first turns of every setting."""
     env: Any = doom.make_env(labels=True)
     env.reset(seed=options.opening)
-    begin = env.unwrapped.picture()
+    begin = env.unwrapped.render()
     rng, state, game = np.random.default_rng(0), doom.DemonstratorState(), env.unwrapped
     sights = []
     for _ in range(6):
         window = []
         for _ in range(2 * doom.TICS):
-            monsters, picture = game.monsters(), game.picture()
+            monsters, picture = game.monsters(), game.render()
             action, state = doom.demonstrate(state, monsters, game.pitch(), rng)
             window.append((picture, monsters, state.target))
             env.step(action)

@@ -25,7 +25,7 @@ from typing import Any
 import tyro
 
 from benchmarks.command import run_command
-from benchmarks.rows import RESULTS, write_rows
+from benchmarks.rows import RESULTS, bounded, write_rows
 from jaxdiff.devices import Device, select_devices
 from jaxdiff.errors import UserError
 from jaxdiff.evaluate import evaluate_control
@@ -111,7 +111,7 @@ def play_run(
     rows = [
         {
             "metric": metric,
-            **dict(zip(("value", "low", "high"), map(float, bounds), strict=True)),
+            **bounded(bounds),
             "n": len(rollouts.returns),
             "seeds": 1,
             "seconds": round(time.monotonic() - started, 1),

@@ -25,13 +25,13 @@ import tyro
 
 from benchmarks.command import run_command
 from benchmarks.maze import maze_rows
-from benchmarks.rows import RESULTS, write_rows
+from benchmarks.rows import RESULTS, bounded, write_rows
 from jaxdiff.data.episodes import Dataset, load_dataset
 from jaxdiff.devices import Device, select_devices
 from jaxdiff.envs.pointmaze import Maze
 from jaxdiff.errors import UserError
 from jaxdiff.evaluate import bootstrap, evaluate_control, maze_references, play_maze
-from jaxdiff.evaluate.scoring import on_scale
+from jaxdiff.evaluate.scoring import reference_scores
 from jaxdiff.presets import preset
 from jaxdiff.run import Run, maze_of, train_run
 
@@ -135,14 +135,13 @@ def _control(
     bounds = returns.mean(), *bootstrap(returns)
     measured = {"return": bounds}
     references = runs[0].document["dataset"]["references"]
-    if "expert" in references and "random" in references:
-        scale = references["random"], references["expert"]
-        scores = (on_scale(float(bound), *scale) for bound in bounds)
-        measured = {"score": tuple(scores), **measured}
+    scores = reference_scores(references, float(bounds[0]), bounds[1:])
+    if scores:
+        measured = {"score": tuple(scores.values()), **measured}
     rows = [
         {
             "metric": metric,
-            **dict(zip(("value", "low", "high"), map(float, bounds), strict=True)),
+            **bounded(bounds),
             "n": len(returns),
         }
         for metric, bounds in measured.items()

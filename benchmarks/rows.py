@@ -3,7 +3,7 @@
 import json
 import platform
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,11 @@ def bootstrap_interval(
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"expected a non-empty list of values, got {array.shape}")
     return bootstrap(array, statistic, confidence=confidence, seed=seed)
+
+
+def bounded(bounds: Iterable[Any]) -> dict[str, float]:
+    """Name a value and the bounds of its interval as rows do."""
+    return dict(zip(("value", "low", "high"), map(float, bounds), strict=True))
 
 
 def write_rows(

@@ -19,7 +19,7 @@ from typing import Any
 import tyro
 
 from benchmarks.command import run_command
-from benchmarks.rows import RESULTS, write_rows
+from benchmarks.rows import RESULTS, bounded, write_rows
 from jaxdiff.errors import UserError
 from jaxdiff.evaluate import bootstrap, maze_references, play_maze, score
 from jaxdiff.networks import horizon_multiple
@@ -141,7 +141,7 @@ def _study(name: str, path: Path, options: Options) -> list[dict[str, Any]]:
             "setting": f"{maze.name}-multi;{options.updates} updates",
             "method": name,
             "metric": metric,
-            **dict(zip(("value", "low", "high"), map(float, bounds), strict=True)),
+            **bounded(bounds),
             "n": options.episodes,
             "seeds": 1,
             "seconds": round(seconds, 1),

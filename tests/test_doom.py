@@ -188,8 +188,8 @@ def test_kills_pay_and_seeds_tell_episodes_apart(tmp_path, monkeypatch):
     assert (first[0] != other[0]).any()
     assert sum(first[1]) >= 1
     assert set(first[1]) == {0.0, 1.0}
-    assert env.unwrapped.picture().shape == (150, 280, 3)
-    np.testing.assert_array_equal(doom.shrink(env.unwrapped.picture(), 4), again[0][-1])
+    assert env.unwrapped.render().shape == (150, 280, 3)
+    np.testing.assert_array_equal(doom.shrink(env.unwrapped.render(), 4), again[0][-1])
     env.close()
     left = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not left

@@ -127,12 +127,8 @@ class Doom(gymnasium.Env):
         """Tell how far down the player looks, degrees."""
         return self._pitch
 
-    def picture(self) -> np.ndarray:
-        """Give the whole picture, uint8 `[150, 280, 3]`, whatever is shown of it."""
-        return self._picture
-
     def render(self) -> np.ndarray:
-        """Give the whole picture, uint8 `[150, 280, 3]`."""
+        """Give the whole picture, uint8 `[150, 280, 3]`, whatever is shown of it."""
         return self._picture
 
     def close(self) -> None:

@@ -14,13 +14,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
-import numpy as np
 
 from jaxdiff.devices import Device
 from jaxdiff.envs import kitchen, pusht
 from jaxdiff.errors import UserError, reason
 from jaxdiff.evaluate.playing import Rollouts, play
-from jaxdiff.evaluate.scoring import bootstrap, on_scale
+from jaxdiff.evaluate.scoring import bootstrap, reference_scores
 from jaxdiff.run import Run
 
 
@@ -136,15 +135,12 @@ def _scores(
     references: dict[str, float], mean: float, interval: tuple[float, float]
 ) -> dict[str, Any]:
     """Put a mean return and its interval on the scale of the dataset, if it has one."""
-    if not {"random", "expert"} <= references.keys():
+    scores = reference_scores(references, mean, interval)
+    if not scores:
         return {}
     chance, expert = references["random"], references["expert"]
-    if not np.isfinite(expert - chance) or expert <= chance:
-        return {}
     return {
-        "score": on_scale(mean, chance, expert),
-        "score_low": on_scale(interval[0], chance, expert),
-        "score_high": on_scale(interval[1], chance, expert),
+        **scores,
         "scale": f"0 is a return of {chance:g} and 100 of {expert:g}, the dataset's "
         "references",
     }

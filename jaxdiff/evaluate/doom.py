@@ -27,7 +27,7 @@ from jaxdiff.devices import Device
 from jaxdiff.envs import doom
 from jaxdiff.errors import UserError
 from jaxdiff.evaluate.playing import Policy, agent
-from jaxdiff.evaluate.scoring import bootstrap, on_scale
+from jaxdiff.evaluate.scoring import bootstrap, reference_scores
 from jaxdiff.progress import progress
 from jaxdiff.run import Run
 
@@ -343,16 +343,14 @@ def _block(run: Run) -> doom.Block | None:
 
 def _score(played: Minutes, references: dict[str, float]) -> dict[str, Any]:
     """Put kills on the scale of the dataset's references, kills in a minute."""
-    if not {"random", "expert"} <= references.keys():
+    scores = reference_scores(
+        references, float(played.kills.mean()), bootstrap(played.kills)
+    )
+    if not scores:
         return {}
     chance, expert = references["random"], references["expert"]
-    if expert <= chance:
-        return {}
-    low, high = bootstrap(played.kills)
     return {
-        "score": on_scale(float(played.kills.mean()), chance, expert),
-        "score_low": on_scale(low, chance, expert),
-        "score_high": on_scale(high, chance, expert),
+        **scores,
         "scale": f"0 is {10 * chance:.0f} kills in 10 minutes and 100 is "
         f"{10 * expert:.0f}, at random and of the demonstrator",
     }

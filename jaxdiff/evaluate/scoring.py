@@ -10,7 +10,7 @@ Intervals are percentile bootstrap intervals over episodes.
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,32 @@ from jaxdiff.run import Run
 def on_scale(value: float, chance: float, expert: float) -> float:
     """Put a return on the scale from chance, 0, to the expert, 100: equation (1)."""
     return 100 * (value - chance) / (expert - chance)
+
+
+def reference_scores(
+    references: Mapping[str, float], mean: float, interval: tuple[float, float]
+) -> dict[str, float]:
+    """Put a mean return and its interval on the scale of a dataset, if it has one.
+
+    Args:
+      references: mean returns `random` and `expert`, if known.
+      mean: of the returns.
+      interval: of it.
+
+    Returns:
+      `score`, `score_low` and `score_high`; nothing where the references are missing or
+      are no scale.
+    """
+    if not {"random", "expert"} <= references.keys():
+        return {}
+    chance, expert = references["random"], references["expert"]
+    if not np.isfinite(expert - chance) or expert <= chance:
+        return {}
+    return {
+        "score": on_scale(mean, chance, expert),
+        "score_low": on_scale(interval[0], chance, expert),
+        "score_high": on_scale(interval[1], chance, expert),
+    }
 
 
 def score(
