@@ -5,7 +5,8 @@ data get the locomotion ones, and TD3+BC has the paper's. Where code and paper o
 algorithm are not known to disagree, `paper` is the same. SRPO's paper subtracts the
 baseline, its released code does not. IDQL's authors tried 16, 64 and 256 candidates,
 and those of QGPO strengths of guidance from 0 to 10; here it has 1, which is exact.
-`demo` is for a laptop: 20,000 updates a learner, actions scaled to [-1, 1].
+`demo` is for a laptop: 20,000 updates a learner, actions scaled to [-1, 1], and
+diffusion models of a sixth of the authors' size, or of Diffusion-QL's own size.
 """
 
 import dataclasses
@@ -73,6 +74,9 @@ _ETAS: dict[str, float] = {
     "antmaze": 3.5,
 }
 
+# Of a diffusion model on a laptop, in place of 256 and three blocks.
+_SMALL: dict[str, Any] = {"score_width": 128, "score_blocks": 2}
+
 # Of locomotion, whose rewards IQL and its kin scale by the range of returns.
 _LOCOMOTION = ("hopper", "walker2d", "halfcheetah")
 
@@ -99,6 +103,11 @@ class _Asked(NamedTuple):
     @property
     def ants(self) -> bool:
         return "antmaze" in self.dataset
+
+    @property
+    def small(self) -> dict[str, Any]:
+        """The size of a diffusion model on a laptop, else the default."""
+        return _SMALL if self.demo else {}
 
     @property
     def of_iql(self) -> dict[str, Any]:
@@ -159,6 +168,7 @@ def _srpo(asked: _Asked) -> tuple[SRPOConfig, Training]:
         unit_gradient=asked.ants,
         baseline=asked.name != "released",
         policy_decay=asked.training.num_steps,
+        **asked.small,
         **asked.of_iql,
     )
     return config, {
@@ -174,6 +184,7 @@ def _idql(asked: _Asked) -> tuple[IDQLConfig, Training]:
         candidates=16 if asked.demo else 64,
         ema_decay=0.995 if asked.demo else 0.999,
         score_rate_decay=training.num_steps,
+        **asked.small,
         **asked.of_iql,
     )
     return config, {"critic": training, "behaviour": training}
@@ -197,6 +208,7 @@ def _diffusion_ql(asked: _Asked) -> tuple[DiffusionQLConfig, Training]:
         backup_candidates=10 if max_over and not asked.demo else 1,
         learning_rate=1e-3 if hasty else 3e-4,
         candidates=16 if asked.demo else 50,
+        **({**asked.small, "score_blocks": 1} if asked.demo else {}),
         **{**asked.data, "rewards": "centred" if asked.ants else "raw"},
     )
     return config, {"policy": training}
@@ -211,10 +223,16 @@ def _fql(asked: _Asked) -> tuple[FQLConfig, Training]:
 
 
 def _qgpo(asked: _Asked) -> tuple[QGPOConfig, Training]:
-    wide = {} if asked.demo else {"widths": (256,) * 3, "energy_blocks": 3}
+    sizes: dict[str, Any] = {
+        "widths": (256,) * 3,
+        "energy_blocks": 3,
+        "support_actions": 32 if asked.ants else 16,
+    }
+    if asked.demo:
+        sizes = {"energy_width": 128, "support_actions": 8, "sampling_steps": 10}
     config = QGPOConfig(
-        support_actions=32 if asked.ants and not asked.demo else 16,
-        **wide,
+        **sizes,
+        **asked.small,
         **{key: value for key, value in asked.of_iql.items() if key != "expectile"},
     )
     return config, {
