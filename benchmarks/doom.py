@@ -10,8 +10,10 @@ Runs, --methods and --overrides are as in `benchmarks.claw`, such as
 They play live, 35 tics a second whether or not they are ready: ten minutes take ten
 minutes. With --in-turn the game waits, and a decision costs the tics that it takes here
 in the median, or that --latency says (see `jaxdiff.evaluate.doom`). Rows go to
-benchmarks/results/doom.json: kills and deaths in ten minutes, decisions a second and
-milliseconds a decision, means over the runs of one name. A setting is the encoder and
+benchmarks/results/doom.json: kills and deaths in ten minutes, decisions a second,
+milliseconds a decision, and action_w_N, how far turns within N tics are from those of
+the demonstrator playing in turn (degrees, W1; the demonstrator's own row says what two
+samples of it score); means over the runs of one name. A setting is the encoder and
 the pixels that it sees; the two players without one have a setting of their own.
 Intervals are over minutes.
 
@@ -47,11 +49,13 @@ from jaxdiff.evaluate.doom import (
     measure_latency,
     play_minutes,
     rates,
+    turn_distances,
 )
 from jaxdiff.evaluate.playing import agent
 from jaxdiff.imitation_figures import draw_first_turns, draw_sights
 from jaxdiff.run import load_run
 
+REFERENCE = 10_000  # added to seeds: minutes of the demonstrator to compare turns with
 TURNING = doom.TICS  # tics that first turns are measured for: a second
 
 
@@ -101,6 +105,10 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     played: dict[tuple[str, str], list[tuple[Minutes, float | None]]] = {}
     seconds: dict[tuple[str, str], float] = {}
     turns: dict[str, dict[str, np.ndarray]] = {}
+    reference = play_minutes(
+        demonstrator, 1, minutes=options.minutes, seed=options.seed + REFERENCE,
+        labels=True, label="reference",
+    )  # fmt: skip
     for player in players(options):
         started = time.monotonic()
         how = ", in turn" if options.in_turn else ""
@@ -119,7 +127,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
                     "seconds": seconds[name],
                     **row,
                 }
-                for row in _rows(played[name])
+                for row in _rows(played[name], reference)
             ],
             command=_command(options),
             directory=directory,
@@ -171,14 +179,20 @@ def _play(player: Player, options: Options) -> tuple[Minutes, float | None]:
     return played, latency
 
 
-def _rows(runs: list[tuple[Minutes, float | None]]) -> Iterator[dict[str, Any]]:
+def _rows(
+    runs: list[tuple[Minutes, float | None]], reference: Minutes
+) -> Iterator[dict[str, Any]]:
     """Give the metrics of one method, means over its runs."""
-    found = [rates(minutes, latency) for minutes, latency in runs]
+    found = [
+        {**rates(minutes, latency), **turn_distances(minutes, reference)}
+        for minutes, latency in runs
+    ]
     for metric, field, unit in (
         ("kills_per_10min", "kills_per_10min", 1),
         ("decisions_per_second", "decisions_per_second", 1),
         ("milliseconds", "latency", 1000),
         ("deaths_per_10min", "deaths_per_10min", 1),
+        *((name, name, 1) for name in found[0] if name.startswith("action_w")),
     ):
         row = {
             "metric": metric,

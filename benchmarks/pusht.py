@@ -1,13 +1,15 @@
 """Score policies at PushT, beside its demonstrator, and draw their ways round.
 
-    python -m benchmarks.pusht [RUN ...] [--methods NAME ...]
+    python -m benchmarks.pusht [RUN ...] [--methods NAME ...] [--overrides TEXT ...]
 
-Rows go to benchmarks/results/pusht.json. In the setting pusht every episode has a start
-of its own: success, and steps to the end of an episode. In pusht-one-start the agent
+Runs, --methods and --overrides are as in `benchmarks.claw`. Rows go to
+benchmarks/results/pusht.json. In the setting pusht every episode has a start of its
+own: success, the largest share of the goal that the block covered, and steps to the end
+of an episode. In pusht-one-start the agent
 always stands opposite the side to be pushed, and both ways round the block are as good:
 `right_hand` is the share of episodes that take one of them, a half for the demonstrator
 and 0 or 1 for whoever has learned only one. Those episodes are drawn into
-benchmarks/results/figures/pusht-METHOD.png. Intervals are over episodes.
+benchmarks/results/figures/pusht.png. Intervals are over episodes.
 """
 
 import dataclasses
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 import tyro
 
+from benchmarks.claw import asked
 from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
@@ -36,8 +39,8 @@ from jaxdiff.run import load_run
 START = np.array([400.0, 400.0, 200.0, 200.0, np.pi / 4])
 DEMONSTRATOR = "demonstrator"
 
-# Of each episode: observations [T + 1, 5], and whether it succeeded.
-Played = list[tuple[np.ndarray, bool]]
+# Of each episode: observations [T + 1, 5], whether it succeeded, and the best reward.
+Played = list[tuple[np.ndarray, bool, float]]
 # (episodes, options of reset) -> episodes
 Player = Callable[[int, dict[str, Any] | None], Played]
 
@@ -50,6 +53,8 @@ class Options:
     """Run folders; the demonstrator is scored in any case."""
     methods: tuple[str, ...] = ()
     """What each run is called; its algorithm's name by default."""
+    overrides: tuple[str, ...] = ()
+    """For each run, options of acting to change: "NAME=VALUE NAME=VALUE"."""
     episodes: int = 50
     """From starts of their own."""
     repeats: int = 30
@@ -64,18 +69,21 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     """Play, score, write the rows and draw.
 
     Raises:
-      UserError: a run of another task, or more or fewer methods than runs.
+      UserError: a run of another task, or what `benchmarks.claw.asked` raises.
     """
+    paths: dict[str, list[np.ndarray]] = {}
+    turns: dict[str, list[int]] = {}
     for method, player in _players(options):
         started = time.monotonic()
         free = player(options.episodes, None)
         same = player(options.repeats, {"reset_to_state": START})
         seconds = round(time.monotonic() - started, 1)
-        ways = [pusht.way_round(observations) for observations, _ in same]
+        ways = [pusht.way_round(observations) for observations, *_ in same]
         measured = {
-            ("pusht", "success"): [won for _, won in free],
-            ("pusht", "steps"): [len(path) - 1 for path, _ in free],
-            ("pusht-one-start", "success"): [won for _, won in same],
+            ("pusht", "success"): [won for _, won, _ in free],
+            ("pusht", "coverage"): [pusht.ENOUGH * best for *_, best in free],
+            ("pusht", "steps"): [len(path) - 1 for path, *_ in free],
+            ("pusht-one-start", "success"): [won for _, won, _ in same],
             ("pusht-one-start", "right_hand"): [way == 1 for way in ways],
         }
         rows = [
@@ -92,22 +100,16 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
             for (setting, metric), values in measured.items()
         ]
         write_rows("pusht", rows, command=_command(options), directory=directory)
-        drawn = draw_pushes([path for path, _ in same], ways, title=method)
-        figures.save(drawn, directory / "figures" / f"pusht-{method}.png")
+        paths[method], turns[method] = [path for path, *_ in same], ways
+    figures.save(draw_pushes(paths, turns), directory / "figures" / "pusht.png")
 
 
 def _players(options: Options) -> Iterator[tuple[str, Player]]:
     """Give the demonstrator and the runs, each as something that plays episodes."""
-    if options.methods and len(options.methods) != len(options.runs):
-        raise UserError(
-            f"--methods has {len(options.methods)} entries for {len(options.runs)} "
-            "runs; give one for each, in their order"
-        )
     yield DEMONSTRATOR, lambda count, reset: _demonstrate(options, count, reset)
     devices = select_devices()
-    names = options.methods or ("",) * len(options.runs)
-    for path, name in zip(options.runs, names, strict=True):
-        run = load_run(path)
+    for path, name, overrides in asked(options) if options.runs else []:
+        run = load_run(path, overrides=overrides)
         if run.document["dataset"]["environment"] != pusht.ENVIRONMENT:
             raise UserError(f"{path} is no run of PushT; name runs of the recipe pusht")
 
@@ -123,7 +125,8 @@ def _players(options: Options) -> Iterator[tuple[str, Player]]:
             )
             paths = zip(rollouts.observations, rollouts.lengths, strict=True)
             cut = [path[: length + 1] for path, length in paths]
-            return list(zip(cut, map(bool, rollouts.successes), strict=True))
+            wins = map(bool, rollouts.successes)
+            return list(zip(cut, wins, map(float, rollouts.peaks), strict=True))
 
         yield name or run.name, player
 
@@ -140,15 +143,17 @@ def _demonstrate(options: Options, count: int, reset: dict[str, Any] | None) -> 
             noise=options.noise,
             start=None if reset is None else reset["reset_to_state"],
         )
-        played.append((episode["observations"], bool(episode["terminations"][-1])))
+        won, best = bool(episode["terminations"][-1]), float(episode["rewards"].max())
+        played.append((episode["observations"], won, best))
     return played
 
 
 def _command(options: Options) -> str:
     """Write the command that measures the same again."""
     words = ["python -m benchmarks.pusht", *["RUN"] * len(options.runs)]
-    if options.methods:
-        words += ["--methods", *(f'"{text}"' for text in options.methods)]
+    for flag in ("methods", "overrides"):
+        if getattr(options, flag):
+            words += [f"--{flag}", *(f'"{text}"' for text in getattr(options, flag))]
     counts = f"--episodes {options.episodes} --repeats {options.repeats}"
     return " ".join(
         [*words, counts, f"--noise {options.noise:g} --seed {options.seed}"]

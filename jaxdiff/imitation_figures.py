@@ -7,6 +7,7 @@ that belongs to nobody else; `figures.save` writes it.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
@@ -62,7 +63,7 @@ def draw_actions(
 
 
 def draw_pushes(
-    episodes: Sequence[np.ndarray], ways: Sequence[int], *, title: str = ""
+    episodes: Mapping[str, Sequence[np.ndarray]], ways: Mapping[str, Sequence[int]]
 ) -> Figure:
     """Draw episodes of PushT from above: the agent's paths, coloured by the way round.
 
@@ -70,13 +71,26 @@ def draw_pushes(
     where each ends.
 
     Args:
-      episodes: of each the observations `[T + 1, 5]`.
-      ways: of each -1 or 1, such as `jaxdiff.envs.pusht.way_round` tells.
-      title: of the picture.
+      episodes: panel -> of each episode the observations `[T + 1, 5]`.
+      ways: panel -> of each -1 or 1, such as `jaxdiff.envs.pusht.way_round` tells.
     """
-    figure = Figure(figsize=(4.2, 4.2), facecolor="white", layout="constrained")
+    columns = min(5, len(episodes))
+    rows = -(-len(episodes) // columns)
+    size = (2.6 * columns, 2.8 * rows)
+    figure = Figure(figsize=size, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels[len(episodes) :]:
+        axes.set_axis_off()
+    for axes, title in zip(panels, episodes, strict=False):
+        _draw_pushes(axes, episodes[title], ways[title])
+        axes.set_title(title, fontsize=_TEXT, color=_INK)
+    return figure
+
+
+def _draw_pushes(
+    axes: Axes, episodes: Sequence[np.ndarray], ways: Sequence[int]
+) -> None:
     goal = np.asarray(pusht.GOAL)
     axes.add_patch(Polygon(pusht.outline(goal), color="#a8ddb5", gid="goal"))
     begin = pusht.outline(episodes[0][0, 2:])
@@ -87,17 +101,15 @@ def draw_pushes(
             Polygon(end, fill=False, edgecolor=_INK, linewidth=0.4, alpha=0.5)
         )
         axes.plot(
-            *observations[:, :2].T, color=_WAYS[way], linewidth=1.0, alpha=0.6,
+            *observations[:, :2].T, color=_WAYS[way], linewidth=0.8, alpha=0.6,
             gid="agent",
         )  # fmt: skip
-        axes.plot(*observations[0, :2], "o", color=_INK, markersize=4)
+        axes.plot(*observations[0, :2], "o", color=_INK, markersize=3)
     axes.set(
         xlim=(0, pusht.TABLE), ylim=(pusht.TABLE, 0), aspect="equal", xticks=[],
         yticks=[],
     )  # fmt: skip
-    axes.set_title(title, fontsize=_TEXT, color=_INK)
     axes.spines[:].set_color("#c3c8d0")
-    return figure
 
 
 def draw_times(times: Mapping[str, np.ndarray], *, shaded: str, horizon: int) -> Figure:

@@ -214,6 +214,51 @@ def test_every_kind_acts_where_the_data_are(kind):
         assert set(np.unique(np.round(action[:, 0])).tolist()) <= {8.0, 12.0}
 
 
+def test_batch_norm_acts_by_averages_and_is_split_over_devices():
+    config = dataclasses.replace(CONFIG, network="sieve", norm="batch", ema_decay=0.0)
+    episodes = two_ways(16)
+    algorithm = bc(config, measure(config, episodes), action_dim=2)
+    learner = algorithm.learners["policy"]
+    data = learner.prepare(episodes, {}, jax.random.key(0))
+    keys = jax.random.split(jax.random.key(3), 8)
+    batch = jax.vmap(learner.draw, (None, 0))(data, keys)
+    before = jax.jit(learner.init)(jax.random.key(2), batch, {})
+    one, _ = jax.jit(learner.update)(before, keys, batch, {}, {})
+
+    def halves(x):
+        return jax.tree.map(lambda leaf: leaf.reshape(2, 4, *leaf.shape[1:]), x)
+
+    split, _ = jax.vmap(
+        lambda k, b: learner.update(before, k, b, {}, {}, "halves"), axis_name="halves"
+    )(halves(keys), halves(batch))
+    # Gradients, as Adam remembers them: its first step makes of what has none, such as
+    # a bias that the norm takes away again, one of the full size.
+    for whole, parts in zip(
+        jax.tree.leaves((one.opt_state, one.params["batch_stats"])),
+        jax.tree.leaves((split.opt_state, split.params["batch_stats"])),
+        strict=True,
+    ):
+        np.testing.assert_allclose(parts[0], parts[1])
+        np.testing.assert_allclose(parts[0], whole, rtol=2e-3, atol=1e-5)
+    # Averages have moved a tenth of the way to the moments of the batch, no more.
+    old, new = (
+        state.params["batch_stats"]["norms_0"]["BatchNorm_0"] for state in (before, one)
+    )
+    np.testing.assert_array_equal(old["var"], 1.0)
+    assert (new["var"] > 0.9).all()
+    assert np.abs(new["mean"]).max() > 1e-3
+    # Acting is of each alone: what its neighbours see is nothing to it.
+    act, reset = jax.jit(algorithm.act), np.ones(2, bool)
+    seen = np.array([[5.1], [5.9]], np.float32)
+    first, second = (
+        act({"policy": one}, algorithm.init_carry(2), jax.random.key(0), x, reset)
+        for x in (seen, seen * np.float32([[1], [1.1]]))
+    )
+    actions = np.asarray([first[0].action, second[0].action])
+    np.testing.assert_allclose(actions[0, 0], actions[1, 0], rtol=1e-6)
+    assert np.abs(actions[0, 1] - actions[1, 1]).max() > 1e-3
+
+
 def test_more_clusters_than_actions_are_refused():
     config = dataclasses.replace(CONFIG, kind="kmeans", clusters=9)
     with pytest.raises(UserError, match="--clusters is 9 and the dataset has 8"):

@@ -429,6 +429,27 @@ def test_policies_of_images(encoder, white):
     assert np.abs(carry[0] - carry[1]).max() > 1e-4
 
 
+def test_a_stacked_history_is_carried_as_images():
+    shape = (4, 5, 3)
+    images = np.random.default_rng(0).integers(0, 255, (6, 60))
+    episodes = episodes_of(
+        [3, 1], lambda i: images[i], lambda i: np.cos(i)[:, None] * np.ones(3)
+    )
+    config = dataclasses.replace(
+        TINY, image_shape=shape, encoder="patches", stacked=True, history=2
+    )
+    algorithm, states, _ = built(config, episodes)
+    act = jax.jit(algorithm.act)
+    carry, key = algorithm.init_carry(1), jax.random.key(0)
+    for row, reset, seen in ((0, True, [0, 0]), (1, False, [1, 0]), (4, True, [4, 4])):
+        output, carry = act(
+            states, carry, key, images[row : row + 1].astype(np.float32),
+            np.array([reset]),
+        )  # fmt: skip
+        np.testing.assert_array_equal(carry[0], images[seen])
+        assert output.action.shape == (1, 3)
+
+
 # Options.
 
 

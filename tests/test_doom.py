@@ -1,5 +1,6 @@
 """Doom: its demonstrator, and where ViZDoom is there, the game and its minutes."""
 
+import dataclasses
 import json
 import sys
 import time
@@ -277,6 +278,12 @@ def test_a_decision_costs_the_tics_that_it_takes(latency, tics, monkeypatch):
     assert found["decisions_per_second"] == pytest.approx(35 / tics)
     assert found["tics_per_decision"] == tics
     assert found["kills_per_10min"] == 120
+    np.testing.assert_allclose(played.turned[0], 15 * np.array(env.done)[:, :2])
+    same = scores.turn_distances(played, played, (1, 6))
+    assert same == {"action_w_1": 0.0, "action_w_6": 0.0}
+    other = dataclasses.replace(played, turned=played.turned + np.float32([3.0, 4.0]))
+    apart = scores.turn_distances(played, other, (2,))
+    assert apart["action_w_2"] == pytest.approx(10.0)
 
 
 def test_minutes_have_seeds_of_their_own_and_the_dead_begin_again(monkeypatch):
@@ -303,6 +310,9 @@ def test_live_tics_are_those_that_passed(monkeypatch):
     found = scores.rates(played, None)
     assert found["decisions_per_second"] == pytest.approx(4 / played.seconds[0])
     assert found["latency"] == played.thinking
+    # Of three tics that pass the first moves.
+    assert (played.turned[0, 3::3] != 0).all()
+    assert not played.turned[0, 1::3].any()
 
 
 def test_what_cannot_be_played_is_said():
@@ -454,6 +464,7 @@ def test_presets_know_the_pictures(name):
         assert diffusion.image_shape == plain.image_shape == shape
         assert diffusion.history == 2
         assert diffusion.diffusion_steps == 20
+        assert diffusion.schedule == ("linear_rescaled" if name == "demo" else "linear")
         assert diffusion.host_memory == (dataset == "doom")
         assert training["policy"].num_steps == plain.learning_rate_decay
     assert preset("diffusion-bc", name, "claw")[0].diffusion_steps == 50

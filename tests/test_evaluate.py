@@ -582,7 +582,7 @@ def test_evaluations_are_json(tmp_path):
 def test_paths_of_plans_end_at_their_arrival():
     plans = np.zeros((2, 5, 6))
     plans[0, :, 2:4] = [[0, 0], [0, 1], [0, 1], [2, 2], [2, 2]]
-    played = Rollouts(*[np.zeros(2)] * 3, np.zeros((2, 1, 4)), None, plans)
+    played = Rollouts(*[np.zeros(2)] * 4, np.zeros((2, 1, 4)), None, plans)
     moving, resting = plan_paths(played, action_dim=2)
     np.testing.assert_array_equal(moving, [[0, 0], [0, 1], [0, 1], [2, 2]])
     np.testing.assert_array_equal(resting, [[0, 0]])

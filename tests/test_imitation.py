@@ -141,6 +141,29 @@ def test_transport_prefers_the_cheap_pairing():
         imitation.transport(cost, [0.5, 0.5], [2.0, 0.5])
 
 
+def test_matched_w1_of_a_shift_and_of_numbers():
+    x = np.random.default_rng(0).normal(size=(300, 2))
+    moved = imitation.matched_wasserstein(x, x[::-1] + [3.0, 4.0])
+    assert moved == pytest.approx(5.0)
+    y = np.random.default_rng(1).exponential(size=(300, 1))
+    expected = imitation.wasserstein(x[:, :1], y)
+    assert imitation.matched_wasserstein(x[:, :1], y) == pytest.approx(expected)
+    # Of many points some are taken, from all over the sample.
+    line = np.arange(1_001.0)[:, None]
+    few = imitation.matched_wasserstein(line, line + 7, most=11)
+    assert few == pytest.approx(7.0)
+
+
+def test_window_sums_stay_within_their_episode():
+    steps = np.array([[1.0, 2, 3, 4], [10, 20, 30, 40]])[:, :, None]
+    found = imitation.window_sums(steps, 3)
+    np.testing.assert_allclose(found, [[6], [9], [60], [90]])
+    np.testing.assert_allclose(imitation.window_sums(steps, 4), [[10], [100]])
+    for wrong in (0, 5):
+        with pytest.raises(ValueError, match=f"no windows of {wrong}"):
+            imitation.window_sums(steps, wrong)
+
+
 def test_orders_of_tasks():
     abcd, abdc = ("a", "b", "c", "d"), ("a", "b", "d", "c")
     distance = imitation.sequence_wasserstein

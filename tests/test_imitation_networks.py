@@ -1,14 +1,25 @@
 """The networks of imitation against what is known of them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff.networks import BasicMLP, ImageEncoder, Sieve, Transformer, images
+from jaxdiff.networks import (
+    BasicMLP,
+    ImageEncoder,
+    Norm,
+    Sieve,
+    Transformer,
+    images,
+)
 from jaxdiff.networks.images import _Block
 from jaxdiff.networks.imitation import Attention, SineEmbedding
 
+NO_NORM = functools.partial(Norm, "none")
+BATCH_NORM = functools.partial(Norm, "batch")
 SMALL = {
     "mlp": BasicMLP(3, hidden=16),
     "sieve": Sieve(3, hidden=16, embed=8),
@@ -44,6 +55,37 @@ def test_parameter_counts_of_the_kitchen(network, parameters):
         jnp.ones(1),
     )
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == parameters
+
+
+@pytest.mark.parametrize("network", [Sieve, Transformer])
+def test_batch_norm_has_the_parameters_of_layer_norm(network):
+    counts = []
+    for norm in (Norm, BATCH_NORM, NO_NORM):
+        shapes = jax.eval_shape(
+            network(3, norm=norm).init,
+            jax.random.key(0),
+            jnp.ones((1, 2, 4)),
+            jnp.ones((1, 3)),
+            jnp.ones(1),
+        )["params"]
+        counts.append(sum(leaf.size for leaf in jax.tree.leaves(shapes)))
+    assert counts[0] == counts[1] > counts[2]
+
+
+def test_batch_norm_takes_the_batch_s_statistics_and_remembers_them():
+    norm = Norm("batch")
+    x = 3.0 + 2.0 * draw(0, 256, 5, 4)
+    variables = norm.init(jax.random.key(0), x)
+    seen, moved = norm.apply(variables, x, mutable=["batch_stats"])
+    np.testing.assert_allclose(seen.mean((0, 1)), 0, atol=1e-4)
+    np.testing.assert_allclose(seen.std((0, 1)), 1, atol=1e-3)
+    # A tenth of the way from 0 and 1 to the moments, and nothing moves without leave.
+    (stats,) = moved["batch_stats"].values()
+    np.testing.assert_allclose(stats["mean"], 0.1 * x.mean((0, 1)), rtol=1e-4)
+    expected = 0.9 + 0.1 * x.var((0, 1))
+    np.testing.assert_allclose(stats["var"], expected, rtol=1e-3)
+    fixed = norm.apply(variables, x)
+    np.testing.assert_allclose(fixed, x / np.sqrt(1 + 1e-5), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -97,7 +139,7 @@ def test_sieve_shows_every_layer_the_raw_action_and_time():
 
 
 def test_sieve_halves_the_square_of_what_it_passes_on():
-    network = Sieve(1, hidden=4, embed=8, norm="none")
+    network = Sieve(1, hidden=4, embed=8, norm=NO_NORM)
     (seen, action, time), params = made(network)
     params = jax.tree.map(jnp.zeros_like, params["params"])
     params["layers_0"]["bias"] = jnp.full(4, 10.0)  # GELU is the identity there
@@ -169,7 +211,7 @@ def test_sine_embedding_is_odd_but_for_its_bias():
     assert jnp.abs(plus - zero).max() > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["residual", "strided"])
+@pytest.mark.parametrize("kind", ["residual", "strided", "patches"])
 def test_images_are_read_to_their_corners(kind):
     shape = (12, 16, 3)
     network = ImageEncoder(shape, kind=kind)
@@ -189,7 +231,7 @@ def test_images_are_read_to_their_corners(kind):
 def test_an_image_block_adds_what_it_was_given_if_it_can():
     x = draw(0, 1, 4, 4, 2)
     for features, given in ((2, x), (3, 10.0)):
-        block = _Block(features, norm="none")
+        block = _Block(features, norm=NO_NORM)
         params = jax.tree.map(
             jnp.zeros_like, block.init(jax.random.key(1), x)["params"]
         )
@@ -234,6 +276,21 @@ def test_image_convolutions_are_xla_s(size, kernel, stride, monkeypatch):
     np.testing.assert_allclose(found, expected, atol=1e-4)
     for one, other in zip(pull(found), expected_pull(found), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-2)
+
+
+def test_stacked_images_are_one_of_more_channels():
+    shape = (8, 12, 3)
+    x = draw(0, 2, 2, 8 * 12 * 3)
+    stacked = ImageEncoder(shape, kind="patches", stacked=True)
+    found, variables = stacked.init_with_output(jax.random.key(0), x)
+    assert found.shape == (2, 1, 2 * 3 * 32)
+    # The same as one image whose channels are those of both.
+    both = jnp.concatenate([x[:, 0].reshape(2, *shape), x[:, 1].reshape(2, *shape)], -1)
+    plain = ImageEncoder((8, 12, 6), kind="patches")
+    expected = plain.apply(variables, both.reshape(2, 1, -1))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    # What moves is told from what moves the other way.
+    assert jnp.abs(stacked.apply(variables, x[:, ::-1]) - found).max() > 0.1
 
 
 @pytest.mark.parametrize("kind", ["residual", "strided"])

@@ -139,6 +139,7 @@ def test_runs_of_a_maze_are_scored_and_drawn(maze, tiny_run, tmp_path, monkeypat
     played = []
     chance = Rollouts(
         returns=np.zeros(2),
+        peaks=np.zeros(2),
         successes=np.zeros(2, bool),
         lengths=np.full(2, 3),
         observations=np.zeros((2, 4, 4), np.float32),

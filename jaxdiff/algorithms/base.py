@@ -173,6 +173,20 @@ def descent(
     return Learner(prepare, draw, init, update)
 
 
+def over_devices(build: Callable[[str | None], Learner]) -> Learner:
+    """Build a learner whose updates compute with the axis that a batch is split over.
+
+    Args:
+      build: `axis_name -> Learner`; None is a batch that is not split.
+    """
+
+    def update(state, keys, batch, frozen, hyper, axis_name=None):
+        learner = build(axis_name)
+        return learner.update(state, keys, batch, frozen, hyper, axis_name)
+
+    return build(None)._replace(update=update)
+
+
 @record
 class ActOutput:
     """What an agent does now.

@@ -10,7 +10,11 @@ with e, and with the network's other half, is the policy's `Head`:
 
 `denoise(e, a, tau)` being that other half. Actions are scaled to [-1, 1] throughout.
 In acting each observation is encoded when it comes and never again: the history that is
-carried from step to step is one of embeddings.
+carried from step to step is one of embeddings, but for stacked images, which are one
+image of several to the encoder.
+
+Where a network normalises by statistics of the batch, what it acts by are their running
+averages: they stand beside the parameters, and are moved and averaged along with them.
 """
 
 import dataclasses
@@ -29,8 +33,10 @@ from jaxdiff.algorithms.base import (
     Algorithm,
     Averaging,
     decaying,
-    supervised,
+    descent,
+    over_devices,
 )
+from jaxdiff.algorithms.joint import by_part
 from jaxdiff.data.episodes import Episodes, acted_rows, goals_beside
 from jaxdiff.data.host import HostRows
 from jaxdiff.data.normalizer import (
@@ -43,7 +49,15 @@ from jaxdiff.data.normalizer import (
 )
 from jaxdiff.data.transitions import beside
 from jaxdiff.errors import UserError
-from jaxdiff.networks import BasicMLP, ImageEncoder, Sieve, Transformer
+from jaxdiff.networks import (
+    BasicMLP,
+    EncoderKind,
+    ImageEncoder,
+    Norm,
+    NormKind,
+    Sieve,
+    Transformer,
+)
 from jaxdiff.options import check_options
 from jaxdiff.record import record
 
@@ -59,13 +73,16 @@ class CloningConfig:
       network: "mlp", "sieve" or "transformer", see `jaxdiff.networks.imitation`.
       hidden: width of the hidden layers of "mlp" and "sieve".
       embed: width of the embeddings of "sieve" and "transformer".
-      norm: "layer" or "none".
+      norm: "layer", "batch" (the paper's) or "none".
       lean: leave out the second projection of the transformer's attention, which the
         released network has.
       image_shape: height, width and channels of observations that are images; none for
         vectors.
-      encoder: of images, "residual" or "strided", see `jaxdiff.networks.images`.
+      encoder: of images, "residual", "strided" or "patches", see
+        `jaxdiff.networks.images`.
       places: that it averages images to, along each side at most; 0 for its own.
+      stacked: encode the images of a history together, as one of k times the channels,
+        so that the first layer sees what moves.
       host_memory: leave images in the memory of the host, from where those of a batch
         are fetched, if the device has too little for them.
       history: k, observations that the policy sees.
@@ -78,11 +95,12 @@ class CloningConfig:
     network: Literal["mlp", "sieve", "transformer"] = "sieve"
     hidden: int = 512
     embed: int = 128
-    norm: Literal["layer", "none"] = "layer"
+    norm: NormKind = "layer"
     lean: bool = True
     image_shape: tuple[int, ...] = ()
-    encoder: Literal["residual", "strided"] = "residual"
+    encoder: EncoderKind = "residual"
     places: int = 0
+    stacked: bool = False
     host_memory: bool = False
     history: int = 1
     normalizer: Literal["limits", "gaussian", "cdf"] = "gaussian"
@@ -103,6 +121,10 @@ class CloningConfig:
             raise UserError(
                 f"--image-shape is {' '.join(map(str, self.image_shape))}; it must be "
                 "a height, a width and a number of channels, such as 32 32 3"
+            )
+        if self.stacked and not self.image_shape:
+            raise UserError(
+                "--stacked is for images; give their --image-shape, or leave it out"
             )
 
 
@@ -204,22 +226,51 @@ def cloning(config: CloningConfig, statistics: Statistics, head: Head) -> Algori
         inputs = normalize(statistics.inputs, batch[0][:1])
         return network.init(key, inputs, batch[1][:1], jnp.zeros(1))
 
-    def loss(params, keys, batch):
-        inputs, actions = batch
-        encode, denoise = halves(params)
-        mean = head.loss(keys, denoise, encode(inputs), actions).mean()
-        return mean, {"loss": mean}
+    def learner(axis_name):
+        trained: Any = _network(config, head.features, axis_name)
+
+        def gradient(state, keys, batch, frozen, hyper):
+            del frozen, hyper
+            inputs, actions = normalize(statistics.inputs, batch[0]), batch[1]
+
+            def losses(module):
+                return head.loss(keys, module.denoise, module.encode(inputs), actions)
+
+            def loss(params):
+                found, moved = trained.apply(
+                    params, method=losses, mutable=["batch_stats"]
+                )
+                return found.mean(), ({"loss": found.mean()}, moved)
+
+            grads, (metrics, moved) = jax.grad(loss, has_aux=True)(state.params)
+            # Running averages have no gradient. A step of 1 takes them where they go.
+            away = {
+                name: jax.tree.map(jnp.subtract, state.params[name], moved[name])
+                for name in moved
+            }
+            return {**grads, **away}, metrics
+
+        return descent(
+            functools.partial(_prepare, config, statistics, action_dim),
+            functools.partial(_draw, config.history),
+            init_params,
+            gradient,
+            _optimizer(config),
+            averages={"ema": Averaging(config.ema_decay)},
+        )
 
     def act(states, carry, key, observation, reset, goal=None):
         inputs = beside(observation, goal, input_dim)[:, None]
         encode, denoise = halves(states["policy"].slow["ema"])
-        newest = encode(inputs)
+        newest = inputs if config.stacked else encode(inputs)
         older = jnp.concatenate([newest, carry[:, :-1]], axis=1)
         seen = jnp.where(reset[:, None, None], newest, older)
-        found = head.act(key, denoise, seen)
+        found = head.act(key, denoise, encode(seen) if config.stacked else seen)
         return ActOutput(action=unnormalize(statistics.actions, found)), seen
 
     def init_carry(batch):
+        if config.stacked:
+            return jnp.zeros((batch, config.history, input_dim))
         inputs = jax.ShapeDtypeStruct((1, 1, input_dim), jnp.float32)
         encoded, _ = jax.eval_shape(
             functools.partial(network.init_with_output, method="encode"),
@@ -228,29 +279,31 @@ def cloning(config: CloningConfig, statistics: Statistics, head: Head) -> Algori
         )
         return jnp.zeros((batch, config.history, encoded.shape[-1]))
 
-    policy = supervised(
-        functools.partial(_prepare, config, statistics, action_dim),
-        functools.partial(_draw, config.history),
-        init_params,
-        [loss],
-        optax.adam(decaying(config.learning_rate, config.learning_rate_decay)),
-        averaging=Averaging(config.ema_decay),
-    )
+    policy = over_devices(learner)
     return Algorithm(learners={"policy": policy}, act=act, init_carry=init_carry)
 
 
-def _network(config: CloningConfig, features: int) -> Any:
+def _optimizer(config: CloningConfig) -> optax.GradientTransformation:
+    adam = optax.adam(decaying(config.learning_rate, config.learning_rate_decay))
+    if config.norm != "batch":
+        return adam
+    return by_part({"params": adam, "batch_stats": optax.sgd(1.0)})
+
+
+def _network(config: CloningConfig, features: int, axis_name: str | None = None) -> Any:
+    norm = functools.partial(Norm, config.norm, axis_name)
     images = None
     if config.image_shape:
         images = ImageEncoder(
             config.image_shape,
             kind=config.encoder,
             places=config.places,
-            norm=config.norm,
+            stacked=config.stacked,
+            norm=norm,
         )
     if config.network == "mlp":
         return BasicMLP(features, hidden=config.hidden, images=images)
-    shared = {"embed": config.embed, "norm": config.norm, "images": images}
+    shared = {"embed": config.embed, "norm": norm, "images": images}
     if config.network == "sieve":
         return Sieve(features, hidden=config.hidden, **shared)
     return Transformer(features, lean=config.lean, **shared)

@@ -20,6 +20,7 @@ from jaxdiff.algorithms.base import (
     Learner,
     Metrics,
     descent,
+    over_devices,
     pmean,
 )
 from jaxdiff.data.transitions import Transitions, draw_transition
@@ -100,10 +101,7 @@ def joint_learner(
             averages=averages,
         )
 
-    def update(state, keys, batch, frozen, hyper, axis_name=None):
-        return learner(axis_name).update(state, keys, batch, frozen, hyper, axis_name)
-
-    return learner(None)._replace(update=update)
+    return over_devices(learner)
 
 
 def by_part(

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 ENVIRONMENT = "gym_pusht/PushT-v0"
 TABLE = 512.0  # px
 GOAL = (256.0, 256.0, np.pi / 4)  # of the block: x, y, angle
+ENOUGH = 0.95  # of the goal covered: success; a reward of 1 is as much
 AGENT = 15.0  # px, radius of the disc
 
 # Corners of the T in its own frame, clockwise from the upper left of its bar; the

@@ -26,6 +26,7 @@ import numpy as np
 from jaxdiff.devices import Device
 from jaxdiff.envs import doom
 from jaxdiff.errors import UserError
+from jaxdiff.evaluate.imitation import matched_wasserstein, window_sums
 from jaxdiff.evaluate.playing import Policy, agent
 from jaxdiff.evaluate.scoring import bootstrap, reference_scores
 from jaxdiff.progress import progress
@@ -48,6 +49,7 @@ class Minutes:
       decisions: `[N]`.
       tics: `[N]`, of the game.
       seconds: `[N]`, by the clock; minutes that are played side by side share theirs.
+      turned: float32 `[N, T, 2]`, degrees to the right and down in each tic.
       thinking: seconds that a decision took, on average.
     """
 
@@ -56,6 +58,7 @@ class Minutes:
     decisions: np.ndarray
     tics: np.ndarray
     seconds: np.ndarray
+    turned: np.ndarray
     thinking: float
 
 
@@ -145,6 +148,28 @@ def rates(played: Minutes, latency: float | None) -> dict[str, Any]:
     }
 
 
+def turn_distances(
+    played: Minutes, reference: Minutes, lengths: Sequence[int] = (2, 35, 70)
+) -> dict[str, float]:
+    """Compare turns within windows of time with another player's.
+
+    Args:
+      played: of a policy.
+      reference: of the demonstrator.
+      lengths: of the windows, tics; these are a moment, one and two seconds.
+
+    Returns:
+      "action_w_N" for each N of `lengths`: the distance W1 of the sums of turns in all
+      windows of N tics, degrees; see `jaxdiff.evaluate.imitation.matched_wasserstein`.
+    """
+    return {
+        f"action_w_{length}": matched_wasserstein(
+            window_sums(played.turned, length), window_sums(reference.turned, length)
+        )
+        for length in lengths
+    }
+
+
 def measure_latency(make_policy: MakePolicy, block: doom.Block) -> float:
     """Time decisions of one game, compiled beforehand: the median, seconds."""
     env = doom.make_env(block)
@@ -221,11 +246,11 @@ def play_minutes(
             bar(left)
     for env in envs:
         env.close()
-    kills, deaths, decisions, passed, seconds, thinking = map(
+    kills, deaths, decisions, passed, seconds, turned, thinking = map(
         np.concatenate, zip(*waves, strict=True)
     )
     spent = float(thinking.sum() / decisions.sum())
-    return Minutes(kills, deaths, decisions, passed, seconds, spent)
+    return Minutes(kills, deaths, decisions, passed, seconds, turned, spent)
 
 
 def _warm_up(policy: Policy, envs: list[gymnasium.Env]) -> None:
@@ -246,6 +271,7 @@ def _wave(
     count = len(envs)
     shown = [env.reset(seed=s)[0] for env, s in zip(envs, seeds, strict=True)]
     kills, deaths, decisions, tics = np.zeros((4, count), int)
+    turned = np.zeros((count, minute, 2), np.float32)
     thinking, reset = 0.0, np.ones(count, bool)
     began = time.perf_counter()
     while tics.min() < minute:
@@ -263,12 +289,15 @@ def _wave(
                 action = actions[i] if late == 1 and not reset[i] else doom.IDLE
                 shown[i], reward, dead, _, info = env.step(action)
                 kills[i] += round(float(reward))
+                # An action moves the mouse in one tic, whatever others pass live.
+                turned[i, tics[i]] = doom.STEP * action[:2]
                 tics[i] += info["tics"]
                 if dead:
                     shown[i], reset[i] = env.reset()[0], True
                     deaths[i] += 1
     seconds = np.full(count, time.perf_counter() - began)
-    return kills, deaths, decisions, tics, seconds, np.full(count, thinking)
+    thought = np.full(count, thinking)
+    return kills, deaths, decisions, tics, seconds, turned, thought
 
 
 def demonstrator(envs: list[gymnasium.Env], seed: int) -> Policy:

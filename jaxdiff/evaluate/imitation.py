@@ -9,13 +9,14 @@ compare samples x of demonstrations with samples y of a policy; all are pure.
 (4) optimal transport   min over P >= 0 of sum_ij P_ij c_ij, P's sums being the weights;
 (5) density             1 / (k M) sum_j #{i: |y_j - x_i| <= r_i},
 (6) coverage            1 / N #{i: some j has |y_j - x_i| <= r_i},
+(7) matched W1          (4) of points of equal weights: the best matching of N to N,
 
 with r_i the distance of x_i from its k-th nearest neighbour among the x (Naeem et al.,
 2020, arXiv:2002.09797): (5) falls where y strays from x, (6) where y leaves out parts
-of x. For two finite samples of one distribution (3), (4) are not 0 and (6) is not 1, so
-a second sample of the demonstrator, of the policy's size, is what to compare with. For
-sequences of tasks, such as those of the Franka kitchen, the cost in (4) is the number
-of places in which two of them differ.
+of x. For two finite samples of one distribution (3), (4), (7) are not 0 and (6) is not
+1, so a second sample of the demonstrator, of the policy's size, is what to compare
+with. For sequences of tasks, such as those of the Franka kitchen, the cost in (4) is
+the number of places in which two of them differ.
 """
 
 from collections.abc import Hashable, Sequence
@@ -139,6 +140,41 @@ def transport(cost: ArrayLike, a: ArrayLike, b: ArrayLike) -> float:
     if not solved.success:
         raise ValueError(f"no transport of these weights: {solved.message}")
     return float(solved.fun)
+
+
+def matched_wasserstein(x: ArrayLike, y: ArrayLike, *, most: int = 1_000) -> float:
+    """Give the distance W1 of two samples of points, equation (7).
+
+    Args:
+      x: `[N, D]`.
+      y: `[M, D]`.
+      most: so many points of each are matched, evenly chosen; fewer where one of the
+        samples has fewer.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    x, y = _points(x), _points(y)
+    count = min(most, len(x), len(y))
+    chosen = [z[np.linspace(0, len(z) - 1, count).round().astype(int)] for z in (x, y)]
+    distances = _distances(*chosen)
+    return float(distances[linear_sum_assignment(distances)].mean())
+
+
+def window_sums(steps: ArrayLike, length: int) -> np.ndarray:
+    """Add up steps within every window of time.
+
+    Args:
+      steps: `[N, T, D]`, of N episodes.
+      length: of a window, from 1 to T.
+
+    Returns:
+      `[N (T - length + 1), D]`, windows of one episode after those of another.
+    """
+    steps = np.asarray(steps, np.float64)
+    if not 1 <= length <= steps.shape[1]:
+        raise ValueError(f"{steps.shape[1]} steps have no windows of {length}")
+    sums = np.pad(steps.cumsum(1), ((0, 0), (1, 0), (0, 0)))
+    return (sums[:, length:] - sums[:, :-length]).reshape(-1, steps.shape[2])
 
 
 def sequence_wasserstein(

@@ -28,6 +28,7 @@ class Rollouts:
 
     Attributes:
       returns: `[N]`, sum of the environment's rewards.
+      peaks: `[N]`, the largest of them.
       successes: `[N]` bool, whether the environment ever reported success.
       lengths: `[N]`, steps until the episode ended.
       observations: `[N, T + 1, O]`; after an episode's end its last one is repeated.
@@ -36,6 +37,7 @@ class Rollouts:
     """
 
     returns: np.ndarray
+    peaks: np.ndarray
     successes: np.ndarray
     lengths: np.ndarray
     observations: np.ndarray
@@ -205,6 +207,7 @@ def play_wave(
     goal = None if starts[0][1] is None else np.stack([start[1] for start in starts])
     count = len(envs)
     returns, lengths = np.zeros(count), np.zeros(count, np.int64)
+    peaks = np.full(count, -np.inf)
     successes, running = np.zeros(count, bool), np.ones(count, bool)
     path, reset, plans = [observation], np.ones(count, bool), None
     while running.any():
@@ -216,12 +219,14 @@ def play_wave(
             following, reward, terminated, truncated, info = envs[i].step(action[i])
             observation[i] = _split(following)[0]
             returns[i] += float(reward)
+            peaks[i] = max(peaks[i], float(reward))
             lengths[i] += 1
             successes[i] |= bool(info.get("success", info.get("is_success", False)))
             running[i] = not (terminated or truncated)
         path.append(observation)
     return {
         "returns": returns,
+        "peaks": peaks,
         "successes": successes,
         "lengths": lengths,
         "observations": np.stack(path, axis=1).astype(np.float32),

@@ -4,8 +4,8 @@ from jaxdiff.networks.autoregressive import AutoregressiveBins
 from jaxdiff.networks.conditioned import Conditioned
 from jaxdiff.networks.critic import Actor, ReLUNet, SquashedActor, TwinQ, Value
 from jaxdiff.networks.dit import DiT
-from jaxdiff.networks.images import ImageEncoder
-from jaxdiff.networks.imitation import BasicMLP, Sieve, Transformer
+from jaxdiff.networks.images import EncoderKind, ImageEncoder
+from jaxdiff.networks.imitation import BasicMLP, Norm, NormKind, Sieve, Transformer
 from jaxdiff.networks.mlp import MLP
 from jaxdiff.networks.score_mlp import ScoreMLP
 from jaxdiff.networks.temporal_unet import (
@@ -24,7 +24,10 @@ __all__ = [
     "BasicMLP",
     "Conditioned",
     "DiT",
+    "EncoderKind",
     "ImageEncoder",
+    "Norm",
+    "NormKind",
     "ReLUNet",
     "ScoreMLP",
     "Sieve",

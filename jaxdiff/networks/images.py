@@ -7,19 +7,23 @@ draws them needs no other kind; here they become images again.
     the number of channels changes; f = 3x3 convolution, norm, GELU.
 
 The residual network is that of Pearce et al., 2023 (arXiv:2301.10677) for the claw
-machine, which works at full resolution. The strided one is ours, for a camera in real
-time: its first convolution already leaves a sixteenth of the places.
+machine, which works at full resolution. The other two are ours: the strided one for a
+camera in real time, whose first convolution already leaves a sixteenth of the places,
+and that convolution alone, patches, which a CPU can train on a stream of pictures.
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxdiff.networks.imitation import Norm, NormKind
+from jaxdiff.networks.imitation import Norm
 from jaxdiff.networks.temporal_conv import fan_in_uniform
+
+EncoderKind = Literal["residual", "strided", "patches"]
 
 _HALF = math.sqrt(0.5)
 
@@ -28,33 +32,42 @@ _MOST_PLACES = 4096
 
 
 class ImageEncoder(nn.Module):
-    """Two residual blocks with pooling.
+    """Two residual blocks with pooling, or none.
 
     Attributes:
       image_shape: (H, W, C).
-      kind: "residual", averaged over windows of 8 by 8 places, or "strided", which has
+      kind: "residual", averaged over windows of 8 by 8 places; "strided", which has
         an 8 by 8 convolution of stride 4 first and 64 channels at most, averaged to no
-        more than 4 by 4 places.
+        more than 4 by 4 places; or "patches", that convolution and nothing after it.
       places: most of them along each side after the average, in place of what the kind
         has; 0 for that. Whoever has to tell where something is needs many.
-      norm: after each convolution.
+      stacked: whether the images of a history are one, of k times the channels.
+      norm: makes the norm after each convolution.
     """
 
     image_shape: tuple[int, ...]
-    kind: Literal["residual", "strided"] = "residual"
+    kind: EncoderKind = "residual"
     places: int = 0
-    norm: NormKind = "layer"
+    stacked: bool = False
+    norm: Callable[[], nn.Module] = Norm
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> jax.Array:
-        """Map flat images [B, k, H * W * C] in [0, 1] to [B, k, features]."""
-        batch, history, _ = observations.shape
-        x = observations.reshape(batch * history, *self.image_shape)
-        if self.kind == "strided":
+        """Map flat images [B, k, H * W * C] in [0, 1] to [B, k, features].
+
+        If they are stacked there is one row of features, [B, 1, features].
+        """
+        batch = len(observations)
+        x = observations.reshape(batch, -1, *self.image_shape)
+        if self.stacked:
+            x = jnp.concatenate(jnp.unstack(x, axis=1), axis=-1)[:, None]
+        x = x.reshape(-1, *x.shape[2:])
+        if self.kind in ("strided", "patches"):
             x = _Convolution(32, 8, 4, norm=self.norm)(x)
-            x = _max_pool(_Block(64, norm=self.norm)(x))
-            x = _Block(64, norm=self.norm)(x)
-            places = self.places or 4
+            places = self.places or (4 if self.kind == "strided" else max(x.shape[1:3]))
+            if self.kind == "strided":
+                x = _max_pool(_Block(64, norm=self.norm)(x))
+                x = _Block(64, norm=self.norm)(x)
         else:
             x = _max_pool(_Block(64, norm=self.norm)(x))
             x = _max_pool(_Block(128, norm=self.norm)(x))
@@ -63,7 +76,7 @@ class ImageEncoder(nn.Module):
             -(-size // places) if places else min(8, size) for size in x.shape[1:3]
         ]
         x = nn.avg_pool(x, tuple(window), tuple(window))
-        return x.reshape(batch, history, -1)
+        return x.reshape(batch, -1, math.prod(x.shape[1:]))
 
 
 class _Convolution(nn.Module):
@@ -72,12 +85,12 @@ class _Convolution(nn.Module):
     features: int
     size: int = 3
     stride: int = 1
-    norm: NormKind = "layer"
+    norm: Callable[[], nn.Module] = Norm
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = Conv(self.features, self.size, self.stride)(x)
-        return jax.nn.gelu(Norm(self.norm)(x), approximate=False)
+        return jax.nn.gelu(self.norm()(x), approximate=False)
 
 
 class Conv(nn.Module):
@@ -147,7 +160,7 @@ class _Block(nn.Module):
     """Equation (1)."""
 
     features: int
-    norm: NormKind = "layer"
+    norm: Callable[[], nn.Module] = Norm
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

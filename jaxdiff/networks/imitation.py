@@ -19,11 +19,15 @@ Pearce et al., "Imitating human behaviour with diffusion models", 2023
     x <- norm((attention(x) + x) / sqrt 2), x <- norm((mlp(x) + x) / sqrt 2), four
     times; all tokens together are read out.
 
-The authors normalise by statistics of the batch; here it is by those of each example
-(layer norm), which knows nothing of its neighbours and has as many parameters.
+The authors normalise by statistics of the batch, and in acting by running averages of
+them. The default here are those of each example (layer norm), which knows nothing of
+its neighbours and has as many parameters. Running averages are variables of the
+collection "batch_stats": whoever applies a network with that collection mutable trains
+it, and others find the averages fixed.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -33,24 +37,33 @@ from flax import linen as nn
 from jaxdiff.networks.mlp import MLP
 from jaxdiff.networks.temporal_conv import Linear
 
-NormKind = Literal["layer", "none"]
+NormKind = Literal["layer", "batch", "none"]
 
 _HALF = math.sqrt(0.5)
 
 
 class Norm(nn.Module):
-    """Layer norm of the last axis, or nothing.
+    """Layer norm of the last axis, batch norm over all others, or nothing.
 
     Attributes:
-      kind: "layer" or "none".
+      kind: "layer", "batch" or "none".
+      axis_name: of the devices that a batch is split over, for "batch"; None for one.
     """
 
     kind: NormKind = "layer"
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [..., C] to the same shape."""
-        return x if self.kind == "none" else nn.LayerNorm(epsilon=1e-5)(x)
+        if self.kind == "none":
+            return x
+        if self.kind == "layer":
+            return nn.LayerNorm(epsilon=1e-5)(x)
+        training = self.is_mutable_collection("batch_stats")
+        return nn.BatchNorm(
+            not training, momentum=0.9, epsilon=1e-5, axis_name=self.axis_name
+        )(x)
 
 
 class Embedding(nn.Module):
@@ -118,14 +131,14 @@ class Sieve(nn.Module):
       features: outputs.
       hidden: width.
       embed: width of the embeddings.
-      norm: of the hidden layers.
+      norm: makes the norm of a hidden layer.
       images: as in `BasicMLP`.
     """
 
     features: int
     hidden: int = 512
     embed: int = 128
-    norm: NormKind = "layer"
+    norm: Callable[[], nn.Module] = Norm
     images: Any = None
 
     def setup(self) -> None:
@@ -134,7 +147,7 @@ class Sieve(nn.Module):
         self.action_embedding = Embedding(self.embed)
         self.time_embedding = SineEmbedding(self.embed)
         self.layers = [Linear(self.hidden) for _ in range(3)]
-        self.norms = [Norm(self.norm) for _ in range(3)]
+        self.norms = [self.norm() for _ in range(3)]
         self.out = Linear(self.features)
 
     def encode(self, observations: jax.Array) -> jax.Array:
@@ -204,7 +217,7 @@ class Transformer(nn.Module):
     Attributes:
       features: outputs.
       embed: width of the embeddings.
-      norm: after each half of a block.
+      norm: makes the norm after each half of a block.
       lean: see `Attention`; false is the released network.
       images: as in `BasicMLP`.
       width: channels of a token.
@@ -213,7 +226,7 @@ class Transformer(nn.Module):
 
     features: int
     embed: int = 128
-    norm: NormKind = "layer"
+    norm: Callable[[], nn.Module] = Norm
     lean: bool = True
     images: Any = None
     width: int = 64
@@ -231,7 +244,7 @@ class Transformer(nn.Module):
         blocks = range(self.depth)
         self.attentions = [Attention(lean=self.lean) for _ in blocks]
         self.mlps = [MLP(self.width, widths=(4 * self.width,)) for _ in blocks]
-        self.norms = [Norm(self.norm) for _ in range(2 * self.depth)]
+        self.norms = [self.norm() for _ in range(2 * self.depth)]
         self.out = Linear(self.features)
 
     def encode(self, observations: jax.Array) -> jax.Array:
