@@ -93,13 +93,15 @@ def test_it_searches_either_way_and_keeps_to_it():
     rng = np.random.default_rng(0)
     ways = []
     for _ in range(200):
-        state, turned = DemonstratorState(), []
-        for _ in range(5):
-            action, state = demonstrate(state, [], 4.0, rng)
+        state, turned, pitch = DemonstratorState(), [], 0.0
+        for _ in range(20):
+            action, state = demonstrate(state, [], pitch, rng)
             turned.append(15 * action[0])
-            assert action[1] < 0.05  # what it looks down by is taken back
+            pitch += 15 * action[1]
         assert len(set(np.sign(turned))) == 1
         assert 4 < np.abs(turned).mean() < 8
+        # To the right along an arc: it comes to look down, and no further.
+        assert np.sign(turned[0]) * pitch == pytest.approx(4, abs=1.5)
         ways.append(np.sign(turned[0]))
     assert 0.4 < np.mean(np.array(ways) == 1) < 0.6
     # Who has been found is forgotten: the next search may go the other way.

@@ -19,8 +19,10 @@ the monsters in the picture. It aims at one of them, any as soon as another, unt
 one has fallen, turning by a share of (2) a tic, and shoots when the box is close to the
 middle. Where there is none in sight it turns round to search, to the left or to the
 right; which of the two is drawn anew each time and then kept to. Someone who sees only
-the picture cannot know the choice: these data have several modes. Once it is made two
-pictures tell it, and so two are shown to whoever imitates.
+the picture cannot know the choice: these data have several modes. Once it is made the
+picture tells it, for a wrist moves a mouse along an arc: whoever turns to the right
+comes to look down a little, to the left a little up. (The wall is alike all round, and
+at a lower resolution no two pictures tell which way it has moved.)
 
 A pull of the trigger is held for five tics, and there is another one when the pistol
 has come to rest: what hands do is seen in the picture too. Importing this loads no
@@ -56,6 +58,7 @@ IDLE = np.array([0.0, 0.0, -1.0], np.float32)
 _CHANGE = 0.01  # probability of another target, each tic
 _GAIN = (0.25, 0.45)  # share of what is missing that a tic turns by
 _SEARCH = (5.0, 7.0)  # degrees a tic
+_ARC = 4.0  # degrees that a search to the right looks down
 _SHAKE = 0.25  # degrees, standard deviation of the hand
 _FASTEST = 14.0  # degrees a tic
 _CLOSE = 0.3  # of its height from the middle, a monster is hit
@@ -188,7 +191,7 @@ def demonstrate(
     else:
         target = -1
         search = search or (1 if rng.random() < 0.5 else -1)
-        right, down = search * rng.uniform(*_SEARCH), -gain * pitch
+        right, down = search * rng.uniform(*_SEARCH), gain * (search * _ARC - pitch)
     pulled = state.pulled + 1
     if close and pulled >= _REST:
         pulled = 0
