@@ -129,18 +129,19 @@ def _guided(family: Family, weight: float, options: Options) -> np.ndarray:
     return np.stack([draw_points(each, options.samples, rng) for each in scenes])
 
 
-def asked(options: Any) -> Iterator[tuple[Path, str, dict[str, Any]]]:
+def asked(
+    options: Any, *, optional: bool = False
+) -> Iterator[tuple[Path, str, dict[str, Any]]]:
     """Give the path, method and overrides of each run.
 
     Args:
       options: with `runs`, `methods` and `overrides` as in `Options`.
+      optional: whether there may be no run at all.
 
     Raises:
       UserError: as in `main`.
     """
     count = len(options.runs)
-    if not count:
-        raise UserError("there is no run to score; name one run folder or more")
     for flag in ("methods", "overrides"):
         given = getattr(options, flag)
         if given and len(given) != count:
@@ -148,6 +149,8 @@ def asked(options: Any) -> Iterator[tuple[Path, str, dict[str, Any]]]:
                 f"--{flag} has {len(given)} entries for {count} runs; give one for "
                 "each, in their order"
             )
+    if not count and not optional:
+        raise UserError("there is no run to score; name one run folder or more")
     if DEMONSTRATOR in options.methods:
         raise UserError(
             f"{DEMONSTRATOR!r} is a row of its own; choose another name with --methods"

@@ -146,7 +146,7 @@ def players(options: Options) -> Iterator[Player]:
     yield Player("no encoder", DEMONSTRATOR, 1, demonstrator, labels=True)
     yield Player("no encoder", "random", 1, at_random)
     devices = select_devices()[:1]
-    for path, method, overrides in asked(options) if options.runs else ():
+    for path, method, overrides in asked(options, optional=True):
         run = load_run(path, overrides=overrides)
         if not is_doom(run):
             raise UserError(f"{path} is no run of Doom; name runs of the recipe doom")

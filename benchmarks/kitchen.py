@@ -80,7 +80,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     if options.dataset is not None:
         datasets[options.dataset] = _dataset(options.dataset)
         played[options.dataset] = {}
-    for path, method, overrides in asked(options) if options.runs else ():
+    for path, method, overrides in asked(options, optional=True):
         run = load_run(path, overrides=overrides)
         method, name = method or run.name, run.document["dataset"]["name"]
         if name not in datasets:

@@ -5,11 +5,11 @@
 Runs, --methods and --overrides are as in `benchmarks.claw`. Rows go to
 benchmarks/results/pusht.json. In the setting pusht every episode has a start of its
 own: success, the largest share of the goal that the block covered, and steps to the end
-of an episode. In pusht-one-start the agent
-always stands opposite the side to be pushed, and both ways round the block are as good:
-`right_hand` is the share of episodes that take one of them, a half for the demonstrator
-and 0 or 1 for whoever has learned only one. Those episodes are drawn into
-benchmarks/results/figures/pusht.png. Intervals are over episodes.
+of an episode. In pusht-one-start the agent always stands opposite the side to be
+pushed, and both ways round the block are as good: `right_hand` is the share of episodes
+that take one of them, a half for the demonstrator and 0 or 1 for whoever has learned
+only one. Those episodes are drawn into benchmarks/results/figures/pusht.png. Intervals
+are over episodes.
 """
 
 import dataclasses
@@ -108,7 +108,7 @@ def _players(options: Options) -> Iterator[tuple[str, Player]]:
     """Give the demonstrator and the runs, each as something that plays episodes."""
     yield DEMONSTRATOR, lambda count, reset: _demonstrate(options, count, reset)
     devices = select_devices()
-    for path, name, overrides in asked(options) if options.runs else []:
+    for path, name, overrides in asked(options, optional=True):
         run = load_run(path, overrides=overrides)
         if run.document["dataset"]["environment"] != pusht.ENVIRONMENT:
             raise UserError(f"{path} is no run of PushT; name runs of the recipe pusht")

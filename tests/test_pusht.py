@@ -217,6 +217,7 @@ def test_the_benchmark_refuses_other_runs(monkeypatch):
     for options, words in (
         (benchmark.Options(runs=one), "no run of PushT"),
         (benchmark.Options(runs=one, methods=("x", "y")), "2 entries for 1 runs"),
+        (benchmark.Options(runs=(), methods=("x",)), "1 entries for 0 runs"),
     ):
         with pytest.raises(UserError, match=words):
             list(benchmark._players(options))
