@@ -259,6 +259,14 @@ def test_batch_norm_acts_by_averages_and_is_split_over_devices():
     assert np.abs(actions[0, 1] - actions[1, 1]).max() > 1e-3
 
 
+def test_a_network_without_norms_learns_under_any_of_them():
+    config = dataclasses.replace(CONFIG, network="mlp", norm="batch")
+    episodes = two_ways(16)
+    algorithm = bc(config, measure(config, episodes), action_dim=2)
+    training = {"policy": TrainConfig(num_steps=2, batch_size=4)}
+    assert int(fit(algorithm, episodes, configs=training)["policy"].step) == 2
+
+
 def test_more_clusters_than_actions_are_refused():
     config = dataclasses.replace(CONFIG, kind="kmeans", clusters=9)
     with pytest.raises(UserError, match="--clusters is 9 and the dataset has 8"):

@@ -285,7 +285,9 @@ def cloning(config: CloningConfig, statistics: Statistics, head: Head) -> Algori
 
 def _optimizer(config: CloningConfig) -> optax.GradientTransformation:
     adam = optax.adam(decaying(config.learning_rate, config.learning_rate_decay))
-    if config.norm != "batch":
+    # The layers of "mlp" have no norm, only an encoder of images before them does.
+    plain = config.network == "mlp" and not config.image_shape
+    if config.norm != "batch" or plain:
         return adam
     return by_part({"params": adam, "batch_stats": optax.sgd(1.0)})
 
