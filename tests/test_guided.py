@@ -126,7 +126,8 @@ def test_guidance_can_be_off_stopped_and_placed(monkeypatch):
         return exact_plans(monkeypatch, candidates=3, sampling_steps=5, **options)[0]
 
     plain = plans(guide_scale=0.0)
-    np.testing.assert_array_equal(plans(guide_stop=200), plain)
+    # Two programs: a compiler may round them differently.
+    np.testing.assert_allclose(plans(guide_stop=200), plain, atol=1e-5)
     guided = plans()
     assert (guided[:, 1:] > plain[:, 1:]).all()
     for change in (
