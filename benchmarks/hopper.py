@@ -28,7 +28,7 @@ from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, bounded, write_rows
 from jaxdiff.devices import Device, select_devices
 from jaxdiff.errors import UserError
-from jaxdiff.evaluate import evaluate_control
+from jaxdiff.evaluate import evaluate_run
 from jaxdiff.run import Run, load_run
 
 
@@ -99,9 +99,9 @@ def play(
 def play_run(
     run: Run, options: Any, devices: list[Device]
 ) -> tuple[str, list[dict[str, Any]]]:
-    """Play one run as `options` says (episodes and seed): its dataset, its metrics."""
+    """Play one run as `options` says (episodes and seed): its task, its metrics."""
     started = time.monotonic()
-    record, rollouts = evaluate_control(
+    record, rollouts = evaluate_run(
         run, episodes=options.episodes, seed=options.seed, devices=devices
     )
     measured = {"return": (record["mean_return"], *record["return_interval"])}

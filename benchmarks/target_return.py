@@ -1,15 +1,17 @@
-"""Ask for returns and see what is achieved: Decision Diffuser in tasks of control.
+"""Ask for returns and see what is achieved: Decision Diffuser in control and mazes.
 
     python -m benchmarks.target_return RUN [--bc BC_RUN] [--diffuser DIFFUSER_RUN]
         [--diffused DIFFUSED_RUN] [--episodes 20]
 
 RUN is a Decision Diffuser that was told returns (`jaxdiff train decision-diffuser`).
 What is asked for is y: 0 and 1 are the lowest and the highest percent of the discounted
-returns of the data (`jaxdiff.algorithms.conditions`). All play the same episodes.
+returns of the data (`jaxdiff.algorithms.conditions`). All play the same episodes, in a
+maze with random goals.
 
-Rows, and pictures of the first two in benchmarks/results/figures:
+Rows, and pictures of the first two in benchmarks/results/figures; a setting begins with
+the task:
 
-- `target-return`: what the episodes pay against what was asked for;
+- `target-return`: what the episodes pay against y, what was asked for;
 - `condition-weight`: against w, how much the condition weighs, at the run's own target;
 - `decision-diffuser`: the run beside behaviour cloning and an unguided plan of Diffuser
   of the same data, and beside DIFFUSED_RUN, a Decision Diffuser that diffuses actions
@@ -71,7 +73,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     pictures = directory / "figures"
     _draw_histogram(run, pictures)
     swept = {
-        "target-return": [(f"{y:g}", {"target": y}) for y in options.targets],
+        "target-return": [(f"y={y:g}", {"target": y}) for y in options.targets],
         "condition-weight": [
             (f"w={w:g}", {"guidance_weight": w}) for w in options.weights
         ],
@@ -81,17 +83,17 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
         "condition-weight": "weight of the condition",
     }
     for experiment, settings in swept.items():
-        rows = []
-        for setting, overrides in settings:
-            named = {"setting": setting, "method": "decision-diffuser"}
-            found = _play(options.run, overrides, options)[1]
+        rows, task = [], ""
+        for asked, overrides in settings:
+            task, found = _play(options.run, overrides, options)
+            named = {"setting": f"{task}, {asked}", "method": "decision-diffuser"}
             rows += [{**named, **row} for row in found if row["metric"] == "return"]
             _write(experiment, rows[-1:], options, directory)
         if rows:
             drawn = figures.draw_sweep(
                 rows, label=labels[experiment], logarithmic=False
             )
-            figures.save(drawn, pictures / f"{experiment}.png")
+            figures.save(drawn, pictures / f"{experiment}-{task}.png")
     unguided = {"guide_scale": 0.0, "candidates": 1}
     for method, path, overrides in (
         ("bc", options.bc, {}),

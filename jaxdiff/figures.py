@@ -164,7 +164,7 @@ def draw_plans(
     executed: Sequence[ArrayLike] | np.ndarray | None = None,
     starts: ArrayLike | None = None,
     goals: ArrayLike | None = None,
-    avoid: ArrayLike | None = None,
+    avoid: Sequence[ArrayLike] | np.ndarray | None = None,
     via: ArrayLike | None = None,
     titles: Sequence[str] | None = None,
     columns: int = 4,
@@ -177,7 +177,8 @@ def draw_plans(
       executed: P paths `[T, 2]` that were driven.
       starts: `[P, 2]`, drawn as open circles.
       goals: `[P, 2]`, drawn as stars in the disc in which the goal counts as reached.
-      avoid: `[P, 3]`, centre and radius of a region to stay out of, drawn hatched.
+      avoid: P times `[3]` or `[R, 3]`, centres and radii of regions to stay out of,
+        drawn hatched.
       via: `[P, 2]`, points to pass, drawn as diamonds.
       titles: P texts.
       columns: panels in a row.
@@ -197,7 +198,8 @@ def draw_plans(
         if goals is not None:
             _draw_goal(one, np.asarray(goals)[i], size)
         if avoid is not None:
-            _draw_region(one, np.asarray(avoid)[i])
+            for region in np.reshape(avoid[i], (-1, 3)):
+                _draw_region(one, region)
         if via is not None:
             _draw_waypoint(one, np.asarray(via)[i], size)
         if titles is not None:

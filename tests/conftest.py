@@ -1,7 +1,11 @@
 import os
 
-# Set before JAX starts: eight virtual devices stand in for eight real ones.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+# Set before JAX starts: eight virtual devices stand in for eight real ones, and what
+# runs for a moment is compiled in little time, not to run in little time.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax

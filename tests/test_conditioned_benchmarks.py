@@ -84,7 +84,7 @@ def played(monkeypatch):
 
     for module in (hopper, target_return, classifier_free):
         monkeypatch.setattr(module, "load_run", load)
-    monkeypatch.setattr(hopper, "evaluate_control", evaluate)
+    monkeypatch.setattr(hopper, "evaluate_run", evaluate)
     env = gymnasium.make("Pendulum-v1")
     monkeypatch.setattr(classifier_free, "make_env", lambda run: env)
     return seen
@@ -108,11 +108,11 @@ def test_every_target_and_weight_meets_the_same_episodes(played, tmp_path):
     assert {(episodes, seed) for *_, episodes, seed in played} == {(3, 5)}
     swept = rows(tmp_path, "target-return")
     assert {name: row["value"] for name, row in swept.items()} == {
-        ("0", "decision-diffuser", "return"): 0.0,
-        ("1.5", "decision-diffuser", "return"): 15.0,
+        ("hopper-like, y=0", "decision-diffuser", "return"): 0.0,
+        ("hopper-like, y=1.5", "decision-diffuser", "return"): 15.0,
     }
     assert {setting for setting, *_ in rows(tmp_path, "condition-weight")} == {
-        "w=1", "w=2",
+        "hopper-like, w=1", "hopper-like, w=2",
     }  # fmt: skip
     compared = [(name, overrides) for name, overrides, *_ in played[4:]]
     assert compared == [
@@ -128,9 +128,12 @@ def test_every_target_and_weight_meets_the_same_episodes(played, tmp_path):
             "bc", "diffuser-unguided", "diffused-actions", "decision-diffuser",
         )
     }  # fmt: skip
-    command = swept["0", "decision-diffuser", "return"]["command"]
+    command = swept["hopper-like, y=0", "decision-diffuser", "return"]["command"]
     assert "--diffused DIFFUSED_RUN --targets 0 1.5 --weights 1 2" in command
-    for name in ("target-return", "condition-weight", "returns-hopper-like"):
+    for name in (
+        "target-return-hopper-like", "condition-weight-hopper-like",
+        "returns-hopper-like",
+    ):  # fmt: skip
         assert (tmp_path / "figures" / f"{name}.png").stat().st_size > 5_000
 
 

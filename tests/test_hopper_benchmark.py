@@ -48,7 +48,7 @@ def played(monkeypatch):
         return record, types.SimpleNamespace(returns=np.zeros(episodes))
 
     monkeypatch.setattr(hopper, "load_run", load)
-    monkeypatch.setattr(hopper, "evaluate_control", evaluate)
+    monkeypatch.setattr(hopper, "evaluate_run", evaluate)
     return seen
 
 
