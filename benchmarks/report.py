@@ -1,11 +1,12 @@
-"""Put the results into the README: its tables and its figures.
+"""Put the results into the pages that show them: tables and figures.
 
-    python benchmarks/report.py            # rewrite README.md, draw the figures
+    python benchmarks/report.py            # rewrite the pages, draw the figures
     python benchmarks/report.py --check    # change nothing; exit 1 if a table differs
 
-A result is a row of `benchmarks/results/*.json`. A table stands in the README between
-the lines `<!-- results:EXPERIMENT -->` and `<!-- end:EXPERIMENT -->`; whatever stands
-between them is replaced, so no number is typed in by hand.
+A result is a row of `benchmarks/results/*.json`. A table stands in README.md or in
+benchmarks/README.md between the lines `<!-- results:EXPERIMENT -->` and
+`<!-- end:EXPERIMENT -->`; whatever stands between them is replaced, so no number is
+typed in by hand.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from jaxdiff import figures
 from jaxdiff.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 
 Row = dict[str, Any]
 
@@ -141,7 +143,7 @@ def _caption(rows: Sequence[Row]) -> str:
 
 
 def rewrite(text: str, results: dict[str, list[Row]]) -> str:
-    """Replace every marked table in a README's text.
+    """Replace every marked table in a page's text.
 
     Raises:
       UserError: a marker has no results, or no end.
@@ -149,13 +151,13 @@ def rewrite(text: str, results: dict[str, list[Row]]) -> str:
     for experiment in _MARKER.findall(text):
         if experiment not in results:
             raise UserError(
-                f"the README asks for results of {experiment!r}, but there are none; "
+                f"a page asks for results of {experiment!r}, but there are none; "
                 f"there are: {', '.join(results) or 'no results at all'}"
             )
         begin, end = f"<!-- results:{experiment} -->", f"<!-- end:{experiment} -->"
         before, after = text.split(begin, 1)
         if end not in after.split("<!-- results:", 1)[0]:
-            raise UserError(f"the README's line {begin!r} has no {end!r} after it")
+            raise UserError(f"the line {begin!r} of a page has no {end!r} after it")
         after = after.split(end, 1)[1]
         text = f"{before}{begin}\n{make_table(results[experiment])}\n{end}{after}"
     return text
@@ -176,36 +178,43 @@ def draw(results: dict[str, list[Row]], folder: pathlib.Path) -> list[pathlib.Pa
 def main(
     arguments: Sequence[str] | None = None,
     *,
-    readme: pathlib.Path = ROOT / "README.md",
+    pages: Sequence[pathlib.Path] = PAGES,
     folder: pathlib.Path = ROOT / "benchmarks" / "results",
 ) -> int:
     """Run the command; give its exit code."""
-    parser = argparse.ArgumentParser(description="Put the results into the README.")
+    parser = argparse.ArgumentParser(description="Put the results into their pages.")
     parser.add_argument(
         "--check", action="store_true", help="change nothing; exit 1 if a table differs"
     )
     check = parser.parse_args(arguments).check
     try:
-        if not readme.is_file():
-            raise UserError(f"there is no {readme}; its tables have nowhere to go")
-        text = readme.read_text(encoding="utf-8")
         results = read_results(folder)
-        new = rewrite(text, results)
+        rewritten = {page: _rewritten(page, results) for page in pages}
+        stale = [page for page, (old, new) in rewritten.items() if old != new]
         if check:
-            if new != text:
+            for page in stale:
                 print(
-                    "README.md differs from the results; run "
+                    f"{page.name} in {page.parent.name} differs from the results; run "
                     "`python benchmarks/report.py`",
                     file=sys.stderr,
                 )
-            return int(new != text)
-        readme.write_text(new, encoding="utf-8")
+            return int(bool(stale))
+        for page in stale:
+            page.write_text(rewritten[page][1], encoding="utf-8")
         for path in draw(results, folder / "figures"):
             print(f"drew {path.name}")
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def _rewritten(page: pathlib.Path, results: dict[str, list[Row]]) -> tuple[str, str]:
+    """Give a page's text as it is and as it should be."""
+    if not page.is_file():
+        raise UserError(f"there is no {page}; its tables have nowhere to go")
+    text = page.read_text(encoding="utf-8")
+    return text, rewrite(text, results)
 
 
 if __name__ == "__main__":

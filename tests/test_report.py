@@ -1,4 +1,4 @@
-"""The report on a temporary README with temporary results."""
+"""The report on temporary pages with temporary results."""
 
 import importlib.util
 import json
@@ -24,7 +24,7 @@ def row(**changes):
 
 @pytest.fixture
 def run(tmp_path):
-    """A command on a README and results of its own."""
+    """A command on a page and results of its own."""
     folder = tmp_path / "results"
     folder.mkdir()
     rows = [
@@ -38,10 +38,13 @@ def run(tmp_path):
         "# Title\n\n<!-- results:maze -->\nold\n<!-- end:maze -->\n\nafter\n"
     )
 
-    def run(*arguments):
-        return report.main(list(arguments), readme=readme, folder=folder)
+    more = []
 
-    run.readme, run.folder = readme, folder
+    def run(*arguments):
+        pages = [readme, *more]
+        return report.main(list(arguments), pages=pages, folder=folder)
+
+    run.readme, run.folder, run.more = readme, folder, more
     return run
 
 
@@ -112,6 +115,24 @@ def test_bad_results_end_in_one_sentence(run, capsys, text):
     (run.folder / "maze.json").write_text(text)
     assert run() == 2
     assert "maze.json" in capsys.readouterr().err
+
+
+def test_every_page_is_kept_up_to_date(run, tmp_path, capsys):
+    other = tmp_path / "more" / "README.md"
+    other.parent.mkdir()
+    other.write_text(run.readme.read_text())
+    assert run() == 0
+    run.more.append(other)
+    assert run("--check") == 1
+    assert "README.md in more differs" in capsys.readouterr().err
+    assert run() == 0
+    assert other.read_text() == run.readme.read_text()
+    # A page that cannot be written right leaves all of them as they were.
+    (run.folder / "maze.json").write_text(json.dumps([row(value=7.0)]))
+    old = run.readme.read_text()
+    other.write_text("<!-- results:nothing -->\n<!-- end:nothing -->\n")
+    assert run() == 2
+    assert run.readme.read_text() == old
 
 
 def test_missing_readme_ends_in_one_sentence(run, capsys):
