@@ -4,10 +4,20 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+# Minutes each: they train networks whose pictures are worth a look.
+LONG = ("01_diffusion_and_a_maze", "03_imitation_at_the_claw")
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(
+            path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in LONG)
+        )
+        for path in NOTEBOOKS
+    ],
+)
 def test_notebook_runs_and_is_stored_without_outputs(path, tmp_path, monkeypatch):
     # A notebook trains, and is a reader's: one device, and programs that are fast.
     monkeypatch.delenv("XLA_FLAGS")
