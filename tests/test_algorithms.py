@@ -205,11 +205,10 @@ def each_but(slow):
     )
 
 
-names, costly = each_but(RARE), each_but(LESSER)
+# A model of returns beside the denoiser takes a minute to train; plans are the same.
+names, costly = each_but(("diffuser guided", *RARE)), each_but(LESSER)
 # Programs for eight devices compile long; diffusion policies and TD3+BC say the same.
 costlier = each_but(("diffuser guided", "srpo", "diffusion-ql", *LESSER))
-# A model of returns beside the denoiser takes a minute to train; plans are the same.
-learned = each_but(("diffuser guided", *RARE))
 
 
 @functools.cache
@@ -273,7 +272,7 @@ def test_every_algorithm_is_here():
     assert {name.split()[0] for name in TINY} == ALGORITHMS.keys()
 
 
-@learned
+@names
 def test_learns_what_is_known(name, trained, policy):
     observation, goal = problems()
     found = acts(policy(name), observation, goal)
@@ -384,7 +383,7 @@ def test_eight_devices_are_as_one(name, tmp_path):
         chex.assert_trees_all_close(same.slow, state.slow, rtol=0, atol=5e-5)
 
 
-@costly
+@costlier
 def test_acting_over_two_devices_is_acting_over_one(name, trained, policy):
     run = trained(name)
     two = agent(run.algorithm, run.states, num_envs=ENVS, devices=jax.devices()[:2])
