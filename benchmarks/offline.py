@@ -8,6 +8,7 @@ with the options of `--preset`, into a folder of its own under `--runs`; what is
 already is not trained again. Then every run plays the same episodes. Rows of the
 experiment `offline`: score, return and, where a run was trained just now, the median of
 the seconds that takes on the machine's CPU or accelerator, compilation included.
+`edp` is Diffusion-QL whose policy climbs the critic in one step.
 
 A dataset of a maze is played with random goals and with D4RL's one, and its rows stand
 in the experiment `maze`, beside Diffuser's. Intervals are over the episodes of all
@@ -35,6 +36,11 @@ from jaxdiff.evaluate.scoring import reference_scores
 from jaxdiff.presets import preset
 from jaxdiff.run import Run, maze_of, train_run
 
+# Methods that are options of an algorithm.
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "edp": ("diffusion-ql", {"one_step": True})
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -45,7 +51,7 @@ class Options:
     algorithms: tuple[str, ...] = (
         *("bc", "iql", "srpo", "td3-bc", "idql", "diffusion-ql", "qgpo"),
     )
-    """Of `jaxdiff list`."""
+    """Of `jaxdiff list`, or edp."""
     preset: str = "demo"
     """Options of the algorithms."""
     updates: int | None = None
@@ -97,7 +103,9 @@ def _train(
     algorithm: str, dataset: Dataset, options: Options
 ) -> tuple[list[Run], list[float]]:
     """Return a run for each seed, and what training took where it was not done."""
-    config, training = preset(algorithm, options.preset, dataset.name)
+    named, changes = VARIANTS.get(algorithm, (algorithm, {}))
+    config, training = preset(named, options.preset, dataset.name)
+    config = dataclasses.replace(config, **changes)
     if options.updates is not None:
         training = {
             learner: dataclasses.replace(one, num_steps=options.updates)
@@ -110,7 +118,7 @@ def _train(
         started = time.monotonic()
         runs.append(
             train_run(
-                *(algorithm, dataset, path),
+                *(named, dataset, path),
                 config=config,
                 training=training,
                 seed=seed,

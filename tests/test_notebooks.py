@@ -12,9 +12,7 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(
-            path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in LONG)
-        )
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in LONG))
         for path in NOTEBOOKS
     ],
 )

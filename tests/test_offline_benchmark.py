@@ -85,6 +85,26 @@ def test_updates_are_those_of_every_learner(made, tmp_path):
     assert {method for _, method, _ in rows(tmp_path)} == {"srpo", "bc"}
 
 
+def test_a_variant_is_an_algorithm_with_other_options(made, monkeypatch, tmp_path):
+    configs, train = [], offline.train_run
+
+    def watched(*named, config, **others):
+        configs.append(config)
+        return train(*named, config=config, **others)
+
+    monkeypatch.setattr(offline, "train_run", watched)
+    offline.main(
+        options(tmp_path, algorithms=("edp", "diffusion-ql"), seeds=1),
+        directory=tmp_path,
+    )
+    assert [(one[0], one[2]) for one in made] == [
+        ("diffusion-ql", "hopper-like-edp-0"),
+        ("diffusion-ql", "hopper-like-diffusion-ql-0"),
+    ]
+    assert [config.one_step for config in configs] == [True, False]
+    assert {method for _, method, _ in rows(tmp_path)} == {"edp", "diffusion-ql"}
+
+
 def test_a_maze_is_played_in_both_settings(made, monkeypatch, tmp_path):
     maze = types.SimpleNamespace(name="umaze")
 
