@@ -19,7 +19,9 @@ published, and learning rate, batch and updates of `paper` are ours. The laptop 
 learn from smaller pictures; its encoder is one convolution that sees two at a time.
 The paper's schedule never hides a click, for its last level leaves most of it in sight:
 sampling, which begins with noise, then does what the noise says. In all but the claw
-machine `demo` rescales the schedule to the number of its steps.
+machine `demo` rescales the schedule to the number of its steps. In PushT, where actions
+are places on a table of 512 pixels and most of them within 30 of the agent, it learns
+how far they lie from the agent.
 `paper` is the same as `released`.
 
 Decision Diffuser has the released options for Hopper in all three tasks, for those of
@@ -164,6 +166,7 @@ def _imitation(name: str, dataset: str) -> tuple[dict[str, Any], TrainConfig]:
             "history": 2,
             "norm": norm,
             "lean": demo,
+            "relative": demo and "pusht" in dataset,
             "learning_rate_decay": updates,
             "ema_decay": 0.995 if demo else 0.9999,
         }

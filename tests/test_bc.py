@@ -66,6 +66,49 @@ def test_acts_as_the_mean_of_those_who_disagree():
     assert output.plan is None
 
 
+def around(count=400):
+    """Places anywhere on a table of 500, and decisions a short way to the right."""
+    rng = np.random.default_rng(0)
+    rows = 2 * count
+    observations, actions = np.zeros((rows, 3)), np.zeros((rows, 2))
+    observations[::2] = rng.uniform(0, 500, (count, 3))
+    actions[::2] = observations[::2, :2] + [[20.0, 0.0]] + rng.normal(size=(count, 2))
+    return dataclasses.replace(
+        two_ways(count),
+        observations=observations.astype(np.float32),
+        actions=actions.astype(np.float32),
+    )
+
+
+@pytest.mark.parametrize("kind", ["mse", "kmeans-residual"])
+def test_offsets_from_where_one_is_are_learned_and_undone(kind):
+    config = dataclasses.replace(CONFIG, kind=kind, clusters=4, relative=True)
+    episodes = around()
+    statistics = measure(config, episodes)
+    # A table of 500 is not what is learned, only a way of 20 give or take.
+    width = statistics.actions.knots[-1] - statistics.actions.knots[0]
+    assert (np.asarray(width) < 10).all()
+    algorithm = bc(config, statistics, action_dim=2)
+    states = fit(
+        algorithm,
+        episodes,
+        configs={"policy": TrainConfig(num_steps=100, batch_size=64)},
+    )
+    here = np.array([[10.0, 490.0, 3.0], [333.0, 44.0, 5.0]], np.float32)
+    output, _ = algorithm.act(
+        states, algorithm.init_carry(2), jax.random.key(0), here, np.ones(2, bool)
+    )
+    np.testing.assert_allclose(output.action - here[:, :2], [[20, 0]] * 2, atol=3)
+
+
+@pytest.mark.parametrize("shape", [(), (3, 1, 1)])
+def test_offsets_need_places_in_the_observation(shape):
+    config = dataclasses.replace(CONFIG, relative=True, image_shape=shape)
+    episodes = two_ways(8) if not shape else around(8)
+    with pytest.raises(UserError, match="choose --no-relative"):
+        measure(config, episodes)
+
+
 def test_averaged_parameters_act():
     episodes = two_ways(8)
     algorithm = bc(CONFIG, measure(CONFIG, episodes), action_dim=2)

@@ -24,8 +24,8 @@ import optax
 
 from jaxdiff.algorithms import cloning
 from jaxdiff.algorithms.base import Algorithm
-from jaxdiff.algorithms.cloning import CloningConfig, Head
-from jaxdiff.data.episodes import Episodes, acted_rows
+from jaxdiff.algorithms.cloning import CloningConfig, Head, decided
+from jaxdiff.data.episodes import Episodes
 from jaxdiff.data.kmeans import kmeans, nearest
 from jaxdiff.data.normalizer import normalize
 from jaxdiff.errors import UserError
@@ -76,7 +76,7 @@ def measure(config: BCConfig, train: Episodes) -> Statistics:
       UserError: as in `cloning.measure`, or fewer actions than centres.
     """
     found = cloning.measure(config, train)
-    actions = normalize(found.actions, train.actions[acted_rows(train)])
+    actions = normalize(found.actions, decided(config, train))
     centers = actions[:0]
     if config.kind in ("kmeans", "kmeans-residual"):
         if len(actions) < config.clusters:

@@ -86,6 +86,8 @@ class CloningConfig:
       host_memory: leave images in the memory of the host, from where those of a batch
         are fetched, if the device has too little for them.
       history: k, observations that the policy sees.
+      relative: learn actions as offsets from the observation's first entries, where an
+        action is a place to go to and these are where one is.
       normalizer: of observations that are vectors, and of goals.
       learning_rate: of Adam.
       learning_rate_decay: cosine decay to 0 over this many updates, 0 for constant.
@@ -103,6 +105,7 @@ class CloningConfig:
     stacked: bool = False
     host_memory: bool = False
     history: int = 1
+    relative: bool = False
     normalizer: Literal["limits", "gaussian", "cdf"] = "gaussian"
     learning_rate: float = 1e-3
     learning_rate_decay: int = 0
@@ -134,7 +137,7 @@ class Statistics:
 
     Attributes:
       inputs: normalizer of `[observation | goal]`, or of observations alone.
-      actions: normalizer of actions, to [-1, 1].
+      actions: normalizer of actions, or of their offsets, to [-1, 1].
     """
 
     inputs: Normalizer
@@ -177,9 +180,16 @@ def measure(config: CloningConfig, train: Episodes) -> Statistics:
     """Measure a dataset: its normalizers.
 
     Raises:
-      UserError: images of another size, or with goals beside them.
+      UserError: images of another size or with goals beside them, or actions that
+        cannot be offsets from the observation.
     """
     size = train.observations.shape[1]
+    if config.relative and (config.image_shape or train.actions.shape[1] > size):
+        raise UserError(
+            "--relative needs actions that are places and observations that begin with "
+            f"one; here actions are {train.actions.shape[1]} numbers and observations "
+            f"{'pixels' if config.image_shape else size}; choose --no-relative"
+        )
     if config.image_shape and math.prod(config.image_shape) != size:
         raise UserError(
             f"an image of --image-shape {' '.join(map(str, config.image_shape))} has "
@@ -196,7 +206,7 @@ def measure(config: CloningConfig, train: Episodes) -> Statistics:
         inputs=fit_pixels(inputs)
         if config.image_shape
         else fit(config.normalizer, inputs[rows]),
-        actions=fit_limits(train.actions[rows]),
+        actions=fit_limits(decided(config, train)),
     )
 
 
@@ -266,7 +276,10 @@ def cloning(config: CloningConfig, statistics: Statistics, head: Head) -> Algori
         older = jnp.concatenate([newest, carry[:, :-1]], axis=1)
         seen = jnp.where(reset[:, None, None], newest, older)
         found = head.act(key, denoise, encode(seen) if config.stacked else seen)
-        return ActOutput(action=unnormalize(statistics.actions, found)), seen
+        action = unnormalize(statistics.actions, found)
+        if config.relative:
+            action = action + observation[:, :action_dim]
+        return ActOutput(action=action), seen
 
     def init_carry(batch):
         if config.stacked:
@@ -325,8 +338,17 @@ def _prepare(config, statistics, action_dim, data, frozen, key) -> Decisions:
         inputs=HostRows(inputs) if config.host_memory else jnp.asarray(inputs),
         rows=jnp.asarray(rows, jnp.int32),
         firsts=jnp.asarray(np.repeat(data.starts, data.lengths), jnp.int32),
-        actions=normalize(statistics.actions, data.actions[rows]),
+        actions=normalize(statistics.actions, decided(config, data)),
     )
+
+
+def decided(config: CloningConfig, data: Episodes) -> np.ndarray:
+    """Give what was decided, `[N, A]`: actions, or their offsets from observations."""
+    rows = acted_rows(data)
+    actions = data.actions[rows]
+    if config.relative:
+        actions = actions - data.observations[rows, : actions.shape[1]]
+    return actions
 
 
 def _draw(history: int, data: Decisions, key: jax.Array) -> Any:
