@@ -164,6 +164,15 @@ def asked(
     )
 
 
+def asked_words(options: Any) -> list[str]:
+    """Write runs, methods and overrides as the words of a command."""
+    words = ["RUN"] * len(options.runs)
+    for flag in ("methods", "overrides"):
+        if getattr(options, flag):
+            words += [f"--{flag}", *(f'"{text}"' for text in getattr(options, flag))]
+    return words
+
+
 def parse_overrides(text: str) -> dict[str, Any]:
     """Read "name=value name=value"; a value that is no Python literal is a word.
 
@@ -197,10 +206,7 @@ def _rows(family: Family, runs: list[np.ndarray]) -> Iterator[dict[str, Any]]:
 
 def _command(options: Options) -> str:
     """Write the command that measures the same again."""
-    words = ["python -m benchmarks.claw", *["RUN"] * len(options.runs)]
-    for flag in ("methods", "overrides"):
-        if getattr(options, flag):
-            words += [f"--{flag}", *(f'"{text}"' for text in getattr(options, flag))]
+    words = ["python -m benchmarks.claw", *asked_words(options)]
     if options.guided:
         words += ["--guided", *(f"{weight:g}" for weight in options.guided)]
     return " ".join(

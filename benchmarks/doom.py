@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tyro
 
-from benchmarks.claw import DEMONSTRATOR, asked
+from benchmarks.claw import DEMONSTRATOR, asked, asked_words
 from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
@@ -236,10 +236,7 @@ def _draw(
 
 def _command(options: Options) -> str:
     """Write the command that measures the same again."""
-    words = ["python -m benchmarks.doom", *["RUN"] * len(options.runs)]
-    for flag in ("methods", "overrides"):
-        if getattr(options, flag):
-            words += [f"--{flag}", *(f'"{text}"' for text in getattr(options, flag))]
+    words = ["python -m benchmarks.doom", *asked_words(options)]
     words += [f"--minutes {options.minutes}", *["--in-turn"] * options.in_turn]
     if options.latency is not None:
         words.append(f"--latency {options.latency:g}")

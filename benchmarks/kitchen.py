@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from benchmarks.claw import DEMONSTRATOR, asked
+from benchmarks.claw import DEMONSTRATOR, asked, asked_words
 from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
@@ -162,10 +162,7 @@ def _rows(demonstrated: Paths, runs: list[Paths]) -> Iterator[dict[str, Any]]:
 
 def _command(options: Options) -> str:
     """Write the command that measures the same again."""
-    words = ["python -m benchmarks.kitchen", *["RUN"] * len(options.runs)]
-    for flag in ("methods", "overrides"):
-        if getattr(options, flag):
-            words += [f"--{flag}", *(f'"{text}"' for text in getattr(options, flag))]
+    words = ["python -m benchmarks.kitchen", *asked_words(options)]
     if options.dataset is not None:
         words += ["--dataset", options.dataset]
     counts = f"--episodes {options.episodes} --num-envs {options.num_envs}"

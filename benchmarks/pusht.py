@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from benchmarks.claw import asked
+from benchmarks.claw import asked, asked_words
 from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
@@ -150,10 +150,7 @@ def _demonstrate(options: Options, count: int, reset: dict[str, Any] | None) -> 
 
 def _command(options: Options) -> str:
     """Write the command that measures the same again."""
-    words = ["python -m benchmarks.pusht", *["RUN"] * len(options.runs)]
-    for flag in ("methods", "overrides"):
-        if getattr(options, flag):
-            words += [f"--{flag}", *(f'"{text}"' for text in getattr(options, flag))]
+    words = ["python -m benchmarks.pusht", *asked_words(options)]
     counts = f"--episodes {options.episodes} --repeats {options.repeats}"
     return " ".join(
         [*words, counts, f"--noise {options.noise:g} --seed {options.seed}"]

@@ -7,7 +7,8 @@
 RUN is a Decision Diffuser that was told of a window which of its regions it keeps out
 of, one at a time (`jaxdiff.algorithms.conditions`). The three above lie across the lane
 of the U-maze, one in each corridor, and each leaves half of the lane free. Episodes
-lead to D4RL's goal from the cell that is farthest from it, past all of them.
+lead to D4RL's goal from the cell that is farthest from it, past all of them; each
+follows plans of the run's one horizon.
 
 Rows of `regions` (benchmarks/results/regions.json), for each region and for all
 together, with plans that are asked to keep out and plans that are asked for nothing:
@@ -65,7 +66,8 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     Raises:
       UserError: the run was told of no regions, or is of no maze.
     """
-    run = load_run(options.run)
+    # Whether regions were kept out of is asked here, and not when the goal is reached.
+    run = load_run(options.run, overrides={"choose": "fixed"})
     maze = require_maze(run)
     if getattr(run.config, "condition", None) != "region":
         raise UserError(

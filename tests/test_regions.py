@@ -77,7 +77,7 @@ def played(monkeypatch):
         algorithm=Algorithm({}, act, lambda batch: None), states={},
         document={"dataset": {"environment": MAZES["umaze"].environment}},
     )  # fmt: skip
-    monkeypatch.setattr(regions, "load_run", lambda path: run)
+    monkeypatch.setattr(regions, "load_run", lambda path, overrides=None: run)
     monkeypatch.setattr(regions, "play", play)
     return seen
 
@@ -103,7 +103,7 @@ def test_regions_are_asked_for_one_by_one_and_together(played, tmp_path):
 def test_who_was_told_of_no_regions_cannot_be_asked(played, monkeypatch):
     other = dataclasses.replace(CONFIG, condition="return", regions=())
     run = regions.load_run(Path("told"))._replace(config=other)
-    monkeypatch.setattr(regions, "load_run", lambda path: run)
+    monkeypatch.setattr(regions, "load_run", lambda path, overrides=None: run)
     with pytest.raises(UserError, match="was told of no regions"):
         regions.main(regions.Options(run=Path("told")))
     assert not played
