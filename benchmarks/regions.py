@@ -1,27 +1,28 @@
 """Regions to keep out of, told one by one and asked for together: a maze.
 
-    jaxdiff train decision-diffuser --dataset pointmaze-umaze --run RUN
-        --condition region --regions 0 0.7 0.3 1.3 0 0.3 0 -0.7 0.3
-    python -m benchmarks.regions RUN [--episodes 50]
+    jaxdiff train decision-diffuser --dataset pointmaze-umaze --run RUN \
+        --condition region --regions -1 1 0.6 -1 -1 0.6 1 0 0.5 \
+        --goal-dim 0 --choose fixed --horizons --train-horizons
+    python -m benchmarks.regions RUN [--episodes 100]
 
-RUN is a Decision Diffuser that was told of a window which of its regions it keeps out
-of, one at a time (`jaxdiff.algorithms.conditions`). The three above lie across the lane
-of the U-maze, one in each corridor, and each leaves half of the lane free. Episodes
-lead to D4RL's goal from the cell that is farthest from it, past all of them; each
-follows plans of the run's one horizon.
+RUN is a Decision Diffuser that plans to no goal, and was told of a window which of its
+regions it keeps out of, one at a time (`jaxdiff.algorithms.conditions`). The three
+above are both ends of the U-maze and the middle of the corridor between them. Episodes
+begin anywhere outside of all regions; what is driven is one plan.
 
-Rows of `regions` (benchmarks/results/regions.json), for each region and for all
+Rows of `regions` (benchmarks/results/regions.json), for each region, every two and all
 together, with plans that are asked to keep out and plans that are asked for nothing:
 
-- `planned`: the share of first plans that keep out;
-- `driven`: the share of episodes whose path does until the goal is reached;
-- `success`: the share that reaches it.
+- `planned`: the share of plans that keep out;
+- `driven`: the share of paths that do, for as many steps as the plan has;
+- `way`: how long the planned path is, metres.
 
-Four episodes of both kinds are drawn into benchmarks/results/figures/regions-MAZE.png.
+Some of both kinds are drawn into benchmarks/results/figures/regions-MAZE.png.
 """
 
 import dataclasses
 import functools
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,13 @@ import numpy as np
 import tyro
 
 from benchmarks.command import run_command
-from benchmarks.properties import shortest_way
 from benchmarks.rows import RESULTS, bounded, write_rows
 from jaxdiff import figures
 from jaxdiff.algorithms.decision_diffuser import Asked
 from jaxdiff.devices import select_devices
 from jaxdiff.envs import pointmaze
-from jaxdiff.envs.pointmaze import GOAL_RADIUS
 from jaxdiff.errors import UserError
-from jaxdiff.evaluate import Rollouts, bootstrap, plan_paths
+from jaxdiff.evaluate import Rollouts, bootstrap
 from jaxdiff.evaluate.playing import play
 from jaxdiff.run import Run, load_run, require_maze
 
@@ -54,8 +53,8 @@ class Options:
     """A Decision Diffuser of a maze that was told of regions."""
     weight: float | None = None
     """Of every region; by default the run's own."""
-    episodes: int = 50
-    """Of each question."""
+    episodes: int = 100
+    """Of each question, less those that begin in a region."""
     seed: int = 1_000
     """Of the first episode."""
 
@@ -64,25 +63,24 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     """Play, write the rows and draw.
 
     Raises:
-      UserError: the run was told of no regions, or is of no maze.
+      UserError: the run was told of no regions, has goals or is of no maze.
     """
-    # Whether regions were kept out of is asked here, and not when the goal is reached.
-    run = load_run(options.run, overrides={"choose": "fixed"})
+    run = load_run(options.run)
     maze = require_maze(run)
-    if getattr(run.config, "condition", None) != "region":
+    if getattr(run.config, "condition", None) != "region" or run.config.goal_dim:
         raise UserError(
-            f"{options.run} was told of no regions that one could keep out of; train "
+            f"{options.run} must have been told of regions, and plan to no goal; train "
             "one with `jaxdiff train decision-diffuser --condition region --regions "
-            "0 0.7 0.3`"
+            "-1 1 0.6 --goal-dim 0 --choose fixed`"
         )
     regions = np.reshape(run.config.regions, (-1, 3))
     own = run.config.guidance_weight if options.weight is None else options.weight
     everything = tuple(range(len(regions)))
-    questions: dict[str, tuple[int, ...]] = {
-        f"region {i + 1}": (i,) for i in everything
+    questions = {
+        " and ".join(str(i + 1) for i in chosen): chosen
+        for count in range(1, len(regions) + 1)
+        for chosen in itertools.combinations(everything, count)
     }
-    if len(regions) > 1:
-        questions[f"all {len(regions)}"] = everything
     started = time.monotonic()
     free = drive(run, everything, 0.0, options)
     free_seconds = time.monotonic() - started
@@ -93,7 +91,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
         played = {ASKED: (asked, seconds), FREE: (free, free_seconds)}
         rows = [
             {
-                "setting": f"{maze.name}, {name}",
+                "setting": f"{maze.name}, out of {name}",
                 "method": method,
                 "metric": metric,
                 **bounded([values.mean(), *bootstrap(values)]),
@@ -119,7 +117,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
 def drive(
     run: Run, chosen: tuple[int, ...], weight: float, options: Options
 ) -> Rollouts:
-    """Play episodes from one end of a maze to D4RL's goal, asked to keep out.
+    """Play episodes that begin outside of all regions, asked to keep out of some.
 
     Args:
       run: a trained run.
@@ -128,48 +126,46 @@ def drive(
       options: episodes and seed.
     """
     maze = require_maze(run)
-    conditions = jnp.eye(len(run.config.regions) // 3)[jnp.asarray(chosen)]
-    asked = Asked(conditions=conditions, weights=[weight] * len(chosen))
-    act = functools.partial(run.algorithm.act, guidance=asked)
-    told = run._replace(algorithm=run.algorithm._replace(act=act))
-    farthest = max(
-        (tuple(cell) for cell in pointmaze.free_cells(maze)),
-        key=lambda cell: len(shortest_way(maze, cell, maze.goal_cell) or ()),
+    regions = np.reshape(run.config.regions, (-1, 3))
+    asked = Asked(
+        conditions=jnp.eye(len(regions))[jnp.asarray(chosen)],
+        weights=[weight] * len(chosen),
     )
-    return play(
-        told,
+    act = functools.partial(run.algorithm.act, guidance=asked)
+    played = play(
+        run._replace(algorithm=run.algorithm._replace(act=act)),
         lambda: pointmaze.make_env(maze.name),
         episodes=options.episodes,
         seed=options.seed,
         devices=select_devices(),
-        options={
-            "reset_cell": np.asarray(farthest),
-            "goal_cell": np.asarray(maze.goal_cell),
-        },
     )
+    outside = keeps_out(played.observations[:, 0, :2], regions)
+    if not outside.any():
+        raise UserError(
+            f"of {options.episodes} episodes all begin in a region; play more of them"
+        )
+    kept = {
+        name: None if value is None else value[outside]
+        for name, value in vars(played).items()
+    }
+    return Rollouts(**kept)
 
 
 def outcomes(rollouts: Rollouts, regions: np.ndarray) -> dict[str, np.ndarray]:
-    """Say of each episode, `[N]` of 0 and 1, what the rows are shares of.
+    """Say of each episode, `[N]`, what the rows are means of.
 
     Args:
       rollouts: of `drive`.
       regions: `[R, 3]`, those that are to be kept out of, metres.
     """
-    assert rollouts.goals is not None
-    driven = rollouts.observations[..., :2]
-    away = np.linalg.norm(driven - rollouts.goals[:, None, :2], axis=-1)
-    # What comes after the arrival was not asked for.
-    there = np.maximum.accumulate(away <= GOAL_RADIUS, axis=1)
-    found: dict[str, Any] = {
-        "planned": [
-            keeps_out(path, regions).all()
-            for path in plan_paths(rollouts, action_dim=2)
-        ],
-        "driven": (keeps_out(driven, regions) | there).all(1),
-        "success": rollouts.successes,
+    assert rollouts.plans is not None
+    planned = rollouts.plans[..., 2:4]
+    driven = rollouts.observations[:, : planned.shape[1], :2]
+    return {
+        "planned": keeps_out(planned, regions).all(1).astype(float),
+        "driven": keeps_out(driven, regions).all(1).astype(float),
+        "way": np.linalg.norm(np.diff(planned, axis=1), axis=-1).sum(1),
     }
-    return {name: np.asarray(each, np.float64) for name, each in found.items()}
 
 
 def keeps_out(positions: np.ndarray, regions: np.ndarray) -> np.ndarray:
@@ -181,19 +177,22 @@ def keeps_out(positions: np.ndarray, regions: np.ndarray) -> np.ndarray:
 def draw(run: Run, played: dict[str, Rollouts], regions: np.ndarray) -> Any:
     """Draw some first plans of each kind, and what was driven."""
     count = 4
-    panels: dict[str, list[Any]] = {
-        "plans": [], "executed": [], "starts": [], "goals": [], "titles": [],
-    }  # fmt: skip
+    plans, driven, titles = [], [], []
     for name, rollouts in played.items():
-        assert rollouts.goals is not None
-        driven = rollouts.observations[:count, :, :2]
-        panels["plans"] += plan_paths(rollouts, action_dim=2)[:count]
-        panels["executed"] += list(driven)
-        panels["starts"] += list(driven[:, 0])
-        panels["goals"] += list(rollouts.goals[:count, :2])
-        panels["titles"] += [name] * len(driven)
-    many = [regions] * len(panels["plans"])
-    return figures.draw_plans(require_maze(run), avoid=many, columns=count, **panels)
+        assert rollouts.plans is not None
+        shown = rollouts.plans[:count, :, 2:4]
+        plans += list(shown)
+        driven += list(rollouts.observations[:count, : shown.shape[1], :2])
+        titles += [name] * len(shown)
+    return figures.draw_plans(
+        require_maze(run),
+        plans,
+        executed=driven,
+        starts=[path[0] for path in driven],
+        avoid=[regions] * len(plans),
+        titles=titles,
+        columns=count,
+    )
 
 
 def _command(options: Options) -> str:
