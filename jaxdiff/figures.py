@@ -460,7 +460,8 @@ def draw_sweep(
         )
         if logarithmic:
             axes.set_xscale("log")
-        axes.set_xticks(number, labels=[f"{each:g}" for each in number], minor=False)
+        place = np.log(number) if logarithmic else number
+        axes.set_xticks(number, labels=_spaced(number, place), minor=False)
         axes.set_xticks([], minor=True)
         axes.set_ylim(bottom=min(0.0, low.min()))
         axes.set_xlabel(label, fontsize=_SMALL, color=_INK)
@@ -468,6 +469,16 @@ def draw_sweep(
         axes.grid(axis="y", color="#e6e8eb", linewidth=0.7)
         axes.set_axisbelow(True)
     return figure
+
+
+def _spaced(number: np.ndarray, place: np.ndarray) -> list[str]:
+    """Write numbers at their places along an axis, but for those that have no room."""
+    labels, last = [], -np.inf
+    for each, at in zip(number, place, strict=True):
+        room = at - last >= 0.06 * np.ptp(place)
+        labels.append(f"{each:g}" if room else "")
+        last = at if room else last
+    return labels
 
 
 def draw_returns(

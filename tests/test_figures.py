@@ -366,3 +366,14 @@ def test_a_sweep_may_be_linear():
     figure = figures.draw_sweep(rows, label="asked for", logarithmic=False)
     assert figure.axes[0].get_xscale() == "linear"
     np.testing.assert_allclose(figure.axes[0].lines[0].get_xdata(), [0, 0.5, 1])
+
+
+def test_numbers_too_near_each_other_are_not_all_written():
+    rows = [
+        {"setting": f"w={x:g}", "metric": "return", "value": x, "low": x, "high": x}
+        for x in (0.0, 1.0, 1.1, 4.0)
+    ]
+    (axes,) = figures.draw_sweep(rows, label="weight", logarithmic=False).axes
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert labels == ["0", "1", "", "4"]
+    np.testing.assert_allclose(axes.get_xticks(), [0, 1, 1.1, 4])
