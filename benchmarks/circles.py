@@ -15,8 +15,8 @@ both families go through, so that either may be asked for:
 
 Success is to obey at each of the 50 points, with no tolerance; under negation, to
 disobey at one of them. `nothing asked` says what share of unconditional plans from the
-same points would have passed, and `the data` what share of both families together. Rows
-go to benchmarks/results/circles.json, a picture to
+same points would have passed, and `the data` what share of the paths of both families
+that begin where plans do. Rows go to benchmarks/results/circles.json, a picture to
 benchmarks/results/figures/circles.png.
 """
 
@@ -40,12 +40,13 @@ from jaxdiff.algorithms.decision_diffuser import (
     measure,
 )
 from jaxdiff.data.episodes import Episodes
+from jaxdiff.errors import UserError
 from jaxdiff.train import TrainConfig, fit
 
 LARGE, SMALL, FAR, MARGIN = 1.0, 0.7, 1.4, 0.03
 LENGTH = 50
 INSIDE, OUTSIDE = 0, 1
-# Label -> weight, as multiples of the option; below 0 it is ruled out.
+# Label -> 1 to ask for it, -1 to rule it out.
 QUESTIONS: dict[str, dict[str, dict[int, float]]] = {
     "single": {"inside": {INSIDE: 1.0}, "outside": {OUTSIDE: 1.0}},
     "and": {"inside and outside": {INSIDE: 1.0, OUTSIDE: 1.0}},
@@ -57,14 +58,14 @@ QUESTIONS: dict[str, dict[str, dict[int, float]]] = {
 class Options:
     """Train on two circles and ask for one, both and neither."""
 
-    updates: int = 4_000
+    updates: int = 12_000
     """Of training."""
-    paths: int = 1_000
+    paths: int = 2_000
     """Of the data, half of each family."""
     count: int = 500
     """Plans for each question."""
-    weight: float = 2.0
-    """Of every condition; below 0 under negation."""
+    weights: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)
+    """Of every condition, one after another; below 0 under negation."""
     seed: int = 0
     """Of data, training and plans."""
 
@@ -73,7 +74,6 @@ def config(options: Options) -> DecisionDiffuserConfig:
     """Return the options of the planner."""
     return DecisionDiffuserConfig(
         condition="goal",
-        guidance_weight=options.weight,
         horizon=LENGTH,
         diffusion_steps=100,
         sampling_steps=50,
@@ -88,21 +88,31 @@ def config(options: Options) -> DecisionDiffuserConfig:
 
 
 def main(options: Options, *, directory: Path = RESULTS) -> None:
-    """Train, plan, write the rows and draw."""
+    """Train, plan, write the rows and draw.
+
+    Raises:
+      UserError: there is no weight, or one that asks for nothing.
+    """
+    if not options.weights or min(options.weights) <= 0:
+        raise UserError(
+            f"--weights is {' '.join(map(str, options.weights))}; give one or more, "
+            "all above 0"
+        )
     started = time.monotonic()
     rng = np.random.default_rng(options.seed)
     episodes = make_paths(options.paths, rng)
     plans = make_plans(options, episodes)
     seconds = round(time.monotonic() - started, 1)
-    unasked = plans.pop("nothing asked")["nothing"]
+    unasked = plans.pop("nothing asked")["single"]["nothing"]
     data = episodes.observations.reshape(-1, LENGTH + 1, 2)[:, :LENGTH]
+    begins = np.linalg.norm(data[:, 0], axis=-1)
+    alike = data[(begins >= SMALL + MARGIN) & (begins <= LARGE - MARGIN)]
     rows = []
     for setting, questions in QUESTIONS.items():
-        for method, paths in (
-            ("decision-diffuser", plans[setting]),
-            ("nothing asked", dict.fromkeys(questions, unasked)),
-            ("the data", dict.fromkeys(questions, data)),
-        ):
+        asked = {method: found[setting] for method, found in plans.items()}
+        asked["nothing asked"] = dict.fromkeys(questions, unasked)
+        asked["the data"] = dict.fromkeys(questions, alike)
+        for method, paths in asked.items():
             found = [obeys(paths[name], name) for name in questions]
             happened = np.concatenate(found).astype(float)
             low, high = bootstrap_interval(happened)
@@ -126,15 +136,19 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
             print(f"{setting}, {method}: {shares}", flush=True)
     write_rows("circles", rows, command=_command(options), directory=directory)
     shown = {"the data: inside": data[::2], "the data: outside": data[1::2]}
-    for questions in plans.values():
+    for questions in next(iter(plans.values())).values():
         shown |= questions
     figures.save(draw(shown), directory / "figures" / "circles.png")
 
 
 def make_plans(
     options: Options, episodes: Episodes
-) -> dict[str, dict[str, np.ndarray]]:
-    """Train, and plan for each question and for none: paths `[count, 50, 2]`."""
+) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+    """Train, and plan by each weight for each question, and for none.
+
+    Returns:
+      Method -> setting -> question -> paths `[count, 50, 2]`.
+    """
     chosen = config(options)
     algorithm = decision_diffuser(chosen, measure(chosen, episodes), action_dim=2)
     training = TrainConfig(num_steps=options.updates, batch_size=64, log_every=200)
@@ -153,40 +167,44 @@ def make_plans(
     shared = SMALL + MARGIN, LARGE - MARGIN
     starts = _on_circle(rng, rng.uniform(*shared, options.count))
 
-    def planned(weights: dict[int, float]) -> np.ndarray:
-        asked = Asked(
-            conditions=np.eye(2, dtype=np.float32)[list(weights)],
-            weights=np.float32([options.weight * w for w in weights.values()]),
+    def planned(asked: dict[int, float], weight: float) -> np.ndarray:
+        guidance = Asked(
+            conditions=np.eye(2, dtype=np.float32)[list(asked)],
+            weights=np.float32([weight * sign for sign in asked.values()]),
         )
         key = jax.random.key(options.seed)
-        out = plan(states, key, np.float32(starts), guidance=asked)
+        out = plan(states, key, np.float32(starts), guidance=guidance)
         return np.asarray(out.trajectories[:, 0, :, 2:])
 
     found = {
-        setting: {name: planned(weights) for name, weights in questions.items()}
-        for setting, questions in QUESTIONS.items()
+        f"decision-diffuser, w={weight:g}": {
+            setting: {name: planned(asked, weight) for name, asked in questions.items()}
+            for setting, questions in QUESTIONS.items()
+        }
+        for weight in options.weights
     }
-    return {**found, "nothing asked": {"nothing": planned({INSIDE: 0.0})}}
+    nothing = planned({INSIDE: 1.0}, 0.0)
+    return {**found, "nothing asked": {"single": {"nothing": nothing}}}
 
 
 def make_paths(count: int, rng: np.random.Generator) -> Episodes:
     """Make smooth paths of 51 points, by turns inside the large circle and outside.
 
     The distance from the centre wanders in a band of the path's own between the bounds
-    of its family, and the angle goes on at its own speed.
+    of its family, and the angle goes on counterclockwise, at a speed of the path's own.
     """
     time_ = np.linspace(0, 1, LENGTH + 1)
     paths = []
     for i in range(count):
         low, high = (0.0, LARGE) if i % 2 == INSIDE else (SMALL, FAR)
         low, high = low + MARGIN * (i % 2 == OUTSIDE), high - MARGIN
-        width = rng.uniform(0.1, 0.6) * (high - low)
+        width = rng.uniform(0.1, 0.5) * (high - low)
         low += rng.uniform(0, high - low - width)
         # Waves of random phases, squeezed into the band.
         phases, speeds = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.3, 1.2, 2)
         waves = np.sin(2 * np.pi * speeds[:, None] * time_ + phases[:, None])
         share = 0.5 + 0.5 * np.tanh(0.9 * waves.sum(0)) / np.tanh(1.8)
-        turn = rng.choice([-1, 1]) * rng.uniform(0.3, 0.8) * 2 * np.pi * time_
+        turn = rng.uniform(0.4, 0.6) * 2 * np.pi * time_
         angle = rng.uniform(0, 2 * np.pi) + turn
         radius = low + width * share
         paths.append(radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1))
@@ -248,7 +266,8 @@ def _command(options: Options) -> str:
     return (
         f"python -m benchmarks.circles --updates {options.updates} "
         f"--paths {options.paths} --count {options.count} "
-        f"--weight {options.weight:g} --seed {options.seed}"
+        f"--weights {' '.join(f'{weight:g}' for weight in options.weights)} "
+        f"--seed {options.seed}"
     )
 
 

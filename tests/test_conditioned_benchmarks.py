@@ -202,9 +202,9 @@ def test_paths_keep_to_their_circle_and_say_which():
     paths = episodes.observations.reshape(300, 51, 2)
     assert circles.obeys(paths[::2], "inside").all()
     assert circles.obeys(paths[1::2], "outside").all()
-    # A few obey the other constraint too; most do not.
+    # Some obey the other constraint too; most do not.
     for family, other in ((paths[::2], "outside"), (paths[1::2], "inside")):
-        assert 0 < circles.obeys(family, other).mean() < 0.35
+        assert 0 < circles.obeys(family, other).mean() < 0.4
     assert episodes.goals is not None
     labels = episodes.goals.reshape(300, 51, 2)
     np.testing.assert_array_equal(labels[::2, :, 0], 1)
@@ -237,19 +237,25 @@ def test_every_question_is_planned_for_and_scored(monkeypatch, tmp_path):
         paths = ring.observations.reshape(options.count, 51, 2)[:, :50]
         asked["paths"] = len(episodes.lengths)
         found = {
-            setting: dict.fromkeys(questions, paths)
-            for setting, questions in circles.QUESTIONS.items()
+            f"decision-diffuser, w={weight:g}": {
+                setting: dict.fromkeys(questions, paths)
+                for setting, questions in circles.QUESTIONS.items()
+            }
+            for weight in options.weights
         }
-        return {**found, "nothing asked": {"nothing": paths}}
+        return {**found, "nothing asked": {"single": {"nothing": paths}}}
 
     monkeypatch.setattr(circles, "make_plans", plans)
-    circles.main(circles.Options(paths=40, count=20), directory=tmp_path)
+    options = circles.Options(paths=40, count=20, weights=(1.0, 2.5))
+    circles.main(options, directory=tmp_path)
     assert asked == {"paths": 40}
     found = rows(tmp_path, "circles")
     for setting in ("single", "and", "not"):
-        row = found[setting, "decision-diffuser", "success"]
-        assert row["low"] <= row["value"] <= row["high"]
-        assert row["n"] == 20 * len(circles.QUESTIONS[setting])
+        for weight in ("1", "2.5"):
+            row = found[setting, f"decision-diffuser, w={weight}", "success"]
+            assert row["low"] <= row["value"] <= row["high"]
+            assert row["n"] == 20 * len(circles.QUESTIONS[setting])
+    assert "--weights 1 2.5" in row["command"]
     # The pair of a question and its negation leaves nothing out.
     single, negated = (
         found[setting, "nothing asked", "success"]["value"]
@@ -259,9 +265,15 @@ def test_every_question_is_planned_for_and_scored(monkeypatch, tmp_path):
     assert (tmp_path / "figures" / "circles.png").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize("weights", [(), (1.0, 0.0), (-1.0,)])
+def test_weights_must_ask_for_something(tmp_path, weights):
+    with pytest.raises(UserError, match="all above 0"):
+        circles.main(circles.Options(weights=weights), directory=tmp_path)
+
+
 @pytest.mark.slow
 def test_plans_are_made_for_every_question():
-    options = circles.Options(updates=2, paths=20, count=3)
+    options = circles.Options(updates=2, paths=20, count=3, weights=(1.0, 1e4))
     small = dataclasses.replace(
         circles.config(options), backbone="dit", dit_width=32, dit_depth=1, dim=8,
         diffusion_steps=2, sampling_steps=2,
@@ -270,12 +282,14 @@ def test_plans_are_made_for_every_question():
         patch.setattr(circles, "config", lambda options: small)
         episodes = circles.make_paths(20, np.random.default_rng(0))
         plans = circles.make_plans(options, episodes)
-    starts = plans["single"]["inside"][:, 0]
+    once, twice = (plans[f"decision-diffuser, w={w}"]["single"] for w in ("1", "1e+04"))
+    starts = once["inside"][:, 0]
     radius = np.linalg.norm(starts, axis=-1)
     assert ((radius > circles.SMALL) & (radius < circles.LARGE)).all()
-    for questions in plans.values():
-        for paths in questions.values():
-            assert paths.shape == (3, 50, 2)
-            np.testing.assert_allclose(paths[:, 0], starts, atol=1e-5)
-    first, second = plans["single"].values()
-    assert np.abs(first - second).max() > 0
+    for settings in plans.values():
+        for questions in settings.values():
+            for paths in questions.values():
+                assert paths.shape == (3, 50, 2)
+                np.testing.assert_allclose(paths[:, 0], starts, atol=1e-5)
+    assert np.abs(once["inside"] - once["outside"]).max() > 0
+    assert np.abs(once["inside"] - twice["inside"]).max() > 0
