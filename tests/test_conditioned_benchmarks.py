@@ -282,7 +282,7 @@ def test_plans_are_made_for_every_question():
         patch.setattr(circles, "config", lambda options: small)
         episodes = circles.make_paths(20, np.random.default_rng(0))
         plans = circles.make_plans(options, episodes)
-    once, twice = (plans[f"decision-diffuser, w={w}"]["single"] for w in ("1", "1e+04"))
+    once, twice = (plans[f"decision-diffuser, w={w}"]["single"] for w in ("1", "10000"))
     starts = once["inside"][:, 0]
     radius = np.linalg.norm(starts, axis=-1)
     assert ((radius > circles.SMALL) & (radius < circles.LARGE)).all()
