@@ -273,16 +273,17 @@ def test_weights_must_ask_for_something(tmp_path, weights):
 
 @pytest.mark.slow
 def test_plans_are_made_for_every_question():
-    options = circles.Options(updates=2, paths=20, count=3, weights=(1.0, 1e4))
+    options = circles.Options(updates=2, paths=20, count=3, weights=(1.0, 2.0))
     small = dataclasses.replace(
         circles.config(options), backbone="dit", dit_width=32, dit_depth=1, dim=8,
-        diffusion_steps=2, sampling_steps=2,
+        diffusion_steps=2, sampling_steps=2, learning_rate=0.1, learning_rate_decay=0,
+        ema_decay=0.0,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(circles, "config", lambda options: small)
         episodes = circles.make_paths(20, np.random.default_rng(0))
         plans = circles.make_plans(options, episodes)
-    once, twice = (plans[f"decision-diffuser, w={w}"]["single"] for w in ("1", "10000"))
+    once, twice = (plans[f"decision-diffuser, w={w}"]["single"] for w in (1, 2))
     starts = once["inside"][:, 0]
     radius = np.linalg.norm(starts, axis=-1)
     assert ((radius > circles.SMALL) & (radius < circles.LARGE)).all()
