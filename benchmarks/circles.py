@@ -64,7 +64,7 @@ class Options:
     """Of the data, half of each family."""
     count: int = 500
     """Plans for each question."""
-    weights: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)
+    weights: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
     """Of every condition, one after another; below 0 under negation."""
     seed: int = 0
     """Of data, training and plans."""
@@ -135,8 +135,10 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
             )
             print(f"{setting}, {method}: {shares}", flush=True)
     write_rows("circles", rows, command=_command(options), directory=directory)
+    # The picture is of the condition as it is, if that is among the weights.
+    drawn = plans.get("decision-diffuser, w=1", next(iter(plans.values())))
     shown = {"the data: inside": data[::2], "the data: outside": data[1::2]}
-    for questions in next(iter(plans.values())).values():
+    for questions in drawn.values():
         shown |= questions
     figures.save(draw(shown), directory / "figures" / "circles.png")
 
@@ -191,20 +193,20 @@ def make_paths(count: int, rng: np.random.Generator) -> Episodes:
     """Make smooth paths of 51 points, by turns inside the large circle and outside.
 
     The distance from the centre wanders in a band of the path's own between the bounds
-    of its family, and the angle goes on counterclockwise, at a speed of the path's own.
+    of its family, and the angle goes on either way, at a speed of the path's own.
     """
     time_ = np.linspace(0, 1, LENGTH + 1)
     paths = []
     for i in range(count):
         low, high = (0.0, LARGE) if i % 2 == INSIDE else (SMALL, FAR)
         low, high = low + MARGIN * (i % 2 == OUTSIDE), high - MARGIN
-        width = rng.uniform(0.1, 0.5) * (high - low)
+        width = rng.uniform(0.1, 0.6) * (high - low)
         low += rng.uniform(0, high - low - width)
         # Waves of random phases, squeezed into the band.
         phases, speeds = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.3, 1.2, 2)
         waves = np.sin(2 * np.pi * speeds[:, None] * time_ + phases[:, None])
         share = 0.5 + 0.5 * np.tanh(0.9 * waves.sum(0)) / np.tanh(1.8)
-        turn = rng.uniform(0.4, 0.6) * 2 * np.pi * time_
+        turn = rng.choice([-1, 1]) * rng.uniform(0.3, 0.8) * 2 * np.pi * time_
         angle = rng.uniform(0, 2 * np.pi) + turn
         radius = low + width * share
         paths.append(radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1))
