@@ -8,7 +8,7 @@
 RUN is a Decision Diffuser that plans to no goal, and was told of a window which of its
 regions it keeps out of, one at a time (`jaxdiff.algorithms.conditions`). The three
 above are both ends of the U-maze and the middle of the corridor between them. Episodes
-begin anywhere outside of all regions; what is driven is one plan.
+begin anywhere outside of all regions, and follow a plan from there.
 
 Rows of `regions` (benchmarks/results/regions.json), for each region, every two and all
 together, with plans that are asked to keep out and plans that are asked for nothing:
@@ -124,6 +124,9 @@ def drive(
       chosen: which regions it is asked to keep out of.
       weight: of each; 0 asks for nothing.
       options: episodes and seed.
+
+    Raises:
+      UserError: all episodes begin in a region.
     """
     maze = require_maze(run)
     regions = np.reshape(run.config.regions, (-1, 3))

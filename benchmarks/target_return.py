@@ -142,7 +142,7 @@ def _command(options: Options) -> str:
         if getattr(options, name) is not None:
             parts.append(f"--{name} {name.upper()}_RUN")
     for name in ("targets", "weights"):
-        parts.append(f"--{name} {' '.join(f'{x:g}' for x in getattr(options, name))}")
+        parts += [f"--{name}", *(f"{x:g}" for x in getattr(options, name))]
     return " ".join([*parts, f"--episodes {options.episodes} --seed {options.seed}"])
 
 
