@@ -44,6 +44,7 @@ from jaxdiff.errors import UserError
 from jaxdiff.train import TrainConfig, fit
 
 LARGE, SMALL, FAR, MARGIN = 1.0, 0.7, 1.4, 0.03
+BETWEEN = SMALL + MARGIN, LARGE - MARGIN  # of the centre, where both families go
 LENGTH = 50
 INSIDE, OUTSIDE = 0, 1
 # Label -> 1 to ask for it, -1 to rule it out.
@@ -101,12 +102,11 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     started = time.monotonic()
     rng = np.random.default_rng(options.seed)
     episodes = make_paths(options.paths, rng)
-    plans = make_plans(options, episodes)
+    plans, unasked = make_plans(options, episodes)
     seconds = round(time.monotonic() - started, 1)
-    unasked = plans.pop("nothing asked")["single"]["nothing"]
     data = episodes.observations.reshape(-1, LENGTH + 1, 2)[:, :LENGTH]
     begins = np.linalg.norm(data[:, 0], axis=-1)
-    alike = data[(begins >= SMALL + MARGIN) & (begins <= LARGE - MARGIN)]
+    alike = data[(begins >= BETWEEN[0]) & (begins <= BETWEEN[1])]
     rows = []
     for setting, questions in QUESTIONS.items():
         asked = {method: found[setting] for method, found in plans.items()}
@@ -145,11 +145,11 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
 
 def make_plans(
     options: Options, episodes: Episodes
-) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+) -> tuple[dict[str, dict[str, dict[str, np.ndarray]]], np.ndarray]:
     """Train, and plan by each weight for each question, and for none.
 
     Returns:
-      Method -> setting -> question -> paths `[count, 50, 2]`.
+      Method -> setting -> question -> paths `[count, 50, 2]`, and those of no question.
     """
     chosen = config(options)
     algorithm = decision_diffuser(chosen, measure(chosen, episodes), action_dim=2)
@@ -166,8 +166,7 @@ def make_plans(
     )
     plan = jax.jit(algorithm.plan)
     rng = np.random.default_rng(options.seed + 1)
-    shared = SMALL + MARGIN, LARGE - MARGIN
-    starts = _on_circle(rng, rng.uniform(*shared, options.count))
+    starts = _on_circle(rng, rng.uniform(*BETWEEN, options.count))
 
     def planned(asked: dict[int, float], weight: float) -> np.ndarray:
         guidance = Asked(
@@ -185,8 +184,7 @@ def make_plans(
         }
         for weight in options.weights
     }
-    nothing = planned({INSIDE: 1.0}, 0.0)
-    return {**found, "nothing asked": {"single": {"nothing": nothing}}}
+    return found, planned({INSIDE: 1.0}, 0.0)
 
 
 def make_paths(count: int, rng: np.random.Generator) -> Episodes:

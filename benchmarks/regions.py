@@ -27,6 +27,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
@@ -34,6 +35,7 @@ import tyro
 from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, bounded, write_rows
 from jaxdiff import figures
+from jaxdiff.algorithms.conditions import keeps_out
 from jaxdiff.algorithms.decision_diffuser import Asked
 from jaxdiff.devices import select_devices
 from jaxdiff.envs import pointmaze
@@ -142,16 +144,13 @@ def drive(
         seed=options.seed,
         devices=select_devices(),
     )
-    outside = keeps_out(played.observations[:, 0, :2], regions)
+    starts = played.observations[:, 0, :2]
+    outside = np.asarray(keeps_out(starts, regions).all(-1))
     if not outside.any():
         raise UserError(
             f"of {options.episodes} episodes all begin in a region; play more of them"
         )
-    kept = {
-        name: None if value is None else value[outside]
-        for name, value in vars(played).items()
-    }
-    return Rollouts(**kept)
+    return Rollouts(**jax.tree.map(lambda x: x[outside], vars(played)))
 
 
 def outcomes(rollouts: Rollouts, regions: np.ndarray) -> dict[str, np.ndarray]:
@@ -165,16 +164,10 @@ def outcomes(rollouts: Rollouts, regions: np.ndarray) -> dict[str, np.ndarray]:
     planned = rollouts.plans[..., 2:4]
     driven = rollouts.observations[:, : planned.shape[1], :2]
     return {
-        "planned": keeps_out(planned, regions).all(1).astype(float),
-        "driven": keeps_out(driven, regions).all(1).astype(float),
+        "planned": np.asarray(keeps_out(planned, regions).all((1, 2)), float),
+        "driven": np.asarray(keeps_out(driven, regions).all((1, 2)), float),
         "way": np.linalg.norm(np.diff(planned, axis=1), axis=-1).sum(1),
     }
-
-
-def keeps_out(positions: np.ndarray, regions: np.ndarray) -> np.ndarray:
-    """Tell which positions `[..., 2]` lie in none of the regions `[R, 3]`: `[...]`."""
-    offset = positions[..., None, :] - regions[:, :2]
-    return (np.linalg.norm(offset, axis=-1) >= regions[:, 2]).all(-1)
 
 
 def draw(run: Run, played: dict[str, Rollouts], regions: np.ndarray) -> Any:

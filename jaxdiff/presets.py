@@ -21,8 +21,7 @@ The paper's schedule of T = 20 never hides a click, for its last level leaves mo
 in sight: sampling, which begins with noise, then does what the noise says. In Doom
 `demo` rescales the schedule to the number of its steps; in the kitchen, where T = 50,
 that makes a policy worse (benchmarks/README.md). In PushT, where actions are places on
-a table of 512 pixels and most of them within 30 of the agent, `demo` learns how far
-they lie from the agent.
+a table of 512 pixels, some 38 from the agent, `demo` learns how far they lie from it.
 `paper` is the same as `released`.
 
 Decision Diffuser has the released options for Hopper in all three tasks, for those of

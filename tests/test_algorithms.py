@@ -209,6 +209,7 @@ def each_but(slow):
 names, costly = each_but(("diffuser guided", *RARE)), each_but(LESSER)
 # Programs for eight devices compile long; diffusion policies and TD3+BC say the same.
 costlier = each_but(("diffuser guided", "srpo", "diffusion-ql", *LESSER))
+learned = each_but(("diffuser guided", *LESSER))
 
 
 @functools.cache
@@ -297,7 +298,7 @@ def plan_is_a_line(run, observation, goal):
     np.testing.assert_allclose(error[:, [0, -1]], 0, atol=1e-6)
 
 
-@costlier
+@learned
 def test_a_loaded_run_acts_as_before(name, trained, policy):
     loaded = load_run(trained(name).path)
     again = agent(loaded.algorithm, loaded.states, num_envs=ENVS)
@@ -383,7 +384,7 @@ def test_eight_devices_are_as_one(name, tmp_path):
         chex.assert_trees_all_close(same.slow, state.slow, rtol=0, atol=5e-5)
 
 
-@costlier
+@learned
 def test_acting_over_two_devices_is_acting_over_one(name, trained, policy):
     run = trained(name)
     two = agent(run.algorithm, run.states, num_envs=ENVS, devices=jax.devices()[:2])

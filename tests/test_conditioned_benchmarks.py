@@ -6,6 +6,7 @@ import types
 from pathlib import Path
 
 import gymnasium
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -202,9 +203,9 @@ def test_paths_keep_to_their_circle_and_say_which():
     paths = episodes.observations.reshape(300, 51, 2)
     assert circles.obeys(paths[::2], "inside").all()
     assert circles.obeys(paths[1::2], "outside").all()
-    # Some obey the other constraint too; most do not.
+    # A few obey the other constraint too; most do not.
     for family, other in ((paths[::2], "outside"), (paths[1::2], "inside")):
-        assert 0 < circles.obeys(family, other).mean() < 0.4
+        assert 0 < circles.obeys(family, other).mean() < 0.35
     assert episodes.goals is not None
     labels = episodes.goals.reshape(300, 51, 2)
     np.testing.assert_array_equal(labels[::2, :, 0], 1)
@@ -243,7 +244,7 @@ def test_every_question_is_planned_for_and_scored(monkeypatch, tmp_path):
             }
             for weight in options.weights
         }
-        return {**found, "nothing asked": {"single": {"nothing": paths}}}
+        return found, paths
 
     monkeypatch.setattr(circles, "make_plans", plans)
     options = circles.Options(paths=40, count=20, weights=(1.0, 2.5))
@@ -282,15 +283,13 @@ def test_plans_are_made_for_every_question():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(circles, "config", lambda options: small)
         episodes = circles.make_paths(20, np.random.default_rng(0))
-        plans = circles.make_plans(options, episodes)
+        plans, nothing = circles.make_plans(options, episodes)
     once, twice = (plans[f"decision-diffuser, w={w}"]["single"] for w in (1, 2))
     starts = once["inside"][:, 0]
     radius = np.linalg.norm(starts, axis=-1)
     assert ((radius > circles.SMALL) & (radius < circles.LARGE)).all()
-    for settings in plans.values():
-        for questions in settings.values():
-            for paths in questions.values():
-                assert paths.shape == (3, 50, 2)
-                np.testing.assert_allclose(paths[:, 0], starts, atol=1e-5)
+    for paths in [nothing, *jax.tree.leaves(plans)]:
+        assert paths.shape == (3, 50, 2)
+        np.testing.assert_allclose(paths[:, 0], starts, atol=1e-5)
     assert np.abs(once["inside"] - once["outside"]).max() > 0
     assert np.abs(once["inside"] - twice["inside"]).max() > 0

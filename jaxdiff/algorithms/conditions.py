@@ -161,6 +161,21 @@ def draw_conditioned(
     return window, data.conditions[index]
 
 
+def keeps_out(positions: Any, regions: Any) -> jax.Array:
+    """Tell which positions lie outside of which regions, or on their rim.
+
+    Args:
+      positions: `[..., 2]`.
+      regions: `[R, 3]`, centres and radii, in the units of the positions.
+
+    Returns:
+      bool `[..., R]`.
+    """
+    positions, regions = jnp.asarray(positions), jnp.asarray(regions)
+    offset = positions[..., None, :] - regions[:, :2]
+    return jnp.linalg.norm(offset, axis=-1) >= regions[:, 2]
+
+
 def regions_kept(
     key: jax.Array, positions: jax.Array, regions: Any
 ) -> tuple[jax.Array, jax.Array]:
@@ -174,9 +189,7 @@ def regions_kept(
     Returns:
       One-hot `[R]`, zero where the path enters all regions, and whether it does not.
     """
-    regions = jnp.asarray(regions)
-    offset = positions[:, None] - regions[:, :2]
-    outside = (jnp.linalg.norm(offset, axis=-1) >= regions[:, 2]).all(0)
+    outside = keeps_out(positions, regions).all(0)
     chosen = jax.random.categorical(key, jnp.where(outside, 0.0, -jnp.inf))
     kept = outside.any()
     return jax.nn.one_hot(jnp.where(kept, chosen, -1), len(regions)), kept
