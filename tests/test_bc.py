@@ -12,6 +12,7 @@ from jaxdiff.algorithms.bc import (
     bc,
     clustered,
     discretised,
+    energy,
     gaussian,
     measure,
     squared_error,
@@ -133,7 +134,7 @@ def test_averaged_parameters_act():
     )
 
 
-KINDS = ("mse", "discretised", "gaussian", "kmeans", "kmeans-residual")
+KINDS = ("mse", "discretised", "gaussian", "kmeans", "kmeans-residual", "energy")
 
 
 def said(output):
@@ -226,6 +227,53 @@ def test_squared_error_has_its_least_at_the_mean():
     slope = jax.grad(lambda f: loss_of(head, jnp.full((4, 1), f), actions).mean())
     assert float(slope(0.5)) == pytest.approx(0, abs=1e-6)
     assert float(slope(0.6)) > 0 > float(slope(0.4))
+
+
+def bowl(scale=1.0):
+    """The energy of a normal density around what is seen, of deviation 0.2."""
+
+    def denoise(embedding, action, time):
+        del time
+        return scale * jnp.square((action - embedding[:, 0]) / 0.2).sum(-1)[:, None] / 2
+
+    return denoise
+
+
+def test_energy_is_least_told_apart_by_the_density_itself():
+    """Equation (6): any other energy tells actions of a density worse from uniform."""
+    head = energy(2, 64, 128)
+    assert head.features == 1
+    keys = jax.random.split(jax.random.key(0), 2000)
+    seen = jax.random.uniform(jax.random.key(1), (2000, 1, 2), minval=-0.4, maxval=0.4)
+    noise = jax.random.normal(jax.random.key(2), (2000, 2))
+    actions = seen[:, 0] + 0.2 * noise
+
+    def cost(scale):
+        return float(head.loss(keys, bowl(scale), seen, actions).mean())
+
+    # An energy that says nothing leaves all 65 alike.
+    assert cost(0.0) == pytest.approx(np.log(65), rel=1e-5)
+    assert cost(1.0) < min(cost(0.7), cost(1.4)) - 0.005
+    assert cost(-1.0) > np.log(65)
+
+
+def test_the_least_energy_acts_for_each_observation():
+    head = energy(2, 8, 128)
+    seen = jnp.array([[[0.5, -0.3]], [[-0.8, 0.9]], [[1.5, 0.0]]])
+    found = head.act(jax.random.key(0), bowl(), seen)
+    # Actions end at 1.
+    nearest = jnp.clip(seen[:, 0], -1, 1)
+    np.testing.assert_allclose(found, nearest, atol=0.06)
+
+
+def test_of_two_ways_the_search_takes_either():
+    def denoise(embedding, action, time):
+        return 50 * jnp.square(jnp.abs(action) - 0.5)
+
+    head = energy(1, 8, 16)
+    found = np.asarray(head.act(jax.random.key(0), denoise, jnp.zeros((400, 1, 1))))
+    np.testing.assert_allclose(np.abs(found), 0.5, atol=0.15)
+    assert 0.35 < (found > 0).mean() < 0.65
 
 
 @pytest.mark.parametrize("kind", KINDS)

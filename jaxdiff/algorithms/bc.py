@@ -2,7 +2,8 @@
 
 The baselines that every planner and every diffusion policy has to beat, on the same
 networks (Pearce et al., 2023, arXiv:2301.10677): the noisy action and the time that
-those take are zero here, and only outputs f and loss differ. With actions in [-1, 1]:
+those take are zero here (but the action of (6)), and only outputs f and loss differ.
+With actions in [-1, 1]:
 
 (1) mse: |f - a|^2, whose answer is the mean action, between two ways where people
     take either;
@@ -11,7 +12,15 @@ those take are zero here, and only outputs f and loss differ. With actions in [-
 (3) gaussian: mean and variance of each dimension, by likelihood;
 (4) kmeans: softmax over the K centres of the dataset's actions;
 (5) kmeans-residual: also an offset to each centre, 100 |f - (a - centre)|^2 for the
-    one that is nearest to a (after Shafiullah et al., "Behavior transformers", 2022).
+    one that is nearest to a (after Shafiullah et al., "Behavior transformers", 2022);
+(6) energy: f(a) is an energy, low where people act. It is learned by telling a from N
+    actions a_j drawn uniformly (Florence et al., "Implicit behavioral cloning", 2021),
+
+    -log exp(-f(a)) / (exp(-f(a)) + sum_j exp(-f(a_j))),
+
+    whose least is f = -log p(a|o) + c as N grows. In acting, candidates are drawn
+    uniformly, and again, in rounds, by softmax(-f) with ever smaller noise, that
+    paper's search without derivatives; the one of least energy acts.
 """
 
 import dataclasses
@@ -24,7 +33,7 @@ import optax
 
 from jaxdiff.algorithms import cloning
 from jaxdiff.algorithms.base import Algorithm
-from jaxdiff.algorithms.cloning import CloningConfig, Head, decided
+from jaxdiff.algorithms.cloning import CloningConfig, DenoiseHalf, Head, decided
 from jaxdiff.data.episodes import Episodes
 from jaxdiff.data.kmeans import kmeans, nearest
 from jaxdiff.data.normalizer import normalize
@@ -35,27 +44,37 @@ from jaxdiff.record import record
 # Of more actions than this the centres are found from an even selection.
 _ENOUGH_ACTIONS = 50_000
 
+# Of equation (6): deviations of the noise that candidates move by, one a round.
+_ROUNDS = (0.33, 0.165, 0.0825)
+
 
 @dataclasses.dataclass(frozen=True)
 class BCConfig(CloningConfig):
     """Options of behaviour cloning, beside those of all that imitate.
 
     Attributes:
-      kind: "mse", "discretised", "gaussian", "kmeans" or "kmeans-residual".
+      kind: "mse", "discretised", "gaussian", "kmeans", "kmeans-residual" or "energy".
       bins: of each dimension, for "discretised".
       clusters: K.
       residual_weight: of the squared error of the offset, for "kmeans-residual".
+      negatives: N, uniform actions beside each of the data, for "energy".
+      candidates: actions that are searched among, for "energy".
     """
 
     network: Literal["mlp", "sieve", "transformer"] = "mlp"
-    kind: Literal["mse", "discretised", "gaussian", "kmeans", "kmeans-residual"] = "mse"
+    kind: Literal[
+        "mse", "discretised", "gaussian", "kmeans", "kmeans-residual", "energy"
+    ] = "mse"
     bins: int = 20
     clusters: int = 10
     residual_weight: float = 100.0
+    negatives: int = 256
+    candidates: int = 128
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_options(self, bins=1, clusters=1, residual_weight=0)
+        at_least_one = dict.fromkeys(("bins", "clusters", "negatives", "candidates"), 1)
+        check_options(self, **at_least_one, residual_weight=0)
 
 
 @record
@@ -108,6 +127,7 @@ def bc(config: BCConfig, statistics: Statistics, *, action_dim: int) -> Algorith
         "kmeans-residual": lambda: clustered(
             statistics.centers, residual_weight=config.residual_weight
         ),
+        "energy": lambda: energy(action_dim, config.negatives, config.candidates),
     }[config.kind]()
     return cloning.cloning(config, statistics, head)
 
@@ -187,6 +207,52 @@ def clustered(centers: jax.Array, *, residual_weight: float | None = None) -> He
         return found if residual_weight is None else found + offset(output, chosen)
 
     return _direct(action_dim, features, loss, act)
+
+
+def energy(action_dim: int, negatives: int, candidates: int) -> Head:
+    """Build equation (6).
+
+    Args:
+      action_dim: A.
+      negatives: N.
+      candidates: actions that are searched among.
+    """
+
+    def energies(denoise: DenoiseHalf, embedding: jax.Array, actions: jax.Array):
+        """Give those of actions `[B, M, A]`, `[B, M]`."""
+        batch, many, _ = actions.shape
+        seen = jnp.repeat(embedding, many, axis=0)
+        flat = actions.reshape(batch * many, action_dim)
+        return denoise(seen, flat, jnp.zeros(len(flat))).reshape(batch, many)
+
+    def loss(keys, denoise, embedding, actions):
+        def uniform(key):
+            return jax.random.uniform(key, (negatives, action_dim), minval=-1)
+
+        many = jnp.concatenate([actions[:, None], jax.vmap(uniform)(keys)], axis=1)
+        found = energies(denoise, embedding, many)
+        return _cross_entropy(-found, jnp.zeros(len(actions), jnp.int32))
+
+    def act(key, denoise, embedding):
+        shape = (len(embedding), candidates, action_dim)
+        first, key = jax.random.split(key)
+
+        def search(tried, given):
+            key, std = given
+            key, noise_key = jax.random.split(key)
+            logits = -energies(denoise, embedding, tried)
+            chosen = jax.random.categorical(key, logits, shape=shape[1::-1]).T
+            kept = jnp.take_along_axis(tried, chosen[..., None], axis=1)
+            moved = kept + std * jax.random.normal(noise_key, shape)
+            return jnp.clip(moved, -1, 1), None
+
+        tried = jax.random.uniform(first, shape, minval=-1)
+        rounds = jax.random.split(key, len(_ROUNDS)), jnp.array(_ROUNDS)
+        tried, _ = jax.lax.scan(search, tried, rounds)
+        best = energies(denoise, embedding, tried).argmin(-1)
+        return jnp.take_along_axis(tried, best[:, None, None], axis=1)[:, 0]
+
+    return Head(1, loss, act)
 
 
 def _direct(
