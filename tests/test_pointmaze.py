@@ -326,3 +326,25 @@ def test_a_relative_folder_of_datasets_works(tmp_path, monkeypatch):
     maker.make_pointmaze("umaze", steps=50, root="data")
     dataset = load_dataset("pointmaze-umaze", root="data")
     assert dataset.episodes.lengths.tolist() == [50]
+
+
+def test_a_drive_is_paid_for_the_one_goal_wherever_it_was_bound(tmp_path):
+    maze = pointmaze.maze_by_name("umaze")
+    goal = np.array([-1.0, 1.0])  # the centre of D4RL's cell, (1, 1)
+    stream = maker.record_stream(maze, steps=1500, seed=3)
+    RECIPES["pointmaze-umaze-single"].make(steps=1500, seed=3, root=tmp_path)
+    dataset = load_dataset("pointmaze-umaze-single", root=tmp_path)
+    episodes = dataset.episodes
+    np.testing.assert_array_equal(
+        episodes.observations[:1001], stream.observations[:1001]
+    )
+    np.testing.assert_array_equal(episodes.goals, np.tile(goal, (1502, 1)))
+    near = np.linalg.norm(stream.observations[1:1001, :2] - goal, axis=-1) <= 0.45
+    np.testing.assert_array_equal(episodes.rewards[:1000], near)
+    assert 0 < near.sum() < 1000
+    # Somewhere the drive was paid for its own goal and is not for this one.
+    assert (stream.rewards[:1000] > episodes.rewards[:1000]).any()
+    assert dataset.references["expert"] > dataset.references["random"]
+    # The dataset of many goals is another one.
+    with pytest.raises(UserError, match="has not been made"):
+        load_dataset("pointmaze-umaze", root=tmp_path)

@@ -33,12 +33,13 @@ class Recipe(NamedTuple):
 
 _CLAWS: dict[str, Family] = {"claw": "uniform", "claw-biased": "biased"}
 RECIPES: dict[str, Recipe] = {
-    f"pointmaze-{name}": Recipe(
-        pointmaze_id(name),
-        functools.partial(make_pointmaze, name),
+    f"pointmaze-{name}{'-single' if single else ''}": Recipe(
+        pointmaze_id(name, single=single),
+        functools.partial(make_pointmaze, name, single=single),
         steps=1_000_000,
         noisy=True,
     )
+    for single in (False, True)
     for name in MAZES
 } | {
     name: Recipe(

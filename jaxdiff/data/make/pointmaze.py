@@ -3,6 +3,9 @@
 The drive is a single stream. It is cut every 1000 steps into episodes only because
 storage and sampling like it so: the first observation of an episode is the last one
 of the episode before, and no episode ends in the task's own sense.
+
+As in D4RL the same drive also serves a task of one goal, which the expert only passes
+by on its way to others: then all rewards, and all goals, are of that one.
 """
 
 import math
@@ -16,6 +19,7 @@ from jaxdiff.data.make.storage import datasets_root, replacing, write_minari
 from jaxdiff.envs.pointmaze import (
     GOAL_RADIUS,
     Maze,
+    cell_to_xy,
     expert_action,
     expert_init,
     make_env,
@@ -48,9 +52,9 @@ class Stream(NamedTuple):
     goals: np.ndarray
 
 
-def pointmaze_id(maze: str) -> str:
+def pointmaze_id(maze: str, *, single: bool = False) -> str:
     """Give the Minari id of the dataset of a maze."""
-    return f"jaxdiff/pointmaze/{maze}-v0"
+    return f"jaxdiff/pointmaze/{maze}{'-single' if single else ''}-v0"
 
 
 def make_pointmaze(
@@ -59,6 +63,7 @@ def make_pointmaze(
     steps: int,
     seed: int = 0,
     noise: float = 0.5,
+    single: bool = False,
     root: str | os.PathLike | None = None,
 ) -> pathlib.Path:
     """Record the waypoint expert and store it as a Minari dataset.
@@ -71,6 +76,7 @@ def make_pointmaze(
       steps: number of transitions, at least 1; the last episode takes the remainder.
       seed: seed of the environment and of the expert's noise.
       noise: standard deviation of the Gaussian noise on the expert's actions.
+      single: pay for the one goal of D4RL's single task, wherever the expert drives.
       root: folder of datasets; `MINARI_DATASETS_PATH`, or else Minari's own, by
         default.
 
@@ -86,7 +92,7 @@ def make_pointmaze(
         raise UserError(f"--steps is {steps}; it must be at least 1")
     if not (math.isfinite(noise) and noise >= 0):
         raise UserError(f"--noise is {noise}; it must be a finite number, at least 0")
-    folder = datasets_root(root) / pointmaze_id(maze)
+    folder = datasets_root(root) / pointmaze_id(maze, single=single)
     with replacing(folder) as partial:
         stream = record_stream(spec, steps=steps, seed=seed, noise=noise)
         for name, value in stream._asdict().items():
@@ -95,8 +101,11 @@ def make_pointmaze(
                     f"the recorded {name} of {maze} are not finite, so nothing was "
                     "stored; choose another --seed or a smaller --noise"
                 )
-        references = measure_references(spec)
-        _write(partial, spec, stream, references, {"seed": seed, "noise": noise})
+        if single:
+            stream = of_one_goal(spec, stream)
+        references = measure_references(spec, single=single)
+        options = {"seed": seed, "noise": noise}
+        _write(partial, spec, stream, references, options, single=single)
     return folder
 
 
@@ -141,22 +150,41 @@ def record_stream(
                 update(EPISODE_STEPS)
         update(steps % EPISODE_STEPS)
     env.close()
-    distance = np.linalg.norm(states[1:, :2] - goals[:-1], axis=-1)
     return Stream(
         observations=states.astype(np.float32),
         actions=actions,
-        rewards=(distance <= GOAL_RADIUS).astype(np.float32),
+        rewards=_rewards(states, goals),
         goals=goals.astype(np.float32),
     )
 
 
+def of_one_goal(maze: Maze, stream: Stream) -> Stream:
+    """Pay a drive for the one goal of D4RL's single task, every row's goal then."""
+    goal = np.asarray(cell_to_xy(maze, maze.goal_cell))
+    goals = np.broadcast_to(goal, stream.goals.shape)
+    return stream._replace(
+        rewards=_rewards(stream.observations, goals), goals=goals.astype(np.float32)
+    )
+
+
+def _rewards(states: np.ndarray, goals: np.ndarray) -> np.ndarray:
+    """Pay 1 for a step that ends near the goal that was active at its beginning."""
+    distance = np.linalg.norm(states[1:, :2] - goals[:-1], axis=-1)
+    return (distance <= GOAL_RADIUS).astype(np.float32)
+
+
 def measure_references(
-    maze: Maze, *, episodes: int = REFERENCE_EPISODES, seed: int = _REFERENCE_SEED
+    maze: Maze,
+    *,
+    episodes: int = REFERENCE_EPISODES,
+    seed: int = _REFERENCE_SEED,
+    single: bool = False,
 ) -> dict[str, Any]:
     """Measure the mean returns of the noiseless expert and of random actions.
 
-    Episode i resets with `seed + i`: a random start and a random goal that stays, for
-    the maze's own number of steps, one unit of reward per step near the goal.
+    Episode i resets with `seed + i`: a random start and a random goal that stays, or
+    the one goal of the single task, for the maze's own number of steps, one unit of
+    reward per step near the goal.
 
     Returns:
       `expert` and `random` (mean returns), `expert_std` and `random_std` (over
@@ -166,15 +194,18 @@ def measure_references(
     seeds = [seed + i for i in range(episodes)]
     references: dict[str, Any] = {"episodes": episodes, "seeds": seeds}
     for policy in ("expert", "random"):
-        returns = [_episode_return(env, maze, policy, seed) for seed in seeds]
+        returns = [_episode_return(env, maze, policy, seed, single) for seed in seeds]
         references[policy] = float(np.mean(returns))
         references[f"{policy}_std"] = float(np.std(returns))
     env.close()
     return references
 
 
-def _episode_return(env: Any, maze: Maze, policy: str, seed: int) -> float:
-    observation, _ = env.reset(seed=seed)
+def _episode_return(
+    env: Any, maze: Maze, policy: str, seed: int, single: bool
+) -> float:
+    options = {"goal_cell": np.asarray(maze.goal_cell)} if single else None
+    observation, _ = env.reset(seed=seed, options=options)
     rng = np.random.default_rng(seed)
     expert, total, truncated = expert_init(), 0.0, False
     while not truncated:
@@ -195,6 +226,8 @@ def _write(
     stream: Stream,
     references: dict[str, Any],
     options: dict[str, Any],
+    *,
+    single: bool,
 ) -> None:
     """Write a stream as the Minari dataset `folder`."""
     import gymnasium
@@ -234,11 +267,13 @@ def _write(
         action_space=spaces.Box(-1.0, 1.0, (2,), np.float32),
         env_spec=gymnasium.spec(maze.environment),
         metadata={
-            "dataset_id": pointmaze_id(maze.name),
+            "dataset_id": pointmaze_id(maze.name, single=single),
             "algorithm_name": "waypoint expert",
             "description": (
                 f"One continuing drive through {maze.environment} with a new goal "
                 "whenever one is reached, cut into episodes."
+                + " Rewards are for the one goal of D4RL's task."
+                * single
             ),
             "requirements": ["gymnasium-robotics>=1.4"],
             "ref_min_score": references["random"],
