@@ -32,7 +32,7 @@ import numpy as np
 import tyro
 
 from benchmarks.command import run_command
-from benchmarks.hopper import play_run
+from benchmarks.playing import play_run
 from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
 from jaxdiff.algorithms.behaviour import flow_steps, sample_actions, score_network
 from jaxdiff.algorithms.candidates import choosing

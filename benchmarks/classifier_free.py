@@ -30,7 +30,7 @@ import numpy as np
 import tyro
 
 from benchmarks.command import run_command
-from benchmarks.hopper import play
+from benchmarks.playing import play, require_one_dataset
 from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
 from jaxdiff.devices import select_devices
 from jaxdiff.errors import UserError
@@ -133,13 +133,8 @@ def _check_same(runs: list[Run]) -> None:
     Raises:
       UserError: they are not.
     """
+    require_one_dataset(runs)
     for run in runs[1:]:
-        one, other = (r.document["dataset"]["fingerprint"] for r in (runs[0], run))
-        if one != other:
-            raise UserError(
-                f"{run.path} was trained on other data than {runs[0].path}; compare "
-                "runs of one dataset"
-            )
         differ = [
             name
             for name in _SAME

@@ -18,18 +18,17 @@ Rows of `guidance-place`: the run and CLEAN_RUN, guided at x_t before a denoisin
 """
 
 import dataclasses
-import time
 from pathlib import Path
 from typing import Any
 
 import tyro
 
 from benchmarks.command import run_command
-from benchmarks.rows import RESULTS, bounded, write_rows
-from jaxdiff.devices import Device, select_devices
+from benchmarks.playing import play, require_one_dataset
+from benchmarks.rows import RESULTS, write_rows
+from jaxdiff.devices import select_devices
 from jaxdiff.errors import UserError
-from jaxdiff.evaluate import evaluate_run
-from jaxdiff.run import Run, load_run
+from jaxdiff.run import load_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,12 +57,15 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     Raises:
       UserError: a run that is not guided, or runs of different datasets.
     """
-    config = load_run(options.run).config
+    runs = [path for path in (options.run, options.bc, options.clean) if path]
+    loaded = [load_run(path) for path in runs]
+    config = loaded[0].config
     if not getattr(config, "return_model", False):
         raise UserError(
             f"{options.run} has no model of returns to be guided by; train one with "
             "`jaxdiff train diffuser` on a dataset of Hopper, Walker2d or HalfCheetah"
         )
+    require_one_dataset(loaded)
     scale = config.guide_scale if options.scale is None else options.scale
     own = options.run
     guided = [
@@ -87,38 +89,6 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
             _, rows = play(run, overrides, options, devices)
             named = [{"setting": setting, "method": place, **row} for row in rows]
             _write("guidance-place", named, options, directory)
-
-
-def play(
-    path: Path, overrides: dict[str, Any], options: Any, devices: list[Device]
-) -> tuple[str, list[dict[str, Any]]]:
-    """Play the run in a folder, acting with other options; see `play_run`."""
-    return play_run(load_run(path, overrides=overrides), options, devices)
-
-
-def play_run(
-    run: Run, options: Any, devices: list[Device]
-) -> tuple[str, list[dict[str, Any]]]:
-    """Play one run as `options` says (episodes and seed): its task, its metrics."""
-    started = time.monotonic()
-    record, rollouts = evaluate_run(
-        run, episodes=options.episodes, seed=options.seed, devices=devices
-    )
-    measured = {"return": (record["mean_return"], *record["return_interval"])}
-    if "score" in record:
-        bounds = (record[name] for name in ("score", "score_low", "score_high"))
-        measured = {"score": tuple(bounds), **measured}
-    rows = [
-        {
-            "metric": metric,
-            **bounded(bounds),
-            "n": len(rollouts.returns),
-            "seeds": 1,
-            "seconds": round(time.monotonic() - started, 1),
-        }
-        for metric, bounds in measured.items()
-    ]
-    return record["setting"], rows
 
 
 def _write(

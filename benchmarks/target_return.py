@@ -28,7 +28,7 @@ from typing import Any
 import tyro
 
 from benchmarks.command import run_command
-from benchmarks.hopper import play
+from benchmarks.playing import play, require_one_dataset
 from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
 from jaxdiff.devices import select_devices
@@ -62,7 +62,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     """Play, write the rows and draw.
 
     Raises:
-      UserError: the run was told no returns.
+      UserError: the run was told no returns, or runs of different datasets.
     """
     run = load_run(options.run)
     if getattr(run.config, "condition", None) != "return":
@@ -70,6 +70,8 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
             f"{options.run} was told no returns that one could ask for; train a run "
             "with `jaxdiff train decision-diffuser`"
         )
+    others = (options.bc, options.diffuser, options.diffused)
+    require_one_dataset([run, *(load_run(path) for path in others if path)])
     pictures = directory / "figures"
     _draw_histogram(run, pictures)
     swept = {

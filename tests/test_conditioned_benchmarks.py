@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import circles, classifier_free, hopper, target_return
+from benchmarks import circles, classifier_free, playing, target_return
 from jaxdiff.algorithms.base import ActOutput, Algorithm
 from jaxdiff.algorithms.conditions import Returns
 from jaxdiff.algorithms.decision_diffuser import DecisionDiffuserConfig
@@ -83,9 +83,9 @@ def played(monkeypatch):
         }
         return record, types.SimpleNamespace(returns=np.zeros(episodes))
 
-    for module in (hopper, target_return, classifier_free):
+    for module in (playing, target_return, classifier_free):
         monkeypatch.setattr(module, "load_run", load)
-    monkeypatch.setattr(hopper, "evaluate_run", evaluate)
+    monkeypatch.setattr(playing, "evaluate_run", evaluate)
     env = gymnasium.make("Pendulum-v1")
     monkeypatch.setattr(classifier_free, "make_env", lambda run: env)
     return seen
@@ -97,6 +97,14 @@ def rows(folder, experiment):
 
 
 # --- target returns ------------------------------------------------------------------
+
+
+def test_targets_are_compared_on_one_dataset(played, tmp_path):
+    options = target_return.Options(run=Path("decision"), bc=Path("foreign"))
+    with pytest.raises(UserError, match="foreign was trained on other data"):
+        target_return.main(options, directory=tmp_path)
+    assert not played
+    assert not list(tmp_path.iterdir())
 
 
 def test_every_target_and_weight_meets_the_same_episodes(played, tmp_path):

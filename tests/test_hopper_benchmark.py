@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import hopper
+from benchmarks import hopper, playing
 from jaxdiff.algorithms.diffuser import DiffuserConfig
 from jaxdiff.errors import UserError
 
@@ -30,13 +30,19 @@ def played(monkeypatch):
     seen = []
 
     def load(path, overrides=None):
+        dataset = {"name": "any", "fingerprint": path.name.partition("-of-")[2]}
         return types.SimpleNamespace(
-            path=path, config=GUIDED, overrides=dict(overrides or {})
+            path=path,
+            config=GUIDED,
+            overrides=dict(overrides or {}),
+            document={"dataset": dataset},
         )
 
     def evaluate(run, *, episodes, seed, devices):
         seen.append((run.path.name, run.overrides, episodes, seed))
         value = run.overrides.get("guide_scale", -1.0)
+        if run.path.name == "claw":
+            return {"setting": "claw", "validity": 1.0}, None
         record = {
             "setting": "hopper-like",
             "mean_return": 10 * value,
@@ -47,8 +53,9 @@ def played(monkeypatch):
         }
         return record, types.SimpleNamespace(returns=np.zeros(episodes))
 
-    monkeypatch.setattr(hopper, "load_run", load)
-    monkeypatch.setattr(hopper, "evaluate_run", evaluate)
+    for module in (hopper, playing):
+        monkeypatch.setattr(module, "load_run", load)
+    monkeypatch.setattr(playing, "evaluate_run", evaluate)
     return seen
 
 
@@ -110,3 +117,17 @@ def test_a_run_without_a_model_of_returns_is_refused(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="no model of returns"):
         hopper.main(hopper.Options(run=Path("maze")), directory=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_runs_of_other_data_are_refused_before_anything_is_played(played, tmp_path):
+    options = hopper.Options(run=Path("own"), bc=Path("cloned-of-others"))
+    with pytest.raises(UserError, match="cloned-of-others was trained on other data"):
+        hopper.main(options, directory=tmp_path)
+    assert not played
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_task_without_returns_is_named(played):
+    options = hopper.Options(run=Path("claw"))
+    with pytest.raises(UserError, match="claw was trained on any, a task that is not"):
+        playing.play(Path("claw"), {}, options, [])
