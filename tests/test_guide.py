@@ -456,6 +456,48 @@ def test_composed_score_is_that_of_the_weighted_product(weights):
     np.testing.assert_allclose(score, linear - x @ precision, rtol=2e-3, atol=2e-3)
 
 
+def test_both_conditions_lead_to_where_labels_are_as_likely():
+    """Points at four places; one has the first label, one the other, two may have both.
+
+    p p(c_1 | x) p(c_2 | x), the exact answer, is the two in the middle, half and half.
+    """
+    places, std = np.array([-1.0, -0.3, 0.3, 1.0]), 0.1
+    levels = diffusion.cosine_schedule(100)
+
+    def exactly(share, x, level):
+        variance = level.alpha**2 * std**2 + level.sigma**2
+        offset = x - level.alpha * places
+        weight = jax.nn.softmax(jnp.log(share) - offset**2 / (2 * variance))
+        each = places + level.alpha * std**2 / variance * offset
+        return (weight * each).sum(-1, keepdims=True)
+
+    @jax.jit
+    def between(first, weight):
+        """Those between, to the left and to the right, of samples for both labels."""
+        first, none = jnp.array([1, first, first, 1e-6]), jnp.ones(4)
+        labels = [first, 1 + 1e-6 - first, none]
+
+        def denoise(x, level):
+            def network(x, time, keep):
+                each = zip(labels, jnp.split(x, 3), strict=True)
+                return jnp.concatenate([exactly(p, part, level) for p, part in each])
+
+            return diffusion.compose(network, [weight] * 2)(x, jnp.zeros(len(x)))
+
+        steps = diffusion.ddpm(levels)
+        x = diffusion.sample(jax.random.key(0), denoise, steps, (4_000, 1)).x
+        nearest = jnp.abs(x - places).argmin(-1)
+        return jnp.array([(nearest == 1).mean(), (nearest == 2).mean()])
+
+    # Labels drawn alike for what may have either: right, whatever the weight.
+    for weight in (1.0, 4.0):
+        np.testing.assert_allclose(between(0.5, weight), (0.5, 0.5), atol=0.04)
+    # Labels that are mostly the first's: away from it, the more the weight.
+    shares = [between(0.7, weight)[1] for weight in (1.0, 2.0, 4.0)]
+    assert 0.58 < shares[0] < shares[1] - 0.05 < shares[2] - 0.1
+    assert between(0.3, 1.0)[0] > 0.58
+
+
 def test_a_condition_ruled_out_pushes_away():
     levels = diffusion.cosine_schedule(30)
     seen = told(DIAGONAL, {0: 1.2})
