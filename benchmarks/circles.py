@@ -2,11 +2,12 @@
 
     python -m benchmarks.circles
 
-Paths of 50 points in the plane keep either inside a circle of radius 1 or outside one
-of radius 0.7, by 0.03 at least, and are labelled with the one that they were made for;
-a few obey the other as well, and no label says so. A small Decision Diffuser, told the
-label (`condition="goal"`, one-hot), then plans from points between the two circles that
-both families go through, so that either may be asked for:
+Paths of 50 points in the plane keep inside a circle of radius 1 or outside one of
+radius 0.7, by 0.03 at least. Each has one label, a circle that it keeps to; of a path
+that keeps to both it is either, by chance, and nothing says so (why it must be either:
+`jaxdiff.diffusion.guide`). A small Decision Diffuser, told the label (`condition=
+"goal"`, one-hot), then plans from points between the two circles, where both families
+go, so that either may be asked for:
 
 - `single`: inside the large circle, or outside the small one;
 - `and`: both at once, which keeps a path between the two;
@@ -43,7 +44,9 @@ from jaxdiff.data.episodes import Episodes
 from jaxdiff.errors import UserError
 from jaxdiff.train import TrainConfig, fit
 
-LARGE, SMALL, FAR, MARGIN = 1.0, 0.7, 1.4, 0.03
+LARGE, SMALL, MARGIN = 1.0, 0.7, 0.03
+# As far as any path goes: to both sides of what lies between the circles.
+NEAR, FAR = 0.2, 1.5
 BETWEEN = SMALL + MARGIN, LARGE - MARGIN  # of the centre, where both families go
 LENGTH = 50
 INSIDE, OUTSIDE = 0, 1
@@ -190,14 +193,16 @@ def make_plans(
 def make_paths(count: int, rng: np.random.Generator) -> Episodes:
     """Make smooth paths of 51 points, by turns inside the large circle and outside.
 
+    A path that is both has the one label or the other, by chance.
+
     The distance from the centre wanders in a band of the path's own between the bounds
     of its family, and the angle goes on either way, at a speed of the path's own.
     """
     time_ = np.linspace(0, 1, LENGTH + 1)
     paths = []
     for i in range(count):
-        low, high = (0.0, LARGE) if i % 2 == INSIDE else (SMALL, FAR)
-        low, high = low + MARGIN * (i % 2 == OUTSIDE), high - MARGIN
+        low, high = (NEAR, LARGE) if i % 2 == INSIDE else (SMALL, FAR)
+        low, high = low + MARGIN, high - MARGIN
         width = rng.uniform(0.1, 0.6) * (high - low)
         low += rng.uniform(0, high - low - width)
         # Waves of random phases, squeezed into the band.
@@ -210,7 +215,10 @@ def make_paths(count: int, rng: np.random.Generator) -> Episodes:
         paths.append(radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1))
     positions = np.stack(paths).astype(np.float32)
     moves = np.diff(positions, axis=1, append=positions[:, -1:])
-    labels = np.eye(2, dtype=np.float32)[np.arange(count) % 2]
+    made_for = np.arange(count) % 2
+    either = obeys(positions[:, :LENGTH], "inside and outside")
+    label = np.where(either, rng.integers(0, 2, count), made_for)
+    labels = np.eye(2, dtype=np.float32)[label]
     rows = count * (LENGTH + 1)
     return Episodes(
         observations=positions.reshape(rows, 2),

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.rows import bounded
 from jaxdiff.devices import Device
 from jaxdiff.errors import UserError
-from jaxdiff.evaluate import evaluate_run
+from jaxdiff.evaluate import Setting, evaluate_run
 from jaxdiff.run import Run, load_run
 
 
@@ -28,14 +28,20 @@ def require_one_dataset(runs: Sequence[Run]) -> None:
 
 
 def play(
-    path: Path, overrides: dict[str, Any], options: Any, devices: list[Device]
+    path: Path,
+    overrides: dict[str, Any],
+    options: Any,
+    devices: list[Device],
+    *,
+    setting: Setting = "multi",
 ) -> tuple[str, list[dict[str, Any]]]:
     """Play the run in a folder, acting with other options; see `play_run`."""
-    return play_run(load_run(path, overrides=overrides), options, devices)
+    run = load_run(path, overrides=overrides)
+    return play_run(run, options, devices, setting=setting)
 
 
 def play_run(
-    run: Run, options: Any, devices: list[Device]
+    run: Run, options: Any, devices: list[Device], *, setting: Setting = "multi"
 ) -> tuple[str, list[dict[str, Any]]]:
     """Play one run as `options` says (episodes and seed): its task, its metrics.
 
@@ -44,7 +50,11 @@ def play_run(
     """
     started = time.monotonic()
     record, rollouts = evaluate_run(
-        run, episodes=options.episodes, seed=options.seed, devices=devices
+        run,
+        setting=setting,
+        episodes=options.episodes,
+        seed=options.seed,
+        devices=devices,
     )
     if "mean_return" not in record:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Regions to keep out of, told one by one and asked for together: a maze.
+r"""Regions to keep out of, told one by one and asked for together: a maze.
 
     jaxdiff train decision-diffuser --dataset pointmaze-umaze --run RUN \
         --condition region --regions -1 1 0.6 -1 -1 0.6 1 0 0.5 \

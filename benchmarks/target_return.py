@@ -1,12 +1,17 @@
-"""Ask for returns and see what is achieved: Decision Diffuser in control and mazes.
+r"""Ask for returns and see what is achieved: Decision Diffuser in control and mazes.
 
     python -m benchmarks.target_return RUN [--bc BC_RUN] [--diffuser DIFFUSER_RUN]
         [--diffused DIFFUSED_RUN] [--episodes 20]
 
 RUN is a Decision Diffuser that was told returns (`jaxdiff train decision-diffuser`).
 What is asked for is y: 0 and 1 are the lowest and the highest percent of the discounted
-returns of the data (`jaxdiff.algorithms.conditions`). All play the same episodes, in a
-maze with random goals.
+returns of the data (`jaxdiff.algorithms.conditions`). All play the same episodes. A
+maze is asked for returns where one goal pays, which no plan is told of:
+
+    jaxdiff data make pointmaze-umaze-single
+    jaxdiff train decision-diffuser --dataset pointmaze-umaze-single --run RUN \
+        --goal-dim 0 --choose fixed --horizons --train-horizons --replan-every 32
+    python -m benchmarks.target_return RUN --setting single
 
 Rows, and pictures of the first two in benchmarks/results/figures; a setting begins with
 the task:
@@ -33,6 +38,7 @@ from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
 from jaxdiff.devices import select_devices
 from jaxdiff.errors import UserError
+from jaxdiff.evaluate import Setting
 from jaxdiff.run import Run, load_run
 
 
@@ -56,6 +62,8 @@ class Options:
     """Of each."""
     seed: int = 1_000
     """Of the first episode."""
+    setting: Setting = "multi"
+    """In a maze: goals at random, or the one that pointmaze-MAZE-single is paid for."""
 
 
 def main(options: Options, *, directory: Path = RESULTS) -> None:
@@ -112,7 +120,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
 def _play(
     path: Path, overrides: dict[str, Any], options: Options
 ) -> tuple[str, list[dict[str, Any]]]:
-    return play(path, overrides, options, select_devices())
+    return play(path, overrides, options, select_devices(), setting=options.setting)
 
 
 def _write(
@@ -145,6 +153,8 @@ def _command(options: Options) -> str:
             parts.append(f"--{name} {name.upper()}_RUN")
     for name in ("targets", "weights"):
         parts += [f"--{name}", *(f"{x:g}" for x in getattr(options, name))]
+    if options.setting != "multi":
+        parts.append(f"--setting {options.setting}")
     return " ".join([*parts, f"--episodes {options.episodes} --seed {options.seed}"])
 
 

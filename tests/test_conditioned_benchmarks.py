@@ -70,8 +70,8 @@ def played(monkeypatch):
             states={},
         )
 
-    def evaluate(run, *, episodes, seed, devices):
-        seen.append((run.path.name, run.overrides, episodes, seed))
+    def evaluate(run, *, setting, episodes, seed, devices):
+        seen.append((run.path.name, run.overrides, setting, episodes, seed))
         value = float(sum(run.overrides.values()))
         record = {
             "setting": "hopper-like",
@@ -111,10 +111,10 @@ def test_every_target_and_weight_meets_the_same_episodes(played, tmp_path):
     options = target_return.Options(
         run=Path("decision"), bc=Path("bc"), diffuser=Path("guided"),
         diffused=Path("free"), targets=(0.0, 1.5), weights=(1.0, 2.0), episodes=3,
-        seed=5,
+        seed=5, setting="single",
     )  # fmt: skip
     target_return.main(options, directory=tmp_path)
-    assert {(episodes, seed) for *_, episodes, seed in played} == {(3, 5)}
+    assert {tuple(game) for _, _, *game in played} == {("single", 3, 5)}
     swept = rows(tmp_path, "target-return")
     assert {name: row["value"] for name, row in swept.items()} == {
         ("hopper-like, y=0", "decision-diffuser", "return"): 0.0,
@@ -164,10 +164,10 @@ def test_guidance_is_compared_at_equal_calls_of_networks(played, tmp_path):
     common = {"candidates": 1, "sampling_steps": 6, "temperature": 0.4}
     guided, free = {**common, "guide_steps": 1}, {**common, "init_temperature": 0.4}
     assert played == [
-        ("guided", guided, 2, 7),
-        ("clean", guided, 2, 7),
-        ("free", free, 2, 7),
-        ("decision", free, 2, 7),
+        ("guided", guided, "multi", 2, 7),
+        ("clean", guided, "multi", 2, 7),
+        ("free", free, "multi", 2, 7),
+        ("decision", free, "multi", 2, 7),
     ]
     found = rows(tmp_path, "classifier-vs-free")
     assert set(found) == {
@@ -216,9 +216,15 @@ def test_paths_keep_to_their_circle_and_say_which():
         assert 0 < circles.obeys(family, other).mean() < 0.35
     assert episodes.goals is not None
     labels = episodes.goals.reshape(300, 51, 2)
-    np.testing.assert_array_equal(labels[::2, :, 0], 1)
-    np.testing.assert_array_equal(labels[1::2, :, 1], 1)
     np.testing.assert_array_equal(labels.sum(-1), 1)
+    assert (labels == labels[:, :1]).all()
+    # A label is always true, and of what is both either, alike.
+    points, said = paths[:, :50], labels[:, 0].argmax(-1)
+    kept = [circles.obeys(points, name) for name in ("inside", "outside")]
+    assert np.choose(said, kept).all()
+    assert 0.3 < said[kept[0] & kept[1]].mean() < 0.7
+    assert said[~kept[0]].all()
+    assert not said[~kept[1]].any()
 
 
 def test_one_point_decides():

@@ -38,7 +38,8 @@ def played(monkeypatch):
             document={"dataset": dataset},
         )
 
-    def evaluate(run, *, episodes, seed, devices):
+    def evaluate(run, *, setting, episodes, seed, devices):
+        assert setting == "multi"
         seen.append((run.path.name, run.overrides, episodes, seed))
         value = run.overrides.get("guide_scale", -1.0)
         if run.path.name == "claw":
