@@ -1,4 +1,4 @@
-r"""Ask for returns and see what is achieved: Decision Diffuser in control and mazes.
+"""Ask for returns and see what is achieved: Decision Diffuser in control and mazes.
 
     python -m benchmarks.target_return RUN [--bc BC_RUN] [--diffuser DIFFUSER_RUN]
         [--diffused DIFFUSED_RUN] [--episodes 20]
@@ -9,8 +9,7 @@ returns of the data (`jaxdiff.algorithms.conditions`). All play the same episode
 maze is asked for returns where one goal pays, which no plan is told of:
 
     jaxdiff data make pointmaze-umaze-single
-    jaxdiff train decision-diffuser --dataset pointmaze-umaze-single --run RUN \
-        --goal-dim 0 --choose fixed --horizons --train-horizons --replan-every 32
+    jaxdiff train decision-diffuser --dataset pointmaze-umaze-single --run RUN
     python -m benchmarks.target_return RUN --setting single
 
 Rows, and pictures of the first two in benchmarks/results/figures; a setting begins with

@@ -543,6 +543,15 @@ def test_presets_can_be_built(name, dataset):
         decision_diffuser(built, measure(configured(), EPISODES), action_dim=2)
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_where_one_goal_pays_plans_lead_to_none(name):
+    config, _ = preset("decision-diffuser", name, "pointmaze-medium-single")
+    assert (config.condition, config.goal_dim, config.choose) == ("return", 0, "fixed")
+    usual, _ = preset("decision-diffuser", name, "pointmaze-medium")
+    assert config.horizon == usual.horizon
+    assert not config.horizons
+
+
 def test_presets_are_those_of_the_code_and_the_paper():
     code, training = preset("decision-diffuser", "released", "hopper-medium-expert-v2")
     assert (code.diffusion_steps, code.history, code.return_range) == (200, 1, (0, 400))
