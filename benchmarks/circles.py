@@ -2,12 +2,12 @@
 
     python -m benchmarks.circles
 
-Paths of 50 points in the plane keep inside a circle of radius 1 or outside one of
-radius 0.7, by 0.03 at least. Each has one label, a circle that it keeps to; of a path
-that keeps to both it is either, by chance, and nothing says so (why it must be either:
-`jaxdiff.diffusion.guide`). A small Decision Diffuser, told the label (`condition=
-"goal"`, one-hot), then plans from points between the two circles, where both families
-go, so that either may be asked for:
+Paths of 50 points begin between two circles, of radius 0.7 and 1, go half way round
+their centre, and drift: inwards, outwards, or not so far, and then they keep between
+the circles. Each has one label, a circle that it keeps to, inside the large one or
+outside the small one; of a path that keeps to both it is either, by chance, and nothing
+says so (why it must be either: `jaxdiff.diffusion.guide`). A small Decision Diffuser,
+told the label (`condition="goal"`, one-hot), then plans:
 
 - `single`: inside the large circle, or outside the small one;
 - `and`: both at once, which keeps a path between the two;
@@ -16,9 +16,8 @@ go, so that either may be asked for:
 
 Success is to obey at each of the 50 points, with no tolerance; under negation, to
 disobey at one of them. `nothing asked` says what share of unconditional plans from the
-same points would have passed, and `the data` what share of the paths of both families
-that begin where plans do. Rows go to benchmarks/results/circles.json, a picture to
-benchmarks/results/figures/circles.png.
+same points would have passed, and `the data` what share of the paths. Rows go to
+benchmarks/results/circles.json, a picture to benchmarks/results/figures/circles.png.
 """
 
 import dataclasses
@@ -44,12 +43,12 @@ from jaxdiff.data.episodes import Episodes
 from jaxdiff.errors import UserError
 from jaxdiff.train import TrainConfig, fit
 
-LARGE, SMALL, MARGIN = 1.0, 0.7, 0.03
-# As far as any path goes: to both sides of what lies between the circles.
-NEAR, FAR = 0.2, 1.5
-BETWEEN = SMALL + MARGIN, LARGE - MARGIN  # of the centre, where both families go
+LARGE, SMALL = 1.0, 0.7
+# Distances from the centre: where paths begin, and where they may drift to.
+BETWEEN, INNER, OUTER = (0.73, 0.97), (0.2, 0.6), (1.1, 1.5)
 LENGTH = 50
 INSIDE, OUTSIDE = 0, 1
+FAMILIES = "inside", "outside"
 # Label -> 1 to ask for it, -1 to rule it out.
 QUESTIONS: dict[str, dict[str, dict[int, float]]] = {
     "single": {"inside": {INSIDE: 1.0}, "outside": {OUTSIDE: 1.0}},
@@ -64,8 +63,8 @@ class Options:
 
     updates: int = 12_000
     """Of training."""
-    paths: int = 2_000
-    """Of the data, half of each family."""
+    paths: int = 20_000
+    """Of the data."""
     count: int = 500
     """Plans for each question."""
     weights: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -81,9 +80,12 @@ def config(options: Options) -> DecisionDiffuserConfig:
         horizon=LENGTH,
         diffusion_steps=100,
         sampling_steps=50,
+        # All of a path is one token: dense layers, each of them steered by the label.
+        backbone="dit",
+        dit_width=256,
+        dit_depth=3,
+        patch=LENGTH,
         dim=64,
-        dim_mults=(1, 2),
-        patch=5,  # five times as fast to train
         normalizer="limits",
         padding=False,
         learning_rate_decay=options.updates,
@@ -108,13 +110,11 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     plans, unasked = make_plans(options, episodes)
     seconds = round(time.monotonic() - started, 1)
     data = episodes.observations.reshape(-1, LENGTH + 1, 2)[:, :LENGTH]
-    begins = np.linalg.norm(data[:, 0], axis=-1)
-    alike = data[(begins >= BETWEEN[0]) & (begins <= BETWEEN[1])]
     rows = []
     for setting, questions in QUESTIONS.items():
         asked = {method: found[setting] for method, found in plans.items()}
         asked["nothing asked"] = dict.fromkeys(questions, unasked)
-        asked["the data"] = dict.fromkeys(questions, alike)
+        asked["the data"] = dict.fromkeys(questions, data)
         for method, paths in asked.items():
             found = [obeys(paths[name], name) for name in questions]
             happened = np.concatenate(found).astype(float)
@@ -140,7 +140,9 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     write_rows("circles", rows, command=_command(options), directory=directory)
     # The picture is of the condition as it is, if that is among the weights.
     drawn = plans.get("decision-diffuser, w=1", next(iter(plans.values())))
-    shown = {"the data: inside": data[::2], "the data: outside": data[1::2]}
+    assert episodes.goals is not None
+    told = episodes.goals[:: LENGTH + 1].argmax(-1)
+    shown = {f"told {name}": data[told == i] for i, name in enumerate(FAMILIES)}
     for questions in drawn.values():
         shown |= questions
     figures.save(draw(shown), directory / "figures" / "circles.png")
@@ -169,7 +171,9 @@ def make_plans(
     )
     plan = jax.jit(algorithm.plan)
     rng = np.random.default_rng(options.seed + 1)
-    starts = _on_circle(rng, rng.uniform(*BETWEEN, options.count))
+    starts = _on_circles(
+        rng.uniform(*BETWEEN, options.count), _begin(rng, options.count)
+    )
 
     def planned(asked: dict[int, float], weight: float) -> np.ndarray:
         guidance = Asked(
@@ -191,33 +195,22 @@ def make_plans(
 
 
 def make_paths(count: int, rng: np.random.Generator) -> Episodes:
-    """Make smooth paths of 51 points, by turns inside the large circle and outside.
+    """Make smooth paths of 51 points that drift in, keep between, or drift out.
 
-    A path that is both has the one label or the other, by chance.
-
-    The distance from the centre wanders in a band of the path's own between the bounds
-    of its family, and the angle goes on either way, at a speed of the path's own.
+    What keeps between the circles has the one label or the other, by chance.
     """
     time_ = np.linspace(0, 1, LENGTH + 1)
-    paths = []
-    for i in range(count):
-        low, high = (NEAR, LARGE) if i % 2 == INSIDE else (SMALL, FAR)
-        low, high = low + MARGIN, high - MARGIN
-        width = rng.uniform(0.1, 0.6) * (high - low)
-        low += rng.uniform(0, high - low - width)
-        # Waves of random phases, squeezed into the band.
-        phases, speeds = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.3, 1.2, 2)
-        waves = np.sin(2 * np.pi * speeds[:, None] * time_ + phases[:, None])
-        share = 0.5 + 0.5 * np.tanh(0.9 * waves.sum(0)) / np.tanh(1.8)
-        turn = rng.choice([-1, 1]) * rng.uniform(0.3, 0.8) * 2 * np.pi * time_
-        angle = rng.uniform(0, 2 * np.pi) + turn
-        radius = low + width * share
-        paths.append(radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1))
-    positions = np.stack(paths).astype(np.float32)
+    kind = rng.integers(0, 3, count)
+    low, high = np.array([INNER, BETWEEN, OUTER])[kind].T
+    begin, end = rng.uniform(*BETWEEN, count), rng.uniform(low, high)
+    speed, turn = rng.uniform(0.6, 1.0, count), rng.uniform(0.4, 0.6, count)
+    drift = (1 - np.cos(np.pi * speed[:, None] * time_)) / 2
+    radius = begin[:, None] + (end - begin)[:, None] * drift
+    angle = _begin(rng, count)[:, None] + 2 * np.pi * turn[:, None] * time_
+    positions = _on_circles(radius, angle).astype(np.float32)
     moves = np.diff(positions, axis=1, append=positions[:, -1:])
-    made_for = np.arange(count) % 2
     either = obeys(positions[:, :LENGTH], "inside and outside")
-    label = np.where(either, rng.integers(0, 2, count), made_for)
+    label = np.where(either, rng.integers(0, 2, count), kind // 2)
     labels = np.eye(2, dtype=np.float32)[label]
     rows = count * (LENGTH + 1)
     return Episodes(
@@ -263,10 +256,14 @@ def draw(panels: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def _on_circle(rng: np.random.Generator, radius: np.ndarray) -> np.ndarray:
-    """Draw points `[N, 2]` at distances `[N]` from the centre."""
-    angle = rng.uniform(0, 2 * np.pi, len(radius))
-    return radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+def _begin(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Draw the angles `[N]` at which paths begin, to the right of the centre."""
+    return rng.uniform(-0.3, 0.3, count)
+
+
+def _on_circles(radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """Give the points `[..., 2]` at distances and angles `[...]` about the centre."""
+    return radius[..., None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
 
 
 def _command(options: Options) -> str:
