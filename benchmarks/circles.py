@@ -172,7 +172,7 @@ def make_plans(
     plan = jax.jit(algorithm.plan)
     rng = np.random.default_rng(options.seed + 1)
     starts = _on_circles(
-        rng.uniform(*BETWEEN, options.count), _begin(rng, options.count)
+        rng.uniform(*BETWEEN, options.count), _start_angles(rng, options.count)
     )
 
     def planned(asked: dict[int, float], weight: float) -> np.ndarray:
@@ -200,17 +200,18 @@ def make_paths(count: int, rng: np.random.Generator) -> Episodes:
     What keeps between the circles has the one label or the other, by chance.
     """
     time_ = np.linspace(0, 1, LENGTH + 1)
-    kind = rng.integers(0, 3, count)
+    kind = rng.integers(0, 3, count)  # inwards, between, outwards
     low, high = np.array([INNER, BETWEEN, OUTER])[kind].T
-    begin, end = rng.uniform(*BETWEEN, count), rng.uniform(low, high)
+    first, last = rng.uniform(*BETWEEN, count), rng.uniform(low, high)
     speed, turn = rng.uniform(0.6, 1.0, count), rng.uniform(0.4, 0.6, count)
     drift = (1 - np.cos(np.pi * speed[:, None] * time_)) / 2
-    radius = begin[:, None] + (end - begin)[:, None] * drift
-    angle = _begin(rng, count)[:, None] + 2 * np.pi * turn[:, None] * time_
+    radius = first[:, None] + (last - first)[:, None] * drift
+    angle = _start_angles(rng, count)[:, None] + 2 * np.pi * turn[:, None] * time_
     positions = _on_circles(radius, angle).astype(np.float32)
     moves = np.diff(positions, axis=1, append=positions[:, -1:])
     either = obeys(positions[:, :LENGTH], "inside and outside")
-    label = np.where(either, rng.integers(0, 2, count), kind // 2)
+    made_for = np.where(kind == 2, OUTSIDE, INSIDE)
+    label = np.where(either, rng.integers(0, 2, count), made_for)
     labels = np.eye(2, dtype=np.float32)[label]
     rows = count * (LENGTH + 1)
     return Episodes(
@@ -256,7 +257,7 @@ def draw(panels: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def _begin(rng: np.random.Generator, count: int) -> np.ndarray:
+def _start_angles(rng: np.random.Generator, count: int) -> np.ndarray:
     """Draw the angles `[N]` at which paths begin, to the right of the centre."""
     return rng.uniform(-0.3, 0.3, count)
 

@@ -7,8 +7,12 @@ from typing import Any
 
 from benchmarks.rows import bounded
 from jaxdiff.devices import Device
+from jaxdiff.envs.pointmaze import Setting
 from jaxdiff.errors import UserError
-from jaxdiff.evaluate import Setting, evaluate_run
+from jaxdiff.evaluate import evaluate_run
+from jaxdiff.evaluate.claw import claw_of
+from jaxdiff.evaluate.doom import is_doom
+from jaxdiff.evaluate.kitchen import is_kitchen
 from jaxdiff.run import Run, load_run
 
 
@@ -33,7 +37,7 @@ def play(
     options: Any,
     devices: list[Device],
     *,
-    setting: Setting = "multi",
+    setting: Setting | None = None,
 ) -> tuple[str, list[dict[str, Any]]]:
     """Play the run in a folder, acting with other options; see `play_run`."""
     run = load_run(path, overrides=overrides)
@@ -41,13 +45,18 @@ def play(
 
 
 def play_run(
-    run: Run, options: Any, devices: list[Device], *, setting: Setting = "multi"
+    run: Run, options: Any, devices: list[Device], *, setting: Setting | None = None
 ) -> tuple[str, list[dict[str, Any]]]:
     """Play one run as `options` says (episodes and seed): its task, its metrics.
 
     Raises:
       UserError: its task has measures of its own in place of returns.
     """
+    if claw_of(run) is not None or is_doom(run) or is_kitchen(run):
+        raise UserError(
+            f"{run.path} was trained on {run.document['dataset']['name']}, a task that "
+            "is not scored by returns; name a run of a maze or of control"
+        )
     started = time.monotonic()
     record, rollouts = evaluate_run(
         run,
@@ -56,11 +65,6 @@ def play_run(
         seed=options.seed,
         devices=devices,
     )
-    if "mean_return" not in record:
-        raise UserError(
-            f"{run.path} was trained on {run.document['dataset']['name']}, a task that "
-            "is not scored by returns; name a run of a maze or of control"
-        )
     measured = {"return": (record["mean_return"], *record["return_interval"])}
     if "score" in record:
         bounds = (record[name] for name in ("score", "score_low", "score_high"))

@@ -10,7 +10,7 @@ maze is asked for returns where one goal pays, which no plan is told of:
 
     jaxdiff data make pointmaze-umaze-single
     jaxdiff train decision-diffuser --dataset pointmaze-umaze-single --run RUN
-    python -m benchmarks.target_return RUN --setting single
+    python -m benchmarks.target_return RUN
 
 Rows, and pictures of the first two in benchmarks/results/figures; a setting begins with
 the task:
@@ -36,8 +36,8 @@ from benchmarks.playing import play, require_one_dataset
 from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
 from jaxdiff.devices import select_devices
+from jaxdiff.envs.pointmaze import Setting
 from jaxdiff.errors import UserError
-from jaxdiff.evaluate import Setting
 from jaxdiff.run import Run, load_run
 
 
@@ -61,8 +61,9 @@ class Options:
     """Of each."""
     seed: int = 1_000
     """Of the first episode."""
-    setting: Setting = "multi"
-    """In a maze: goals at random, or the one that pointmaze-MAZE-single is paid for."""
+    setting: Setting | None = None
+    """In a maze: multi for goals at random, single for the one of D4RL; by default what
+    the dataset pays for."""
 
 
 def main(options: Options, *, directory: Path = RESULTS) -> None:
@@ -152,7 +153,7 @@ def _command(options: Options) -> str:
             parts.append(f"--{name} {name.upper()}_RUN")
     for name in ("targets", "weights"):
         parts += [f"--{name}", *(f"{x:g}" for x in getattr(options, name))]
-    if options.setting != "multi":
+    if options.setting is not None:
         parts.append(f"--setting {options.setting}")
     return " ".join([*parts, f"--episodes {options.episodes} --seed {options.seed}"])
 

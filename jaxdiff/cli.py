@@ -306,7 +306,7 @@ def evaluate(
     /,
     *,
     episodes: int = 100,
-    setting: Literal["multi", "single"] = "multi",
+    setting: Literal["multi", "single"] | None = None,
     seed: int = 1_000,
     best: bool = False,
     num_envs: int = 100,
@@ -335,7 +335,8 @@ def evaluate(
     Args:
       run: the run folder.
       episodes: how many; of Doom, minutes.
-      setting: in a maze, a random goal each episode or D4RL's fixed goal.
+      setting: in a maze, a random goal each episode or D4RL's fixed goal; by default
+        what the dataset pays for.
       seed: of the first episode.
       best: use the best checkpoint instead of the newest.
       num_envs: environments side by side.

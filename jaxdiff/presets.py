@@ -28,7 +28,8 @@ Decision Diffuser has the released options for Hopper in all three tasks, for th
 the others were never published. The paper knows a history of 20 states, T = 100 and a
 wider model of actions; the code T = 200 and no history. `demo` has Diffuser's networks,
 so that the two can be compared, and so do all presets of the mazes, where goals are
-clamped as Diffuser clamps them.
+clamped as Diffuser clamps them; but where one goal pays, plans are told the return and
+no goal.
 
 Algorithms of offline reinforcement learning have theirs in `jaxdiff.offline_presets`.
 """
@@ -41,6 +42,7 @@ from jaxdiff.algorithms.decision_diffuser import DecisionDiffuserConfig
 from jaxdiff.algorithms.diffuser import DiffuserConfig
 from jaxdiff.algorithms.diffusion_bc import DiffusionBCConfig
 from jaxdiff.envs.doom import Block, image_shape
+from jaxdiff.envs.pointmaze import setting_of_dataset
 from jaxdiff.errors import UserError
 from jaxdiff.networks import horizon_multiple
 from jaxdiff.offline_presets import OFFLINE, offline_preset
@@ -306,8 +308,9 @@ def _decisions(
     if task is None:
         diffuser, training = _maze(name, dataset)
         shared = _shared(diffuser)
-        if "single" in dataset:
-            # One goal, that nobody is told: the return is all there is to ask for.
+        if setting_of_dataset(dataset) == "single":
+            # One goal, that nobody is told: the return is all there is to ask for. A
+            # plan without a goal is followed to its end unless it is renewed before.
             shared |= {"goal_dim": 0, "choose": "fixed", "replan_every": 32}
             shared |= {"horizons": (), "train_horizons": ()}
         config = DecisionDiffuserConfig(**shared, discount=0.99, termination_penalty=0)

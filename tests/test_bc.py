@@ -241,7 +241,7 @@ def bowl(scale=1.0):
 
 def test_energy_is_least_told_apart_by_the_density_itself():
     """Equation (6): any other energy tells actions of a density worse from uniform."""
-    head = energy(2, 64, 128)
+    head = energy(2, negatives=64, candidates=128)
     assert head.features == 1
     keys = jax.random.split(jax.random.key(0), 2000)
     seen = jax.random.uniform(jax.random.key(1), (2000, 1, 2), minval=-0.4, maxval=0.4)
@@ -257,8 +257,21 @@ def test_energy_is_least_told_apart_by_the_density_itself():
     assert cost(-1.0) > np.log(65)
 
 
+def test_actions_are_told_from_uniform_ones_of_the_whole_range():
+    def denoise(embedding, action, time):
+        # Impossible on one half of [-1, 1], and all alike on the other.
+        return jnp.where(action < 0, 50.0, 0.0)
+
+    head = energy(1, negatives=1, candidates=8)
+    keys = jax.random.split(jax.random.key(0), 4000)
+    seen, actions = jnp.zeros((4000, 1, 1)), jnp.full((4000, 1), 0.5)
+    # Every other one is told from its uniform action by a coin, the rest for sure.
+    found = head.loss(keys, denoise, seen, actions)
+    assert float(found.mean()) == pytest.approx(np.log(2) / 2, abs=0.02)
+
+
 def test_the_least_energy_acts_for_each_observation():
-    head = energy(2, 8, 128)
+    head = energy(2, negatives=8, candidates=128)
     seen = jnp.array([[[0.5, -0.3]], [[-0.8, 0.9]], [[1.5, 0.0]]])
     found = head.act(jax.random.key(0), bowl(), seen)
     # Actions end at 1.
@@ -270,7 +283,7 @@ def test_of_two_ways_the_search_takes_either():
     def denoise(embedding, action, time):
         return 50 * jnp.square(jnp.abs(action) - 0.5)
 
-    head = energy(1, 8, 16)
+    head = energy(1, negatives=8, candidates=16)
     found = np.asarray(head.act(jax.random.key(0), denoise, jnp.zeros((400, 1, 1))))
     np.testing.assert_allclose(np.abs(found), 0.5, atol=0.15)
     assert 0.35 < (found > 0).mean() < 0.65

@@ -65,7 +65,13 @@ def played(monkeypatch):
             config=config,
             overrides=overrides,
             statistics=types.SimpleNamespace(returns=RETURNS),
-            document={"dataset": {"name": "hopper-like", "fingerprint": fingerprint}},
+            document={
+                "dataset": {
+                    "name": "hopper-like",
+                    "environment": "any",
+                    "fingerprint": fingerprint,
+                }
+            },
             algorithm=Algorithm({}, act, lambda batch: None),
             states={},
         )
@@ -138,7 +144,10 @@ def test_every_target_and_weight_meets_the_same_episodes(played, tmp_path):
         )
     }  # fmt: skip
     command = swept["hopper-like, y=0", "decision-diffuser", "return"]["command"]
-    assert "--diffused DIFFUSED_RUN --targets 0 1.5 --weights 1 2" in command
+    assert command.endswith(
+        "--diffused DIFFUSED_RUN --targets 0 1.5 --weights 1 2 --setting single "
+        "--episodes 3 --seed 5"
+    )
     for name in (
         "target-return-hopper-like", "condition-weight-hopper-like",
         "returns-hopper-like",
@@ -164,10 +173,10 @@ def test_guidance_is_compared_at_equal_calls_of_networks(played, tmp_path):
     common = {"candidates": 1, "sampling_steps": 6, "temperature": 0.4}
     guided, free = {**common, "guide_steps": 1}, {**common, "init_temperature": 0.4}
     assert played == [
-        ("guided", guided, "multi", 2, 7),
-        ("clean", guided, "multi", 2, 7),
-        ("free", free, "multi", 2, 7),
-        ("decision", free, "multi", 2, 7),
+        ("guided", guided, None, 2, 7),
+        ("clean", guided, None, 2, 7),
+        ("free", free, None, 2, 7),
+        ("decision", free, None, 2, 7),
     ]
     found = rows(tmp_path, "classifier-vs-free")
     assert set(found) == {

@@ -528,7 +528,10 @@ def test_goals_need_a_dataset_with_goals():
         measure(configured(condition="goal"), without)
 
 
-DATASETS = ["hopper-medium-expert-like-v0", "D4RL/walker2d", "pointmaze-medium", "any"]
+DATASETS = [
+    *("hopper-medium-expert-like-v0", "D4RL/walker2d", "pointmaze-medium", "any"),
+    "jaxdiff/pointmaze/large-single-v0",
+]
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -536,10 +539,10 @@ DATASETS = ["hopper-medium-expert-like-v0", "D4RL/walker2d", "pointmaze-medium",
 def test_presets_can_be_built(name, dataset):
     config, training = preset("decision-diffuser", name, dataset)
     assert set(training) == {"denoiser", "inverse"}
-    goals = "hopper" not in dataset and "walker" not in dataset
+    goals = not any(word in dataset for word in ("hopper", "walker", "single"))
     assert config.goal_dim == (0 if not goals else 2 if name == "demo" else 4)
     built = dataclasses.replace(config, goal_dim=min(config.goal_dim, 2))
-    if not goals:
+    if not goals and "maze" not in dataset:
         decision_diffuser(built, measure(configured(), EPISODES), action_dim=2)
 
 
@@ -549,7 +552,13 @@ def test_where_one_goal_pays_plans_lead_to_none(name):
     assert (config.condition, config.goal_dim, config.choose) == ("return", 0, "fixed")
     usual, _ = preset("decision-diffuser", name, "pointmaze-medium")
     assert config.horizon == usual.horizon
+    assert usual.goal_dim
     assert not config.horizons
+    # Who has no goal must look again before the plan's end.
+    assert 0 < config.replan_every < config.horizon
+    # Only the end of a name says so.
+    other, _ = preset("decision-diffuser", name, "runs-single/pointmaze-medium")
+    assert other == usual
 
 
 def test_presets_are_those_of_the_code_and_the_paper():

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import hopper, playing
 from jaxdiff.algorithms.diffuser import DiffuserConfig
+from jaxdiff.envs.claw import ENVIRONMENTS
 from jaxdiff.errors import UserError
 
 GUIDED = DiffuserConfig(
@@ -30,7 +31,11 @@ def played(monkeypatch):
     seen = []
 
     def load(path, overrides=None):
-        dataset = {"name": "any", "fingerprint": path.name.partition("-of-")[2]}
+        dataset = {
+            "name": "any",
+            "environment": ENVIRONMENTS["uniform"] if path.name == "claw" else "any",
+            "fingerprint": path.name.partition("-of-")[2],
+        }
         return types.SimpleNamespace(
             path=path,
             config=GUIDED,
@@ -39,11 +44,9 @@ def played(monkeypatch):
         )
 
     def evaluate(run, *, setting, episodes, seed, devices):
-        assert setting == "multi"
+        assert setting is None
         seen.append((run.path.name, run.overrides, episodes, seed))
         value = run.overrides.get("guide_scale", -1.0)
-        if run.path.name == "claw":
-            return {"setting": "claw", "validity": 1.0}, None
         record = {
             "setting": "hopper-like",
             "mean_return": 10 * value,
@@ -132,3 +135,4 @@ def test_a_task_without_returns_is_named(played):
     options = hopper.Options(run=Path("claw"))
     with pytest.raises(UserError, match="claw was trained on any, a task that is not"):
         playing.play(Path("claw"), {}, options, [])
+    assert not played

@@ -2,7 +2,7 @@
 
 The baselines that every planner and every diffusion policy has to beat, on the same
 networks (Pearce et al., 2023, arXiv:2301.10677): the noisy action and the time that
-those take are zero here (but the action of (6)), and only outputs f and loss differ.
+those take are zero here (except the action in (6)), and only outputs f and loss differ.
 With actions in [-1, 1]:
 
 (1) mse: |f - a|^2, whose answer is the mean action, between two ways where people
@@ -16,11 +16,11 @@ With actions in [-1, 1]:
 (6) energy: f(a) is an energy, low where people act. It is learned by telling a from N
     actions a_j drawn uniformly (Florence et al., "Implicit behavioral cloning", 2021),
 
-    -log exp(-f(a)) / (exp(-f(a)) + sum_j exp(-f(a_j))),
+    -log [exp(-f(a)) / (exp(-f(a)) + sum_j exp(-f(a_j)))],
 
-    whose least is f = -log p(a|o) + c as N grows. In acting, candidates are drawn
-    uniformly, and again, in rounds, by softmax(-f) with ever smaller noise, that
-    paper's search without derivatives; the one of least energy acts.
+    whose least is f = -log p(a|o) + c(o). In acting, candidates are drawn uniformly,
+    and again, in rounds, by softmax(-f) with ever smaller noise, after that paper's
+    search without derivatives; the one of least energy acts.
 """
 
 import dataclasses
@@ -44,7 +44,8 @@ from jaxdiff.record import record
 # Of more actions than this the centres are found from an even selection.
 _ENOUGH_ACTIONS = 50_000
 
-# Of equation (6): deviations of the noise that candidates move by, one a round.
+# Of equation (6): deviations of the noise that candidates move by, one a round, 0.33
+# and then half of it as published, where the last round adds none.
 _ROUNDS = (0.33, 0.165, 0.0825)
 
 
@@ -57,7 +58,8 @@ class BCConfig(CloningConfig):
       bins: of each dimension, for "discretised".
       clusters: K.
       residual_weight: of the squared error of the offset, for "kmeans-residual".
-      negatives: N, uniform actions beside each of the data, for "energy".
+      negatives: N, uniform actions beside each of the data, for "energy"; an update
+        reads N + 1 times as many actions as those of the other kinds.
       candidates: actions that are searched among, for "energy".
     """
 
@@ -127,7 +129,9 @@ def bc(config: BCConfig, statistics: Statistics, *, action_dim: int) -> Algorith
         "kmeans-residual": lambda: clustered(
             statistics.centers, residual_weight=config.residual_weight
         ),
-        "energy": lambda: energy(action_dim, config.negatives, config.candidates),
+        "energy": lambda: energy(
+            action_dim, negatives=config.negatives, candidates=config.candidates
+        ),
     }[config.kind]()
     return cloning.cloning(config, statistics, head)
 
@@ -209,7 +213,7 @@ def clustered(centers: jax.Array, *, residual_weight: float | None = None) -> He
     return _direct(action_dim, features, loss, act)
 
 
-def energy(action_dim: int, negatives: int, candidates: int) -> Head:
+def energy(action_dim: int, *, negatives: int, candidates: int) -> Head:
     """Build equation (6).
 
     Args:
@@ -234,15 +238,16 @@ def energy(action_dim: int, negatives: int, candidates: int) -> Head:
         return _cross_entropy(-found, jnp.zeros(len(actions), jnp.int32))
 
     def act(key, denoise, embedding):
-        shape = (len(embedding), candidates, action_dim)
+        batch = len(embedding)
+        shape = (batch, candidates, action_dim)
         first, key = jax.random.split(key)
 
         def search(tried, given):
             key, std = given
             key, noise_key = jax.random.split(key)
             logits = -energies(denoise, embedding, tried)
-            chosen = jax.random.categorical(key, logits, shape=shape[1::-1]).T
-            kept = jnp.take_along_axis(tried, chosen[..., None], axis=1)
+            chosen = jax.random.categorical(key, logits, shape=(candidates, batch))
+            kept = jnp.take_along_axis(tried, chosen.T[..., None], axis=1)
             moved = kept + std * jax.random.normal(noise_key, shape)
             return jnp.clip(moved, -1, 1), None
 

@@ -29,10 +29,10 @@ level. If they are not, that product of the noised densities is not the noised p
 and (5) is exact at the clean level only. With w = -1, p(x) p(x) / p(x | c) is asked
 for: what is usual, but for where it is due to c.
 
-Of one label an example, p(c_1 | x_t) + p(c_2 | x_t) = 1, and (5) with equal weights
-leads to where both are as likely. That is what obeys both if whoever made the labels
-drew one of the two alike for it; if it mostly bears one of them, (5) leads away from
-there, towards the other, and the further the greater the weights.
+If every example has one of two labels, p(c_1 | x_t) + p(c_2 | x_t) = 1, and (5) with
+equal weights leads to where both are as likely: to what obeys both, if its label was
+drawn alike from the two. If it mostly bears one of them, samples lean to the side that
+borders on the other, and where it nearly always does some leave it.
 
 If V is log E[exp(R(x0)) | x_t], at every level, then (1) with the variance and scale 1
 and (2) with scale 1 sample from p(x0) exp(R(x0)) as the steps become many.

@@ -21,7 +21,8 @@ import dataclasses
 import functools
 import io
 import pathlib
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -29,6 +30,9 @@ from jaxdiff.errors import UserError
 
 if TYPE_CHECKING:
     import gymnasium
+
+# Which goal an episode has: one of its own, or the one of D4RL's task.
+Setting = Literal["multi", "single"]
 
 GOAL_RADIUS = 0.45  # m; the environment pays 1 per step within it
 TIME_STEP = 0.01  # s
@@ -153,6 +157,24 @@ def _free(maze: Maze) -> np.ndarray:
 def free_cells(maze: Maze) -> np.ndarray:
     """List the free cells, row by row: int64 `[F, 2]` of (row, column)."""
     return np.argwhere(_free(maze))
+
+
+def task_name(maze: str, setting: Setting) -> str:
+    """Name a maze with its goals, as recipes and datasets are named after it."""
+    return f"{maze}-single" if setting == "single" else maze
+
+
+def setting_of_dataset(name: str) -> Setting:
+    """Tell which goals a dataset pays for, by the end of its name; see `task_name`."""
+    return "single" if re.search(r"-single(-v\d+)?$", name) else "multi"
+
+
+def reset_options(maze: Maze, setting: Setting) -> dict[str, Any] | None:
+    """Give the options of a reset to a goal of the setting.
+
+    The environment draws every goal within 0.25 m of its cell's centre, in x and in y.
+    """
+    return {"goal_cell": np.asarray(maze.goal_cell)} if setting == "single" else None
 
 
 def cell_to_xy(maze: Maze, cell: Any) -> np.ndarray:

@@ -2,13 +2,13 @@
 
 from typing import Any
 
+from jaxdiff.envs.pointmaze import Setting, setting_of_dataset
 from jaxdiff.errors import UserError
 from jaxdiff.evaluate.claw import claw_of, evaluate_claw
 from jaxdiff.evaluate.control import evaluate_control
 from jaxdiff.evaluate.doom import evaluate_doom, is_doom
 from jaxdiff.evaluate.kitchen import evaluate_kitchen, is_kitchen
 from jaxdiff.evaluate.mazes import (
-    Setting,
     d4rl_score,
     evaluate_maze,
     expert_policy,
@@ -31,7 +31,7 @@ from jaxdiff.run import Run, maze_of
 def evaluate_run(
     run: Run,
     *,
-    setting: Setting = "multi",
+    setting: Setting | None = None,
     episodes: int = 100,
     latency: float | None = None,
     live: bool = False,
@@ -41,7 +41,7 @@ def evaluate_run(
 
     Args:
       run: a trained planner or policy.
-      setting: of a maze.
+      setting: of a maze; by default that of the dataset.
       episodes: how many; of a claw machine, plays of every scene; of Doom, minutes.
       latency: of decisions at Doom, see `evaluate_doom`.
       live: play Doom by its own clock.
@@ -64,6 +64,7 @@ def evaluate_run(
             "for every action; leave out --live and --latency"
         )
     if maze_of(run) is not None:
+        setting = setting or setting_of_dataset(run.document["dataset"]["name"])
         return evaluate_maze(run, setting=setting, episodes=episodes, **options)
     if claw_of(run) is not None:
         return evaluate_claw(run, samples=episodes, **options)

@@ -10,13 +10,14 @@ environment's version say nothing about the policy; equation (1) of
 
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium
 import numpy as np
 
 from jaxdiff.devices import Device
 from jaxdiff.envs import pointmaze
+from jaxdiff.envs.pointmaze import Setting, reset_options
 from jaxdiff.evaluate.playing import (
     MakePolicy,
     Policy,
@@ -27,8 +28,6 @@ from jaxdiff.evaluate.playing import (
 )
 from jaxdiff.evaluate.scoring import bootstrap, on_scale, require_scale, score
 from jaxdiff.run import Run, require_maze
-
-Setting = Literal["multi", "single"]
 
 
 def expert_policy(maze: pointmaze.Maze, *, num_envs: int, seed: int = 0) -> Policy:
@@ -138,7 +137,7 @@ def maze_references(
             episodes=episodes,
             num_envs=num_envs,
             seed=seed,
-            options=_reset_options(maze, setting),
+            options=reset_options(maze, setting),
             label=label,
         )
         for label, make_policy in policies.items()
@@ -164,12 +163,8 @@ def play_maze(
         num_envs=num_envs,
         seed=seed,
         devices=devices,
-        options=_reset_options(maze, setting),
+        options=reset_options(maze, setting),
     )
-
-
-def _reset_options(maze: pointmaze.Maze, setting: Setting) -> dict[str, Any] | None:
-    return {"goal_cell": np.asarray(maze.goal_cell)} if setting == "single" else None
 
 
 def plan_paths(rollouts: Rollouts, *, action_dim: int) -> list[np.ndarray]:

@@ -3,7 +3,7 @@
 import functools
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from jaxdiff.data.make.claw import claw_id, make_claw
 from jaxdiff.data.make.doom import doom_id, make_doom
@@ -12,7 +12,7 @@ from jaxdiff.data.make.pusht import PUSHT_ID, make_pusht
 from jaxdiff.data.make.toy_kitchen import TOY_KITCHEN_ID, make_toy_kitchen
 from jaxdiff.envs.claw import Family
 from jaxdiff.envs.doom import Block
-from jaxdiff.envs.pointmaze import MAZES
+from jaxdiff.envs.pointmaze import MAZES, Setting, task_name
 
 
 class Recipe(NamedTuple):
@@ -33,13 +33,13 @@ class Recipe(NamedTuple):
 
 _CLAWS: dict[str, Family] = {"claw": "uniform", "claw-biased": "biased"}
 RECIPES: dict[str, Recipe] = {
-    f"pointmaze-{name}{'-single' if single else ''}": Recipe(
-        pointmaze_id(name, single=single),
-        functools.partial(make_pointmaze, name, single=single),
+    f"pointmaze-{task_name(name, setting)}": Recipe(
+        pointmaze_id(name, setting),
+        functools.partial(make_pointmaze, name, setting=setting),
         steps=1_000_000,
         noisy=True,
     )
-    for single in (False, True)
+    for setting in get_args(Setting)
     for name in MAZES
 } | {
     name: Recipe(

@@ -5,7 +5,8 @@ storage and sampling like it so: the first observation of an episode is the last
 of the episode before, and no episode ends in the task's own sense.
 
 As in D4RL the same drive also serves a task of one goal, which the expert only passes
-by on its way to others: then all rewards, and all goals, are of that one.
+by on its way to others: then all rewards, and all goals, are of that one, the centre of
+its cell. (The environment's own resets put the goal up to 0.25 m from there.)
 """
 
 import math
@@ -19,17 +20,22 @@ from jaxdiff.data.make.storage import datasets_root, replacing, write_minari
 from jaxdiff.envs.pointmaze import (
     GOAL_RADIUS,
     Maze,
+    Setting,
     cell_to_xy,
     expert_action,
     expert_init,
     make_env,
     maze_by_name,
+    reset_options,
+    task_name,
 )
 from jaxdiff.errors import UserError
 from jaxdiff.progress import progress
 
 EPISODE_STEPS = 1000
 REFERENCE_EPISODES = 20
+
+_OF_ONE_GOAL = " Rewards are for the one goal of D4RL's task."
 
 # Reference episodes use seeds far from those of any sensible run, so that no one
 # scores an agent on them by accident.
@@ -52,9 +58,9 @@ class Stream(NamedTuple):
     goals: np.ndarray
 
 
-def pointmaze_id(maze: str, *, single: bool = False) -> str:
+def pointmaze_id(maze: str, setting: Setting = "multi") -> str:
     """Give the Minari id of the dataset of a maze."""
-    return f"jaxdiff/pointmaze/{maze}{'-single' if single else ''}-v0"
+    return f"jaxdiff/pointmaze/{task_name(maze, setting)}-v0"
 
 
 def make_pointmaze(
@@ -63,7 +69,7 @@ def make_pointmaze(
     steps: int,
     seed: int = 0,
     noise: float = 0.5,
-    single: bool = False,
+    setting: Setting = "multi",
     root: str | os.PathLike | None = None,
 ) -> pathlib.Path:
     """Record the waypoint expert and store it as a Minari dataset.
@@ -76,7 +82,8 @@ def make_pointmaze(
       steps: number of transitions, at least 1; the last episode takes the remainder.
       seed: seed of the environment and of the expert's noise.
       noise: standard deviation of the Gaussian noise on the expert's actions.
-      single: pay for the one goal of D4RL's single task, wherever the expert drives.
+      setting: "single" pays for the one goal of D4RL's task, wherever the expert
+        drives, "multi" for the goal that it drives to.
       root: folder of datasets; `MINARI_DATASETS_PATH`, or else Minari's own, by
         default.
 
@@ -92,7 +99,7 @@ def make_pointmaze(
         raise UserError(f"--steps is {steps}; it must be at least 1")
     if not (math.isfinite(noise) and noise >= 0):
         raise UserError(f"--noise is {noise}; it must be a finite number, at least 0")
-    folder = datasets_root(root) / pointmaze_id(maze, single=single)
+    folder = datasets_root(root) / pointmaze_id(maze, setting)
     with replacing(folder) as partial:
         stream = record_stream(spec, steps=steps, seed=seed, noise=noise)
         for name, value in stream._asdict().items():
@@ -101,11 +108,11 @@ def make_pointmaze(
                     f"the recorded {name} of {maze} are not finite, so nothing was "
                     "stored; choose another --seed or a smaller --noise"
                 )
-        if single:
+        if setting == "single":
             stream = of_one_goal(spec, stream)
-        references = measure_references(spec, single=single)
+        references = measure_references(spec, setting=setting)
         options = {"seed": seed, "noise": noise}
-        _write(partial, spec, stream, references, options, single=single)
+        _write(partial, spec, stream, references, options, setting)
     return folder
 
 
@@ -178,13 +185,12 @@ def measure_references(
     *,
     episodes: int = REFERENCE_EPISODES,
     seed: int = _REFERENCE_SEED,
-    single: bool = False,
+    setting: Setting = "multi",
 ) -> dict[str, Any]:
     """Measure the mean returns of the noiseless expert and of random actions.
 
-    Episode i resets with `seed + i`: a random start and a random goal that stays, or
-    the one goal of the single task, for the maze's own number of steps, one unit of
-    reward per step near the goal.
+    Episode i resets with `seed + i`: a random start and a goal of the setting, which
+    stays, for the maze's own number of steps, one unit of reward per step near it.
 
     Returns:
       `expert` and `random` (mean returns), `expert_std` and `random_std` (over
@@ -194,7 +200,7 @@ def measure_references(
     seeds = [seed + i for i in range(episodes)]
     references: dict[str, Any] = {"episodes": episodes, "seeds": seeds}
     for policy in ("expert", "random"):
-        returns = [_episode_return(env, maze, policy, seed, single) for seed in seeds]
+        returns = [_episode_return(env, maze, policy, seed, setting) for seed in seeds]
         references[policy] = float(np.mean(returns))
         references[f"{policy}_std"] = float(np.std(returns))
     env.close()
@@ -202,10 +208,9 @@ def measure_references(
 
 
 def _episode_return(
-    env: Any, maze: Maze, policy: str, seed: int, single: bool
+    env: Any, maze: Maze, policy: str, seed: int, setting: Setting
 ) -> float:
-    options = {"goal_cell": np.asarray(maze.goal_cell)} if single else None
-    observation, _ = env.reset(seed=seed, options=options)
+    observation, _ = env.reset(seed=seed, options=reset_options(maze, setting))
     rng = np.random.default_rng(seed)
     expert, total, truncated = expert_init(), 0.0, False
     while not truncated:
@@ -226,8 +231,7 @@ def _write(
     stream: Stream,
     references: dict[str, Any],
     options: dict[str, Any],
-    *,
-    single: bool,
+    setting: Setting,
 ) -> None:
     """Write a stream as the Minari dataset `folder`."""
     import gymnasium
@@ -267,13 +271,12 @@ def _write(
         action_space=spaces.Box(-1.0, 1.0, (2,), np.float32),
         env_spec=gymnasium.spec(maze.environment),
         metadata={
-            "dataset_id": pointmaze_id(maze.name, single=single),
+            "dataset_id": pointmaze_id(maze.name, setting),
             "algorithm_name": "waypoint expert",
             "description": (
                 f"One continuing drive through {maze.environment} with a new goal "
                 "whenever one is reached, cut into episodes."
-                + " Rewards are for the one goal of D4RL's task."
-                * single
+                + (_OF_ONE_GOAL if setting == "single" else "")
             ),
             "requirements": ["gymnasium-robotics>=1.4"],
             "ref_min_score": references["random"],
