@@ -29,7 +29,7 @@ from benchmarks.maze import maze_rows
 from benchmarks.rows import RESULTS, bounded, write_rows
 from jaxdiff.data.episodes import Dataset, load_dataset
 from jaxdiff.devices import Device, select_devices
-from jaxdiff.envs.pointmaze import Maze
+from jaxdiff.envs.pointmaze import Maze, Setting, setting_of_dataset
 from jaxdiff.errors import UserError
 from jaxdiff.evaluate import bootstrap, evaluate_control, maze_references, play_maze
 from jaxdiff.evaluate.scoring import reference_scores
@@ -164,9 +164,14 @@ def _mazes(
     devices: list[Device],
     references: dict[str, Any],
 ) -> Named:
-    """Give the same of runs in a maze, with random goals and with the one."""
+    """Give the same of runs in a maze, with random goals and with the one.
+
+    Who was trained on the one alone plays for it alone, under a name of its own.
+    """
     game: dict[str, Any] = {"episodes": options.episodes, "seed": options.seed}
-    for setting in ("multi", "single"):
+    alone = setting_of_dataset(options.dataset) == "single"
+    settings: tuple[Setting, ...] = ("single",) if alone else ("multi", "single")
+    for setting in settings:
         if setting not in references:
             references[setting] = maze_references(maze, setting=setting, **game)
         played = [
@@ -176,7 +181,8 @@ def _mazes(
         rows = [
             {**row, "n": count} for row in maze_rows(maze, played, *references[setting])
         ]
-        yield "maze", f"{maze.name}-{setting}", rows
+        named = f"{maze.name}-{setting}" + (", of one goal" if alone else "")
+        yield "maze", named, rows
 
 
 def _seconds(seconds: list[float]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The table of offline algorithms: what is trained, what is played, what is written."""
 
+import dataclasses
 import json
 import types
 
@@ -128,6 +129,14 @@ def test_a_maze_is_played_in_both_settings(made, monkeypatch, tmp_path):
     assert found["umaze-single", "iql", "score"]["value"] == pytest.approx(30.0)
     assert found["umaze-single", "iql", "success"]["value"] == pytest.approx(0.5)
     assert found["umaze-single", "iql", "success"]["n"] == 6
+    # What was trained on the one goal does not take the place of these rows.
+    one = dataclasses.replace(options(tmp_path, seeds=2), dataset="umaze-single-v0")
+    offline.main(one, directory=tmp_path)
+    more = rows(tmp_path, "maze")
+    assert {name: more[name] for name in found} == found
+    assert {setting for setting, *_ in more.keys() - found.keys()} == {
+        "umaze-single, of one goal"
+    }
 
 
 @pytest.mark.parametrize(
