@@ -48,7 +48,6 @@ LARGE, SMALL = 1.0, 0.7
 BETWEEN, INNER, OUTER = (0.73, 0.97), (0.2, 0.6), (1.1, 1.5)
 LENGTH = 50
 INSIDE, OUTSIDE = 0, 1
-FAMILIES = "inside", "outside"
 # Label -> 1 to ask for it, -1 to rule it out.
 QUESTIONS: dict[str, dict[str, dict[int, float]]] = {
     "single": {"inside": {INSIDE: 1.0}, "outside": {OUTSIDE: 1.0}},
@@ -142,7 +141,10 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     drawn = plans.get("decision-diffuser, w=1", next(iter(plans.values())))
     assert episodes.goals is not None
     told = episodes.goals[:: LENGTH + 1].argmax(-1)
-    shown = {f"told {name}": data[told == i] for i, name in enumerate(FAMILIES)}
+    shown = {
+        f"told {name}": data[told == label]
+        for name, (label,) in QUESTIONS["single"].items()
+    }
     for questions in drawn.values():
         shown |= questions
     figures.save(draw(shown), directory / "figures" / "circles.png")

@@ -25,6 +25,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from jaxdiff import __version__
 from jaxdiff.devices import request_cpu_devices, select_devices
+from jaxdiff.envs.pointmaze import Setting
 from jaxdiff.errors import UserError, reason
 from jaxdiff.options import from_plain
 
@@ -306,7 +307,7 @@ def evaluate(
     /,
     *,
     episodes: int = 100,
-    setting: Literal["multi", "single"] | None = None,
+    setting: Setting | None = None,
     seed: int = 1_000,
     best: bool = False,
     num_envs: int = 100,

@@ -33,6 +33,7 @@ import optax
 
 from jaxdiff.algorithms import cloning
 from jaxdiff.algorithms.base import Algorithm
+from jaxdiff.algorithms.candidates import choose
 from jaxdiff.algorithms.cloning import CloningConfig, DenoiseHalf, Head, decided
 from jaxdiff.data.episodes import Episodes
 from jaxdiff.data.kmeans import kmeans, nearest
@@ -254,8 +255,7 @@ def energy(action_dim: int, *, negatives: int, candidates: int) -> Head:
         tried = jax.random.uniform(first, shape, minval=-1)
         rounds = jax.random.split(key, len(_ROUNDS)), jnp.array(_ROUNDS)
         tried, _ = jax.lax.scan(search, tried, rounds)
-        best = energies(denoise, embedding, tried).argmin(-1)
-        return jnp.take_along_axis(tried, best[:, None, None], axis=1)[:, 0]
+        return choose(key, tried, -energies(denoise, embedding, tried), best=True)
 
     return Head(1, loss, act)
 
