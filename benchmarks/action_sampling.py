@@ -34,14 +34,18 @@ import tyro
 from benchmarks.command import run_command
 from benchmarks.playing import play_run
 from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
-from jaxdiff.algorithms.behaviour import flow_steps, sample_actions, score_network
-from jaxdiff.algorithms.candidates import choosing
-from jaxdiff.algorithms.critic import critic_of
-from jaxdiff.algorithms.offline import preparing
+from jaxdiff.algorithms.offline.behaviour import (
+    flow_steps,
+    sample_actions,
+    score_network,
+)
+from jaxdiff.algorithms.offline.best_of_n import choosing
+from jaxdiff.algorithms.offline.common import preparing
+from jaxdiff.algorithms.offline.critic import critic_of
 from jaxdiff.devices import select_devices
 from jaxdiff.diffusion import ddim
 from jaxdiff.errors import UserError
-from jaxdiff.evaluate.playing import agent
+from jaxdiff.rollouts import agent
 from jaxdiff.run import Run, load_run
 
 BLOCK_SECONDS = 0.2

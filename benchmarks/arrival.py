@@ -19,11 +19,12 @@ import tyro
 
 from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, bounded, write_rows
-from jaxdiff.algorithms.diffuser import declared_horizons
+from jaxdiff.algorithms.planning.diffuser import declared_horizons
 from jaxdiff.devices import select_devices
 from jaxdiff.errors import UserError
-from jaxdiff.evaluate import bootstrap, maze_references, play_maze, score
 from jaxdiff.run import load_run, require_maze
+from jaxdiff.scoring import bootstrap, score
+from jaxdiff.tasks.pointmaze.scores import maze_references, play_maze
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.bandit
 
-Six behaviours in the plane (`jaxdiff.data.shapes`) are the six states of one dataset,
+Six behaviours in the plane (`benchmarks.shapes`) are the six states of one dataset,
 so that one diffusion model, trained by the library's own learner, knows them all. For
 each of 7 x 7 targets the critic is known, Q(a) = -|a - target|^2, and a policy is one
 free action that starts at its target. SRPO's own learner moves all of them at once, for
@@ -31,25 +31,24 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks import offline_figures
 from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
-from jaxdiff import figures, offline_figures
+from benchmarks.shapes import SHAPES
+from jaxdiff import figures
 from jaxdiff.algorithms.base import Algorithm, Averaging, TrainState, decaying
-from jaxdiff.algorithms.behaviour import behaviour_learner
-from jaxdiff.algorithms.srpo import FIRST_TIME, LAST_TIME, regularised_learner
-from jaxdiff.algorithms.support import departure, fit_support
-from jaxdiff.data.shapes import SHAPES
-from jaxdiff.data.transitions import Transitions
-from jaxdiff.diffusion import (
-    NoiseLevels,
-    Omega,
-    score_gradient,
-    uniform_time,
-    vp_level,
+from jaxdiff.algorithms.offline.behaviour import behaviour_learner
+from jaxdiff.algorithms.offline.srpo import (
+    FIRST_TIME,
+    LAST_TIME,
+    regularised_learner,
 )
+from jaxdiff.algorithms.planning.support import fit_support, ood_distance
+from jaxdiff.data.transitions import Transitions
+from jaxdiff.diffusion import NoiseLevels, Omega, score_gradient, uniform_time, vp_level
 from jaxdiff.networks import ScoreMLP
 from jaxdiff.networks.score_mlp import fourier_features
-from jaxdiff.train import TrainConfig, fit
+from jaxdiff.train import TrainConfig, train_learners
 
 # Of the shapes: most noise levels then hide some of their gaps and not all.
 SCALE = 4.0
@@ -162,8 +161,10 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     }
     rest = actions["variance", True][MIDDLE]
     drawn = {
-        "bandit": offline_figures.draw_extraction(points, targets, panels),
-        "bandit-noise": offline_figures.draw_noise(*noise_over_time(behaviour, rest)),
+        "bandit": offline_figures.plot_extraction(points, targets, panels),
+        "bandit-noise": offline_figures.plot_gradient_noise(
+            *noise_over_time(behaviour, rest)
+        ),
     }
     for name, figure in drawn.items():
         figures.save(figure, directory / "figures" / f"{name}.png")
@@ -209,7 +210,9 @@ def train_behaviour(
     )
     algorithm = Algorithm({"behaviour": learner}, lambda *_: None, lambda batch: None)  # pyright: ignore[reportArgumentType]
     training = TrainConfig(num_steps=updates, batch_size=1_024, log_every=250)
-    return fit(algorithm, data, configs={"behaviour": training}, seed=seed)["behaviour"]
+    return train_learners(algorithm, data, configs={"behaviour": training}, seed=seed)[
+        "behaviour"
+    ]
 
 
 def extract(
@@ -382,7 +385,7 @@ def _measured(
     support = [fit_support(data) for data in points.values()]
     departures = np.stack(
         [
-            departure(mine, jnp.asarray(each)[:, None])
+            ood_distance(mine, jnp.asarray(each)[:, None])
             for mine, each in zip(support, actions, strict=True)
         ]
     )

@@ -33,7 +33,7 @@ from matplotlib.patches import Circle
 from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
 from jaxdiff import figures
-from jaxdiff.algorithms.decision_diffuser import (
+from jaxdiff.algorithms.planning.decision_diffuser import (
     Asked,
     DecisionDiffuserConfig,
     decision_diffuser,
@@ -41,7 +41,7 @@ from jaxdiff.algorithms.decision_diffuser import (
 )
 from jaxdiff.data.episodes import Episodes
 from jaxdiff.errors import UserError
-from jaxdiff.train import TrainConfig, fit
+from jaxdiff.train import TrainConfig, train_learners
 
 LARGE, SMALL = 1.0, 0.7
 # Distances from the centre: where paths begin, and where they may drift to.
@@ -161,7 +161,7 @@ def make_plans(
     chosen = config(options)
     algorithm = decision_diffuser(chosen, measure(chosen, episodes), action_dim=2)
     training = TrainConfig(num_steps=options.updates, batch_size=64, log_every=200)
-    states = fit(
+    states = train_learners(
         algorithm,
         episodes,
         configs={

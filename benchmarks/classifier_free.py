@@ -34,8 +34,8 @@ from benchmarks.playing import play, require_one_dataset
 from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
 from jaxdiff.devices import select_devices
 from jaxdiff.errors import UserError
-from jaxdiff.evaluate.control import make_env
 from jaxdiff.run import Run, load_run
+from jaxdiff.tasks.control import make_env
 
 # What must be the same for a comparison to be of guidance alone.
 _SAME = ("backbone", "dim", "dim_mults", "dit_width", "dit_depth", "horizon")

@@ -15,7 +15,7 @@ Rows go to benchmarks/results/claw.json, one setting for each family of scenes: 
 sliced Wasserstein distance, density and coverage, means over scenes and runs. The
 demonstrator is a row too: another sample of it, of the same size, scores what a perfect
 imitator would. With --guided, so are samples of what classifier-free guidance of these
-weights would make of it if nothing were learned: equation (2) of `jaxdiff.envs.claw`.
+weights would make of it if nothing were learned: equation (2) of `jaxdiff.tasks.claw.world`.
 The interval of validity is over samples. What was drawn is shown in
 benchmarks/results/figures/claw-FAMILY.png.
 """
@@ -34,19 +34,19 @@ from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
 from jaxdiff.devices import select_devices
-from jaxdiff.envs.claw import Family, guided
-from jaxdiff.envs.claw import draw_actions as draw_points
 from jaxdiff.errors import UserError
-from jaxdiff.evaluate import bootstrap
-from jaxdiff.evaluate.claw import (
+from jaxdiff.run import load_run
+from jaxdiff.scoring import bootstrap
+from jaxdiff.tasks.claw.scores import (
     claw_of,
     demonstrations,
     evaluate_claw,
     labels_of,
     score_actions,
 )
-from jaxdiff.imitation_figures import draw_actions
-from jaxdiff.run import load_run
+from jaxdiff.tasks.claw.world import Family, guided
+from jaxdiff.tasks.claw.world import draw_actions as draw_points
+from jaxdiff.tasks.imitation_figures import draw_actions
 
 DEMONSTRATOR = "demonstrator"
 

@@ -9,7 +9,7 @@ Runs, --methods and --overrides are as in `benchmarks.claw`, such as
 
 They play live, 35 tics a second whether or not they are ready: ten minutes take ten
 minutes. With --in-turn the game waits, and a decision costs the tics that it takes here
-in the median, or that --latency says (see `jaxdiff.evaluate.doom`). Rows go to
+in the median, or that --latency says (see `jaxdiff.tasks.doom.scores`). Rows go to
 benchmarks/results/doom.json: kills and deaths in ten minutes, decisions a second,
 milliseconds a decision, and action_w_N, how far turns within N tics are from those of
 the demonstrator playing in turn (degrees, W1; the demonstrator's own row says what two
@@ -36,10 +36,12 @@ from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
 from jaxdiff.devices import select_devices
-from jaxdiff.envs import doom
 from jaxdiff.errors import UserError
-from jaxdiff.evaluate import bootstrap
-from jaxdiff.evaluate.doom import (
+from jaxdiff.rollouts import agent
+from jaxdiff.run import load_run
+from jaxdiff.scoring import bootstrap
+from jaxdiff.tasks.doom import world as doom
+from jaxdiff.tasks.doom.scores import (
     MakePolicy,
     Minutes,
     at_random,
@@ -51,9 +53,7 @@ from jaxdiff.evaluate.doom import (
     rates,
     turn_distances,
 )
-from jaxdiff.evaluate.playing import agent
-from jaxdiff.imitation_figures import draw_first_turns, draw_sights
-from jaxdiff.run import load_run
+from jaxdiff.tasks.imitation_figures import plot_first_turns, plot_sights
 
 REFERENCE = 10_000  # added to seeds: minutes of the demonstrator to compare turns with
 TURNING = doom.TICS  # tics that first turns are measured for: a second
@@ -224,10 +224,10 @@ def _draw(
         # Where there are many monsters there is a choice.
         sights.append(max(window, key=lambda sight: len(sight[1])))
     env.close()
-    figures.save(draw_sights(sights), folder / "doom-sights.png")
+    figures.save(plot_sights(sights), folder / "doom-sights.png")
     reference = turns.pop("no encoder")
     for setting, methods in (turns or {"no encoder": {}}).items():
-        drawn = draw_first_turns(
+        drawn = plot_first_turns(
             begin, {**reference, **methods}, seconds=TURNING / doom.TICS
         )
         name = setting.replace(", ", "-").replace(" ", "")

@@ -12,7 +12,7 @@ All are compared with one half of the demonstrations. As many of the other half 
 episodes are played (all of them, where they are fewer) are the row `demonstrator`: what
 a perfect imitator would score, for two samples of people differ too. Rows go to
 benchmarks/results/kitchen.json, with the name of the dataset as their setting; the
-metrics are those of `jaxdiff.evaluate.kitchen`, means over the runs of one name.
+metrics are those of `jaxdiff.tasks.kitchen.scores`, means over the runs of one name.
 Intervals are over episodes. The steps at which the first to fourth tasks were done are
 shown in benchmarks/results/figures/kitchen-DATASET.png.
 """
@@ -32,12 +32,18 @@ from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
 from jaxdiff.data.episodes import Dataset, load_dataset
 from jaxdiff.devices import select_devices
-from jaxdiff.envs.kitchen import ENVIRONMENTS, HORIZON, completions
 from jaxdiff.errors import UserError
-from jaxdiff.evaluate import bootstrap, evaluate_kitchen
-from jaxdiff.evaluate.kitchen import demonstrations, paths_of, score_paths, times
-from jaxdiff.imitation_figures import draw_times
 from jaxdiff.run import load_run
+from jaxdiff.scoring import bootstrap
+from jaxdiff.tasks.imitation_figures import plot_times
+from jaxdiff.tasks.kitchen.scores import (
+    demonstrations,
+    evaluate_kitchen,
+    paths_of,
+    score_paths,
+    times,
+)
+from jaxdiff.tasks.kitchen.world import ENVIRONMENTS, HORIZON, completions
 
 FEWEST = 12  # demonstrations that can be halved and have neighbours
 
@@ -122,7 +128,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
             for method, runs in methods.items()
         }
         shown[DEMONSTRATOR] = times(one + other)
-        drawn = draw_times(shown, shaded=DEMONSTRATOR, horizon=HORIZON)
+        drawn = plot_times(shown, shaded=DEMONSTRATOR, horizon=HORIZON)
         file = f"kitchen-{name.strip('/').replace('/', '-')}.png"
         figures.save(drawn, directory / "figures" / file)
 

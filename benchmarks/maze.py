@@ -27,19 +27,17 @@ from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
 from jaxdiff.demo import draw_episodes
 from jaxdiff.devices import select_devices
-from jaxdiff.envs.pointmaze import Maze
 from jaxdiff.errors import UserError
-from jaxdiff.evaluate import (
-    Rollouts,
-    Setting,
-    bootstrap,
+from jaxdiff.rollouts import Rollouts
+from jaxdiff.run import Run, load_run, require_maze
+from jaxdiff.scoring import bootstrap, score
+from jaxdiff.tasks.pointmaze.scores import (
     d4rl_score,
     maze_references,
     plan_paths,
     play_maze,
-    score,
 )
-from jaxdiff.run import Run, load_run, require_maze
+from jaxdiff.tasks.pointmaze.world import Maze, Setting
 
 Method = Literal["diffuser", "diffuser-replan", "diffuser-earliest"]
 METHODS: dict[Method, dict[str, Any]] = {

@@ -29,12 +29,13 @@ from benchmarks.maze import maze_rows
 from benchmarks.rows import RESULTS, bounded, write_rows
 from jaxdiff.data.episodes import Dataset, load_dataset
 from jaxdiff.devices import Device, select_devices
-from jaxdiff.envs.pointmaze import Maze, Setting, setting_of_dataset
 from jaxdiff.errors import UserError
-from jaxdiff.evaluate import bootstrap, evaluate_control, maze_references, play_maze
-from jaxdiff.evaluate.scoring import reference_scores
-from jaxdiff.presets import preset
 from jaxdiff.run import Run, maze_of, train_run
+from jaxdiff.scoring import bootstrap, reference_scores
+from jaxdiff.tasks.control import evaluate_control
+from jaxdiff.tasks.pointmaze.scores import maze_references, play_maze
+from jaxdiff.tasks.pointmaze.world import Maze, Setting, setting_of_dataset
+from jaxdiff.tasks.presets import preset
 
 # Methods that are options of an algorithm.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -24,9 +24,9 @@ import numpy as np
 from benchmarks import pytorch, pytorch_offline
 from benchmarks import updates as shared
 from jaxdiff.algorithms.base import Learner
-from jaxdiff.algorithms.iql import IQLConfig, iql
-from jaxdiff.algorithms.offline import measure
-from jaxdiff.algorithms.td3_bc import TD3BCConfig, td3_bc
+from jaxdiff.algorithms.offline.common import measure
+from jaxdiff.algorithms.offline.iql import IQLConfig, iql
+from jaxdiff.algorithms.offline.td3_bc import TD3BCConfig, td3_bc
 from jaxdiff.devices import Device
 
 SIZES = (6, 17)  # of actions and observations, HalfCheetah's

@@ -7,13 +7,13 @@ from typing import Any
 
 from benchmarks.rows import bounded
 from jaxdiff.devices import Device
-from jaxdiff.envs.pointmaze import Setting
 from jaxdiff.errors import UserError
-from jaxdiff.evaluate import evaluate_run
-from jaxdiff.evaluate.claw import claw_of
-from jaxdiff.evaluate.doom import is_doom
-from jaxdiff.evaluate.kitchen import is_kitchen
+from jaxdiff.evaluation import evaluate_run
 from jaxdiff.run import Run, load_run
+from jaxdiff.tasks.claw.scores import claw_of
+from jaxdiff.tasks.doom.scores import is_doom
+from jaxdiff.tasks.kitchen.scores import is_kitchen
+from jaxdiff.tasks.pointmaze.world import Setting
 
 
 def require_one_dataset(runs: Sequence[Run]) -> None:

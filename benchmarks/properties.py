@@ -43,14 +43,14 @@ from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
 from benchmarks.stitching import stitch
 from jaxdiff import figures
-from jaxdiff.algorithms.diffuser import declared_horizons
-from jaxdiff.algorithms.following import control
-from jaxdiff.envs import pointmaze
-from jaxdiff.envs.pointmaze import GOAL_RADIUS, Maze, cell_to_xy, free_cells
+from jaxdiff.algorithms.planning.diffuser import declared_horizons
+from jaxdiff.algorithms.planning.receding_horizon import control
 from jaxdiff.errors import UserError
-from jaxdiff.evaluate import Rollouts, rollout
-from jaxdiff.plan import interpolate, maze_task, ranking
+from jaxdiff.plans import interpolate, maze_task, ranking
+from jaxdiff.rollouts import Rollouts, rollout
 from jaxdiff.run import Run, load_run, require_maze
+from jaxdiff.tasks.pointmaze import world as pointmaze
+from jaxdiff.tasks.pointmaze.world import GOAL_RADIUS, Maze, cell_to_xy, free_cells
 
 Cell = tuple[int, int]
 Experiment = Literal[
@@ -340,7 +340,7 @@ def _draw(maze: Maze, outcomes: dict[str, Outcome], path: Path, *, each: int) ->
 
     posed = any(one.problems[0].avoid != (0, 0) for one in outcomes.values())
     radii = np.full((len(shown), 1), RADIUS)
-    figure = figures.draw_plans(
+    figure = figures.plot_plans(
         maze,
         [one.rollouts.plans[i, :, 2:4] for _, one, i in shown],  # type: ignore
         executed=[one.rollouts.observations[i, :, :2] for _, one, i in shown],
@@ -438,7 +438,7 @@ def interpolation(run: Run, options: Options, path: Path) -> list[dict[str, Any]
     levels = [max(1, round(share * steps)) for share in (0.25, 0.5, 0.75, 0.9)]
     weights = np.linspace(0, 1, 5)
     mixed = [interpolate(run, *plans, weights, level=level) for level in levels]
-    figure = figures.draw_plans(
+    figure = figures.plot_plans(
         maze,
         [x[:, 2:4] for row in mixed for x in row],
         starts=np.tile(start, (len(levels) * len(weights), 1)),

@@ -25,15 +25,15 @@ from benchmarks.claw import asked, asked_words
 from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
-from jaxdiff.data.make.pusht import record_episode
 from jaxdiff.devices import select_devices
-from jaxdiff.envs import pusht
 from jaxdiff.errors import UserError
-from jaxdiff.evaluate import bootstrap
-from jaxdiff.evaluate.control import make_env
-from jaxdiff.evaluate.playing import play
-from jaxdiff.imitation_figures import draw_pushes
+from jaxdiff.rollouts import play
 from jaxdiff.run import load_run
+from jaxdiff.scoring import bootstrap
+from jaxdiff.tasks.control import make_env
+from jaxdiff.tasks.imitation_figures import plot_pushes
+from jaxdiff.tasks.pusht import world as pusht
+from jaxdiff.tasks.pusht.recipe import record_episode
 
 # Agent x, y; what gym-pusht makes of block x, y, angle: it sets the angle last.
 START = np.array([400.0, 400.0, 200.0, 200.0, np.pi / 4])
@@ -101,7 +101,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
         ]
         write_rows("pusht", rows, command=_command(options), directory=directory)
         paths[method], turns[method] = [path for path, *_ in same], ways
-    figures.save(draw_pushes(paths, turns), directory / "figures" / "pusht.png")
+    figures.save(plot_pushes(paths, turns), directory / "figures" / "pusht.png")
 
 
 def _players(options: Options) -> Iterator[tuple[str, Player]]:

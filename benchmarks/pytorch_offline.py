@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from jaxdiff.algorithms.iql import IQLConfig
-from jaxdiff.algorithms.td3_bc import TD3BCConfig
+from jaxdiff.algorithms.offline.iql import IQLConfig
+from jaxdiff.algorithms.offline.td3_bc import TD3BCConfig
 from jaxdiff.data.transitions import Transitions
 
 Batch = Mapping[str, torch.Tensor]

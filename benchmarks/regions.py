@@ -6,7 +6,7 @@ r"""Regions to keep out of, told one by one and asked for together: a maze.
     python -m benchmarks.regions RUN [--episodes 100]
 
 RUN is a Decision Diffuser that plans to no goal, and was told of a window which of its
-regions it keeps out of, one at a time (`jaxdiff.algorithms.conditions`). The three
+regions it keeps out of, one at a time (`jaxdiff.algorithms.planning.conditions`). The three
 above are both ends of the U-maze and the middle of the corridor between them. Episodes
 begin anywhere outside of all regions, and follow a plan from there.
 
@@ -35,14 +35,14 @@ import tyro
 from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, bounded, write_rows
 from jaxdiff import figures
-from jaxdiff.algorithms.conditions import keeps_out
-from jaxdiff.algorithms.decision_diffuser import Asked
+from jaxdiff.algorithms.planning.conditions import keeps_out
+from jaxdiff.algorithms.planning.decision_diffuser import Asked
 from jaxdiff.devices import select_devices
-from jaxdiff.envs import pointmaze
 from jaxdiff.errors import UserError
-from jaxdiff.evaluate import Rollouts, bootstrap
-from jaxdiff.evaluate.playing import play
+from jaxdiff.rollouts import Rollouts, play
 from jaxdiff.run import Run, load_run, require_maze
+from jaxdiff.scoring import bootstrap
+from jaxdiff.tasks.pointmaze import world as pointmaze
 
 ASKED, FREE = "asked to keep out", "nothing asked"
 
@@ -180,7 +180,7 @@ def draw(run: Run, played: dict[str, Rollouts], regions: np.ndarray) -> Any:
         plans += list(shown)
         driven += list(rollouts.observations[:count, : shown.shape[1], :2])
         titles += [name] * len(shown)
-    return figures.draw_plans(
+    return figures.plot_plans(
         require_maze(run),
         plans,
         executed=driven,

@@ -28,9 +28,9 @@ Row = dict[str, Any]
 
 # Experiments whose rows, those with scores, have a picture.
 DRAWINGS = {
-    "maze": figures.draw_scores,
-    "arrival": figures.draw_arrivals,
-    "hopper-guided": figures.draw_scores,
+    "maze": figures.plot_scores,
+    "arrival": figures.plot_arrivals,
+    "hopper-guided": figures.plot_scores,
 }
 
 _NEEDED = ("experiment", "setting", "method", "metric", "value")

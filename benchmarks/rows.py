@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxdiff.evaluate import bootstrap
+from jaxdiff.scoring import bootstrap
 
 RESULTS = Path(__file__).parent / "results"
 REQUIRED = ("setting", "method", "metric", "value")

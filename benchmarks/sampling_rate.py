@@ -33,8 +33,8 @@ import numpy as np
 
 from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
-from jaxdiff.algorithms.cloning import Head
-from jaxdiff.algorithms.diffusion_bc import DiffusionBCConfig, diffusion_head
+from jaxdiff.algorithms.imitation.diffusion_bc import DiffusionBCConfig, diffusion_head
+from jaxdiff.algorithms.imitation.policy import Head
 from jaxdiff.errors import UserError
 from jaxdiff.networks import BasicMLP, ImageEncoder, Sieve, Transformer
 

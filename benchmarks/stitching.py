@@ -26,9 +26,9 @@ from matplotlib.figure import Figure
 
 from benchmarks.rows import bootstrap_interval
 from jaxdiff import figures
-from jaxdiff.algorithms.diffuser import DiffuserConfig, diffuser, measure
+from jaxdiff.algorithms.planning.diffuser import DiffuserConfig, diffuser, measure
 from jaxdiff.data.episodes import Episodes
-from jaxdiff.train import TrainConfig, fit
+from jaxdiff.train import TrainConfig, train_learners
 
 ENDS = {"A": (-1.5, 0.8), "A'": (-1.5, -0.8), "C": (1.5, -0.8), "C'": (1.5, 0.8)}
 MIDDLE = ((-1.0, 0.0), (1.0, 0.0))
@@ -85,7 +85,9 @@ def _plans(
     """Train and plan: positions `[count, H, 2]` by pair of ends."""
     algorithm = diffuser(config, measure(config, episodes), action_dim=2)
     training = TrainConfig(num_steps=updates, batch_size=32)
-    states = fit(algorithm, episodes, configs={"denoiser": training}, seed=seed)
+    states = train_learners(
+        algorithm, episodes, configs={"denoiser": training}, seed=seed
+    )
     plan = jax.jit(algorithm.plan, static_argnames=("candidates",))
     plans = {}
     for start, goal in (*SEEN, *NEW):

@@ -21,10 +21,11 @@ import tyro
 from benchmarks.command import run_command
 from benchmarks.rows import RESULTS, bounded, write_rows
 from jaxdiff.errors import UserError
-from jaxdiff.evaluate import bootstrap, maze_references, play_maze, score
 from jaxdiff.networks import horizon_multiple
-from jaxdiff.presets import preset
 from jaxdiff.run import load_run, require_maze, train_run
+from jaxdiff.scoring import bootstrap, score
+from jaxdiff.tasks.pointmaze.scores import maze_references, play_maze
+from jaxdiff.tasks.presets import preset
 from jaxdiff.train import TrainConfig
 
 # What all variants have in common, beside the demo preset of the maze. Patches make so

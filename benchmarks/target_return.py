@@ -5,7 +5,7 @@
 
 RUN is a Decision Diffuser that was told returns (`jaxdiff train decision-diffuser`).
 What is asked for is y: 0 and 1 are the lowest and the highest percent of the discounted
-returns of the data (`jaxdiff.algorithms.conditions`). All play the same episodes. A
+returns of the data (`jaxdiff.algorithms.planning.conditions`). All play the same episodes. A
 maze is asked for returns where one goal pays, which no plan is told of:
 
     jaxdiff data make pointmaze-umaze-single
@@ -36,9 +36,9 @@ from benchmarks.playing import play, require_one_dataset
 from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
 from jaxdiff.devices import select_devices
-from jaxdiff.envs.pointmaze import Setting
 from jaxdiff.errors import UserError
 from jaxdiff.run import Run, load_run
+from jaxdiff.tasks.pointmaze.world import Setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +100,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
             rows += [{**named, **row} for row in found if row["metric"] == "return"]
             _write(experiment, rows[-1:], options, directory)
         if rows:
-            drawn = figures.draw_sweep(
+            drawn = figures.plot_sweep(
                 rows, label=labels[experiment], logarithmic=False
             )
             figures.save(drawn, pictures / f"{experiment}-{task}.png")
@@ -133,7 +133,7 @@ def _write(
 
 def _draw_histogram(run: Run, folder: Path) -> None:
     returns = run.statistics.returns
-    drawn = figures.draw_returns(
+    drawn = figures.plot_returns(
         returns.counts,
         returns.edges,
         low=float(returns.low),

@@ -34,7 +34,7 @@ from benchmarks import pytorch
 from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
 from jaxdiff import train
 from jaxdiff.algorithms.base import Learner, TrainState
-from jaxdiff.algorithms.diffuser import DiffuserConfig, diffuser, measure
+from jaxdiff.algorithms.planning.diffuser import DiffuserConfig, diffuser, measure
 from jaxdiff.data.episodes import Episodes, starts_of
 from jaxdiff.devices import (
     Device,
@@ -57,7 +57,7 @@ TOLERANCE = 1e-4
 def jaxdiff_updates(
     learner: Learner, data: Any, *, batch_size: int, devices: list[Device]
 ) -> tuple[Advance, TrainState]:
-    """Build the program of `jaxdiff.train.fit`, and the state that it starts from."""
+    """Build the program of `jaxdiff.train.train_learners`, and the state that it starts from."""
     job = train._Job(
         name="updates",
         learner=learner,

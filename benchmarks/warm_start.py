@@ -26,9 +26,8 @@ from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
 from jaxdiff import figures
 from jaxdiff.devices import select_devices
 from jaxdiff.errors import UserError
-from jaxdiff.evaluate import evaluate_control
-from jaxdiff.evaluate.control import make_env
 from jaxdiff.run import Run, load_run, maze_of
+from jaxdiff.tasks.control import evaluate_control, make_env
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +97,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     if options.levels:
         return
     figures.save(
-        figures.draw_sweep(rows, label="levels to which the last plan is noised again"),
+        figures.plot_sweep(rows, label="levels to which the last plan is noised again"),
         directory / "figures" / "warm-start.png",
     )
 

@@ -3,7 +3,7 @@
     import jaxdiff
 
     run = jaxdiff.load_run("runs/umaze")
-    plans = jaxdiff.plan.plan(run, start=(1.0, 1.0), goal=(-1.0, -1.0))
+    plans = jaxdiff.plans.plan(run, start=(1.0, 1.0), goal=(-1.0, -1.0))
 
 The diffusion core is here under its own names; algorithms, networks and datasets are in
 the packages of those names. Importing this loads no environment library and starts no
@@ -37,7 +37,9 @@ from jaxdiff.diffusion import (
 from jaxdiff.errors import UserError
 
 if TYPE_CHECKING:
-    from jaxdiff import evaluate, figures, plan
+    from jaxdiff import evaluation as evaluate
+    from jaxdiff import figures
+    from jaxdiff import plans as plan
     from jaxdiff.data.episodes import load_dataset
     from jaxdiff.run import load_run, train_run
 

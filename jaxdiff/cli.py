@@ -25,9 +25,9 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from jaxdiff import __version__
 from jaxdiff.devices import request_cpu_devices, select_devices
-from jaxdiff.envs.pointmaze import Setting
 from jaxdiff.errors import UserError, reason
 from jaxdiff.options import from_plain
+from jaxdiff.tasks.pointmaze.world import Setting
 
 Devices = Annotated[
     int | None,
@@ -177,7 +177,7 @@ def demo(
       devices: devices to use.
       platform: their kind.
     """
-    from jaxdiff.presets import preset
+    from jaxdiff.tasks.presets import preset
 
     _, training = preset("diffuser", "demo", "")
     batch = training["denoiser"].batch_size
@@ -210,7 +210,7 @@ def data_make(
         0.1 in a kitchen, 4 pixels in PushT.
       root: folder of datasets; MINARI_DATASETS_PATH or Minari's own by default.
     """
-    from jaxdiff.data.make import RECIPES
+    from jaxdiff.tasks.recipes import RECIPES
 
     if recipe not in RECIPES:
         raise UserError(
@@ -285,8 +285,8 @@ def list_all(*, root: Path | None = None) -> None:
     """
     from jaxdiff.algorithms import ALGORITHMS
     from jaxdiff.data.locate import datasets_root, local_datasets
-    from jaxdiff.data.make import RECIPES
-    from jaxdiff.presets import PRESETS
+    from jaxdiff.tasks.presets import PRESETS
+    from jaxdiff.tasks.recipes import RECIPES
 
     stored = local_datasets(root)
     made = {name for name, recipe in RECIPES.items() if recipe.dataset_id in stored}
@@ -365,8 +365,9 @@ def evaluate(
         highest percent of the data.
     """
     chosen = _devices(devices, platform)
-    from jaxdiff.evaluate import evaluate_run, save_evaluation
+    from jaxdiff.evaluation import evaluate_run
     from jaxdiff.run import load_run
+    from jaxdiff.scoring import save_evaluation
 
     overrides = {
         "choose": choose,
@@ -492,10 +493,10 @@ def plan(
       out: write the plans here (NPZ).
     """
     _devices(None, platform)
-    from jaxdiff.envs.pointmaze import require_free
-    from jaxdiff.plan import maze_task, save_plans
-    from jaxdiff.plan import plan as make_plan
+    from jaxdiff.plans import maze_task, save_plans
+    from jaxdiff.plans import plan as make_plan
     from jaxdiff.run import load_run, require_maze
+    from jaxdiff.tasks.pointmaze.world import require_free
 
     loaded = load_run(run, best=best)
     maze = require_maze(loaded)
@@ -521,8 +522,8 @@ def plan(
         from jaxdiff import figures
 
         shown = plans.observations[:4, :, :2]
-        titles = [f"inconsistency {value:.2f}" for value in plans.inconsistency[:4]]
-        drawn = figures.draw_plans(
+        titles = [f"dynamics_error {value:.2f}" for value in plans.dynamics_error[:4]]
+        drawn = figures.plot_plans(
             maze,
             shown,
             starts=[ends[0]] * len(shown),
@@ -539,7 +540,7 @@ def plan(
         {
             "horizon": len(best_plan),
             "candidates": candidates,
-            "inconsistency": float(plans.inconsistency[0]),
+            "dynamics_error": float(plans.dynamics_error[0]),
             "path_length": length,
         }
     )
@@ -583,7 +584,7 @@ def _train(algorithm: str) -> Command:
     """A training command; its defaults depend on --preset, --dataset and --config."""
 
     def run(prog: str, args: list[str]) -> None:
-        from jaxdiff.presets import preset
+        from jaxdiff.tasks.presets import preset
 
         chosen = _value_of(args, "--preset") or "demo"
         source = _value_of(args, "--config")
@@ -629,7 +630,7 @@ def _run_training(
     batch = math.gcd(*(each.batch_size // slices for each in training.values()))
     devices = _devices(options.devices, options.platform, batch=batch)
     from jaxdiff.data.episodes import load_dataset
-    from jaxdiff.evaluate import evaluate_run
+    from jaxdiff.evaluation import evaluate_run
     from jaxdiff.run import train_run
 
     def score(run: Any) -> tuple[str, float]:
@@ -716,7 +717,7 @@ def _require_seed(seed: int) -> None:
 
 def _point(maze: Any, name: str, text: str, xy: bool) -> Any:
     """Read "row,col", or "x,y" in metres, as a position."""
-    from jaxdiff.envs.pointmaze import cell_to_xy
+    from jaxdiff.tasks.pointmaze.world import cell_to_xy
 
     kind = float if xy else int
     try:

@@ -9,20 +9,16 @@ from typing import Any
 
 from jaxdiff import figures
 from jaxdiff.data.episodes import load_dataset
-from jaxdiff.data.make import RECIPES
 from jaxdiff.devices import Device
-from jaxdiff.envs.pointmaze import cell_to_xy, free_cells
 from jaxdiff.errors import writing
-from jaxdiff.evaluate import (
-    Rollouts,
-    evaluate_maze,
-    maze_references,
-    plan_paths,
-)
-from jaxdiff.plan import plan
-from jaxdiff.presets import preset
+from jaxdiff.plans import plan
 from jaxdiff.progress import note
+from jaxdiff.rollouts import Rollouts
 from jaxdiff.run import Run, load_run, require_maze, train_run
+from jaxdiff.tasks.pointmaze.scores import evaluate_maze, maze_references, plan_paths
+from jaxdiff.tasks.pointmaze.world import cell_to_xy, free_cells
+from jaxdiff.tasks.presets import preset
+from jaxdiff.tasks.recipes import RECIPES
 
 RECIPE = "pointmaze-umaze"
 DATA_STEPS = 200_000
@@ -118,13 +114,13 @@ def _draw(run: Run, rollouts: Rollouts, folder: Path) -> float:
         horizon: plan(run, start, goal, horizon=horizon).observations[0, :, :2]
         for horizon in (config.horizons[2], config.horizon, config.horizons[-1])
     }
-    figures.save(figures.draw_horizons(maze, positions, goal), folder / "horizons.png")
+    figures.save(figures.plot_horizons(maze, positions, goal), folder / "horizons.png")
 
     started = time.monotonic()
     ranked = plan(run, start, goal, horizon=config.horizon)  # compiled above
     seconds = time.monotonic() - started
     figures.save(
-        figures.draw_denoising(maze, ranked.path[..., :2], start=start, goal=goal),
+        figures.plot_denoising(maze, ranked.path[..., :2], start=start, goal=goal),
         folder / "denoising.png",
     )
     note(f"pictures are in {folder}")
@@ -135,7 +131,7 @@ def draw_episodes(run: Run, rollouts: Rollouts, *, count: int = 8) -> Any:
     """Draw the first plans of some episodes and the paths that were driven."""
     paths = plan_paths(rollouts, action_dim=run.document["dataset"]["action_dim"])
     assert rollouts.goals is not None
-    return figures.draw_plans(
+    return figures.plot_plans(
         require_maze(run),
         paths[:count],
         executed=rollouts.observations[:count, :, :2],

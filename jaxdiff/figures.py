@@ -22,8 +22,8 @@ from matplotlib.patches import Circle, Rectangle
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from jaxdiff.envs.pointmaze import GOAL_RADIUS, TIME_STEP, Maze, cell_to_xy
 from jaxdiff.errors import UserError, writing
+from jaxdiff.tasks.pointmaze.world import GOAL_RADIUS, TIME_STEP, Maze, cell_to_xy
 
 _WIDTH = 9.0  # inches; at 150 dots per inch about twice the width of a README's column
 _SMALL, _TEXT = 8.0, 9.0  # points
@@ -157,7 +157,7 @@ def _add_time_key(figure: Figure, axes: list[Axes], plan: PathCollection) -> Non
     bar.outline.set_visible(False)  # type: ignore[operator]
 
 
-def draw_plans(
+def plot_plans(
     maze: Maze,
     plans: Sequence[ArrayLike] | np.ndarray,
     *,
@@ -208,7 +208,7 @@ def draw_plans(
     return figure
 
 
-def draw_denoising(
+def plot_denoising(
     maze: Maze,
     path: ArrayLike,
     *,
@@ -240,7 +240,7 @@ def draw_denoising(
     return figure
 
 
-def draw_horizons(
+def plot_horizons(
     maze: Maze, plans: Mapping[int, ArrayLike], goal: ArrayLike
 ) -> Figure:
     """Draw plans of one problem, a panel a horizon.
@@ -251,7 +251,7 @@ def draw_horizons(
       goal: `[2]`.
     """
     paths = [np.asarray(plans[horizon]) for horizon in sorted(plans)]
-    return draw_plans(
+    return plot_plans(
         maze,
         paths,
         starts=np.stack([path[0] for path in paths]),
@@ -260,7 +260,7 @@ def draw_horizons(
     )
 
 
-def draw_scores(rows: Sequence[Mapping[str, Any]], *, metric: str = "score") -> Figure:
+def plot_scores(rows: Sequence[Mapping[str, Any]], *, metric: str = "score") -> Figure:
     """Draw results as horizontal bars with 95% intervals, grouped by setting.
 
     Args:
@@ -332,7 +332,7 @@ def _draw_bar(
     )  # fmt: skip
 
 
-def draw_arrivals(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def plot_arrivals(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw score and success against the horizon of a plan, one column a maze.
 
     Args:
@@ -396,7 +396,7 @@ def _draw_band(
     )  # fmt: skip
 
 
-def draw_curve(records: Sequence[Mapping[str, Any]], *, key: str = "loss") -> Figure:
+def plot_curve(records: Sequence[Mapping[str, Any]], *, key: str = "loss") -> Figure:
     """Draw a training curve, one line a learner, on a logarithmic axis.
 
     Args:
@@ -429,7 +429,7 @@ def draw_curve(records: Sequence[Mapping[str, Any]], *, key: str = "loss") -> Fi
     return figure
 
 
-def draw_sweep(
+def plot_sweep(
     rows: Sequence[Mapping[str, Any]], *, label: str, logarithmic: bool = True
 ) -> Figure:
     """Draw results against a number, a panel a metric, with bands of 95%.
@@ -481,7 +481,7 @@ def _spaced(number: np.ndarray, place: np.ndarray) -> list[str]:
     return labels
 
 
-def draw_returns(
+def plot_returns(
     counts: ArrayLike,
     edges: ArrayLike,
     *,
@@ -522,7 +522,7 @@ def draw_returns(
     return figure
 
 
-def draw_guidance(
+def plot_guidance(
     returns: ArrayLike,
     *,
     scales: Sequence[float],

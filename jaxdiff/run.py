@@ -11,17 +11,12 @@ import numpy as np
 
 from jaxdiff import checkpoint
 from jaxdiff.algorithms import ALGORITHMS, Algorithm, Entry, TrainState
-from jaxdiff.data.episodes import (
-    Dataset,
-    join_episodes,
-    load_dataset,
-    split_episodes,
-)
+from jaxdiff.data.episodes import Dataset, join_episodes, load_dataset, split_episodes
 from jaxdiff.devices import Device
-from jaxdiff.envs.pointmaze import Maze, maze_of_environment
 from jaxdiff.errors import UserError, reason
 from jaxdiff.options import from_plain, to_plain
-from jaxdiff.train import TrainConfig, fit
+from jaxdiff.tasks.pointmaze.world import Maze, maze_of_environment
+from jaxdiff.train import TrainConfig, train_learners
 
 
 class Run(NamedTuple):
@@ -122,7 +117,7 @@ def train_run(
             _check_training(path, document["training"], configs)
             document = checkpoint.update_run(path, training=asked["training"])
         run = Run(path, algorithm, config, statistics, built, {}, document)
-        states = fit(
+        states = train_learners(
             built,
             train,
             configs=configs,

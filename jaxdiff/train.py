@@ -59,7 +59,7 @@ class TrainConfig:
         check_options(self, eval_every=0, **dict.fromkeys(counts, 1))
 
 
-def fit(
+def train_learners(
     algorithm: Algorithm,
     data: Any,
     *,

@@ -25,14 +25,14 @@ import numpy as np
 
 from jaxdiff import figures
 from jaxdiff.algorithms.base import Algorithm, TrainState
-from jaxdiff.algorithms.diffuser import Guidance, diffuser
-from jaxdiff.algorithms.following import Carry
+from jaxdiff.algorithms.planning.diffuser import Guidance, diffuser
+from jaxdiff.algorithms.planning.receding_horizon import Carry
 from jaxdiff.errors import UserError
-from jaxdiff.evaluate import bootstrap, save_evaluation
-from jaxdiff.evaluate.control import make_env
-from jaxdiff.evaluate.playing import Policy, play_wave
 from jaxdiff.progress import progress
+from jaxdiff.rollouts import Policy, play_wave
 from jaxdiff.run import Run, maze_of
+from jaxdiff.scoring import bootstrap, save_evaluation
+from jaxdiff.tasks.control import make_env
 
 
 def tune_guidance(
@@ -110,7 +110,7 @@ def tune_guidance(
         "seconds": time.monotonic() - started,
     }
     save_evaluation(run, record)
-    drawn = figures.draw_guidance(
+    drawn = figures.plot_guidance(
         returns.mean(-1), scales=scales, stops=stops, steps=steps
     )
     figures.save(drawn, run.path / "figures" / "guidance.png")

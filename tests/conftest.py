@@ -12,7 +12,7 @@ import jax
 import pytest
 
 from jaxdiff.cli import main
-from jaxdiff.data.make import RECIPES
+from jaxdiff.tasks.recipes import RECIPES
 
 # A Diffuser that trains in seconds; it plans, if badly.
 TINY = (

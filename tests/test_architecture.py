@@ -24,7 +24,10 @@ ROOMS = {
 }
 WORK = {
     *("checkpoint", "train", "run", "plan", "evaluate", "figures", "presets"),
-    *("demo", "tune", "imitation_figures", "offline_figures", "offline_presets"),
+    *(
+        "demo",
+        "tune",
+    ),
 }
 
 

@@ -17,10 +17,10 @@ import jaxdiff
 from jaxdiff import checkpoint, cli
 from jaxdiff.cli import main
 from jaxdiff.data.episodes import load_dataset
-from jaxdiff.envs.pointmaze import cell_to_xy
 from jaxdiff.errors import UserError
-from jaxdiff.presets import preset
 from jaxdiff.run import load_run, maze_of
+from jaxdiff.tasks.pointmaze.world import cell_to_xy
+from jaxdiff.tasks.presets import preset
 
 RECIPE = "pointmaze-umaze"
 
@@ -339,7 +339,7 @@ def test_plan_writes_its_files(capsys, tmp_path, tiny_run):
     named = [str(word) for pair in paths.items() for word in pair]
     main(["plan", str(tiny_run), "--start", "1,1", "--goal", "3,1", *named])
     out, _ = capsys.readouterr()
-    assert "inconsistency" in out
+    assert "dynamics_error" in out
     with np.load(paths["--out"]) as plans:
         assert plans["observations"].shape == (8, 16, 4)
         x, y = plans["observations"][0, :, :2].T
@@ -432,7 +432,7 @@ def test_start_outside_the_data_warns(capsys, tiny_run):
     knots[:, 2] = np.linspace(xy[0] + 1.0, xy[0] + 2.0, len(knots))
     narrow = dataclasses.replace(statistics.normalizer, knots=knots)
     statistics = dataclasses.replace(statistics, normalizer=narrow)
-    jaxdiff.plan.plan(run._replace(statistics=statistics), xy, candidates=1)
+    jaxdiff.plans.plan(run._replace(statistics=statistics), xy, candidates=1)
     assert "outside the range of the data in dimension 0" in capsys.readouterr().err
 
 

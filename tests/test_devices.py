@@ -4,13 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff.devices import (
-    first_replica,
-    replicate,
-    select_devices,
-    share,
-    split_batch,
-)
+from jaxdiff.devices import first_replica, replicate, select_devices, share, split_batch
 from jaxdiff.errors import UserError
 
 TREE = {

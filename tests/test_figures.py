@@ -9,8 +9,8 @@ from matplotlib.colors import to_rgba
 from PIL import Image
 
 from jaxdiff import figures
-from jaxdiff.envs.pointmaze import GOAL_RADIUS, MAZES, cell_to_xy, free_cells
 from jaxdiff.errors import UserError
+from jaxdiff.tasks.pointmaze.world import GOAL_RADIUS, MAZES, cell_to_xy, free_cells
 
 UMAZE = MAZES["umaze"]
 
@@ -32,7 +32,7 @@ def panels(figure):
 @pytest.mark.parametrize("name", MAZES)
 def test_a_polygon_for_every_wall_cell_and_none_on_free_ones(name):
     maze = MAZES[name]
-    (axes,) = panels(figures.draw_plans(maze, [straight(maze, 8)]))
+    (axes,) = panels(figures.plot_plans(maze, [straight(maze, 8)]))
     (walls,) = artists(axes, "walls")
     centres = np.array([path.vertices[:4].mean(0) for path in walls.get_paths()])
     assert len(centres) == sum(row.count("#") for row in maze.map)
@@ -50,18 +50,18 @@ def test_a_polygon_for_every_wall_cell_and_none_on_free_ones(name):
 def test_regions_and_waypoints_stand_where_they_are():
     avoid, via = [(0.5, -1.0, 0.3), (1.0, 1.0, 0.2)], [(1.0, 0.0), (-1.0, 1.0)]
     plans = [straight(UMAZE, 4)] * 2
-    figure = figures.draw_plans(UMAZE, plans, avoid=avoid, via=via)
+    figure = figures.plot_plans(UMAZE, plans, avoid=avoid, via=via)
     for axes, region, point in zip(panels(figure), avoid, via, strict=True):
         (disc,), (mark,) = artists(axes, "avoid"), artists(axes, "via")
         assert (*disc.center, disc.radius) == region
         np.testing.assert_array_equal(mark.get_offsets(), [point])
-    (axes, _) = panels(figures.draw_plans(UMAZE, plans))
+    (axes, _) = panels(figures.plot_plans(UMAZE, plans))
     assert not artists(axes, "avoid") + artists(axes, "via")
 
 
 def test_plans_have_a_panel_each_with_points_coloured_by_time():
     plans = [straight(UMAZE, horizon) for horizon in (5, 9, 17)]
-    figure = figures.draw_plans(UMAZE, plans, titles=["a", "b", "c"], columns=2)
+    figure = figures.plot_plans(UMAZE, plans, titles=["a", "b", "c"], columns=2)
     assert [axes.get_title() for axes in panels(figure)] == ["a", "b", "c"]
     for axes, plan in zip(panels(figure), plans, strict=True):
         (points,) = artists(axes, "plan")
@@ -79,7 +79,7 @@ def test_plans_have_a_panel_each_with_points_coloured_by_time():
 def test_plans_show_what_was_driven_the_start_and_the_goal():
     plans = np.stack([straight(UMAZE, 6), straight(UMAZE, 6, 0.1)])
     executed = plans + 0.05
-    figure = figures.draw_plans(
+    figure = figures.plot_plans(
         UMAZE, plans, executed=executed, starts=plans[:, 0], goals=plans[:, -1]
     )
     for axes, plan, driven in zip(panels(figure), plans, executed, strict=True):
@@ -94,21 +94,21 @@ def test_plans_show_what_was_driven_the_start_and_the_goal():
 
 
 def test_nothing_is_drawn_that_was_not_given():
-    (axes,) = panels(figures.draw_plans(UMAZE, [straight(UMAZE, 4)]))
+    (axes,) = panels(figures.plot_plans(UMAZE, [straight(UMAZE, 4)]))
     for gid in ("executed", "start", "goal", "reached"):
         assert not artists(axes, gid)
 
 
 def test_plans_of_a_wrong_shape_are_refused():
     with pytest.raises(ValueError, match=r"\[H, 2\]"):
-        figures.draw_plans(UMAZE, np.zeros((1, 4, 6)))
+        figures.plot_plans(UMAZE, np.zeros((1, 4, 6)))
     with pytest.raises(ValueError, match="no plans"):
-        figures.draw_plans(UMAZE, [])
+        figures.plot_plans(UMAZE, [])
 
 
 def test_denoising_goes_from_the_first_sample_to_the_last():
     path = np.stack([straight(UMAZE, 7) + 0.01 * step for step in range(21)])
-    shown = panels(figures.draw_denoising(UMAZE, path, frames=5, goal=path[-1, -1]))
+    shown = panels(figures.plot_denoising(UMAZE, path, frames=5, goal=path[-1, -1]))
     titles = [axes.get_title() for axes in shown]
     assert titles == [f"step {step} of 20" for step in (0, 5, 10, 15, 20)]
     for axes, step in zip(shown, (0, 5, 10, 15, 20), strict=True):
@@ -119,17 +119,17 @@ def test_denoising_goes_from_the_first_sample_to_the_last():
 
 def test_denoising_of_few_steps_shows_each_once():
     path = np.stack([straight(UMAZE, 7)] * 3)
-    assert len(panels(figures.draw_denoising(UMAZE, path))) == 3
+    assert len(panels(figures.plot_denoising(UMAZE, path))) == 3
 
 
 def test_denoising_noise_does_not_widen_the_panels():
-    (axes,) = panels(figures.draw_denoising(UMAZE, np.full((1, 4, 2), 40.0)))
+    (axes,) = panels(figures.plot_denoising(UMAZE, np.full((1, 4, 2), 40.0)))
     assert np.abs(axes.get_xlim()).max() <= UMAZE.shape[1] / 2
 
 
 def test_horizons_are_panels_in_order_with_one_goal():
     plans = {16: straight(UMAZE, 16), 4: straight(UMAZE, 4), 8: straight(UMAZE, 8)}
-    shown = panels(figures.draw_horizons(UMAZE, plans, (1.0, -1.0)))
+    shown = panels(figures.plot_horizons(UMAZE, plans, (1.0, -1.0)))
     for axes, horizon in zip(shown, (4, 8, 16), strict=True):
         assert str(horizon) in axes.get_title()
         assert len(artists(axes, "plan")[0].get_offsets()) == horizon
@@ -154,7 +154,7 @@ RESULTS = [
 
 
 def test_scores_are_bars_with_intervals():
-    (axes,) = figures.draw_scores(RESULTS).axes
+    (axes,) = figures.plot_scores(RESULTS).axes
     assert [bar.get_width() for bar in axes.patches] == [118.0, -1.0, 60.0]
     intervals = artists(axes, "interval")
     ends = [tuple(line.get_xdata()) for line in intervals]
@@ -172,7 +172,7 @@ def test_scores_are_bars_with_intervals():
 
 def test_scores_are_grouped_by_setting():
     mixed = [RESULTS[0], RESULTS[2], RESULTS[1]]
-    (axes,) = figures.draw_scores(mixed).axes
+    (axes,) = figures.plot_scores(mixed).axes
     assert [bar.get_width() for bar in axes.patches] == [118.0, -1.0, 60.0]
     texts = {text.get_text(): text.get_position()[1] for text in axes.texts}
     middles = [bar.get_y() + bar.get_height() / 2 for bar in axes.patches]
@@ -180,18 +180,18 @@ def test_scores_are_grouped_by_setting():
 
 
 def test_only_scores_have_reference_lines():
-    (axes,) = figures.draw_scores(RESULTS).axes
+    (axes,) = figures.plot_scores(RESULTS).axes
     where = {t.get_text(): t.get_position()[0] for t in axes.texts}
     assert (where["random"], where["expert"]) == (0, 100)
     lines = [line for line in axes.lines if line.get_gid() != "interval"]
     assert [line.get_xdata()[0] for line in lines] == [0, 100]
-    (axes,) = figures.draw_scores(RESULTS, metric="success").axes
+    (axes,) = figures.plot_scores(RESULTS, metric="success").axes
     assert [bar.get_width() for bar in axes.patches] == [0.5]
     assert [line.get_gid() for line in axes.lines] == ["interval"]
 
 
 def test_scores_without_an_interval_are_bars_alone():
-    (axes,) = figures.draw_scores([result("a", "b", 3.0, None, None)]).axes
+    (axes,) = figures.plot_scores([result("a", "b", 3.0, None, None)]).axes
     assert len(axes.patches) == 1
     assert not artists(axes, "interval")
 
@@ -202,12 +202,12 @@ def test_curve_is_a_line_a_learner_on_a_logarithmic_axis():
         for step in (1, 10, 100)
         for learner, scale in (("diffusion", 1.0), ("value", 2.0))
     ] + [{"learner": "value", "step": 200, "score": 3.0}]
-    (axes,) = figures.draw_curve(records).axes
+    (axes,) = figures.plot_curve(records).axes
     assert axes.get_yscale() == "log"
     data = {line.get_label(): line.get_xydata() for line in axes.lines}
     np.testing.assert_allclose(data["diffusion"], [(1, 1), (10, 0.1), (100, 0.01)])
     np.testing.assert_allclose(data["value"], [(1, 2), (10, 0.2), (100, 0.02)])
-    (axes,) = figures.draw_curve(records, key="score").axes
+    (axes,) = figures.plot_curve(records, key="score").axes
     assert axes.lines[0].get_xydata().tolist() == [[200.0, 3.0]]
 
 
@@ -218,7 +218,7 @@ def test_a_sweep_has_a_panel_a_metric_with_points_and_bands_in_order():
         for k in (8, 1, 2)
         for metric, scale in (("score", 10.0), ("plans_per_second", -3.0))
     ]  # fmt: skip
-    figure = figures.draw_sweep(rows, label="levels")
+    figure = figures.plot_sweep(rows, label="levels")
     assert [axes.get_title() for axes in figure.axes] == ["score", "plans per second"]
     for axes, scale in zip(figure.axes, (10.0, -3.0), strict=True):
         (line,) = axes.lines
@@ -232,7 +232,7 @@ def test_a_sweep_has_a_panel_a_metric_with_points_and_bands_in_order():
         assert axes.get_xlabel() == "levels"
         assert [tick.get_text() for tick in axes.get_xticklabels()] == ["1", "2", "8"]
     with pytest.raises(ValueError, match="no results"):
-        figures.draw_sweep([], label="levels")
+        figures.plot_sweep([], label="levels")
 
 
 def test_guidance_is_a_heat_map_a_number_of_steps():
@@ -240,7 +240,7 @@ def test_guidance_is_a_heat_map_a_number_of_steps():
     returns[0, 1, 2] = np.nan
     returns[1, 0, 1] = 99.0
     named = {"scales": [0.0, 0.1, 1.0], "stops": [0, 4], "steps": [1, 2]}
-    figure = figures.draw_guidance(returns, **named)
+    figure = figures.plot_guidance(returns, **named)
     one, two, bar = figure.axes
     titles = ["1 step of guidance", "2 steps of guidance"]
     assert [axes.get_title() for axes in (one, two)] == titles
@@ -269,44 +269,44 @@ def test_guidance_is_a_heat_map_a_number_of_steps():
 
 def test_guidance_that_failed_everywhere_has_no_best():
     named = {"scales": [1.0], "stops": [0], "steps": [1]}
-    (axes,) = figures.draw_guidance([[[np.nan]]], **named).axes
+    (axes,) = figures.plot_guidance([[[np.nan]]], **named).axes
     assert artists(axes, "failed")
     assert not artists(axes, "best")
     with pytest.raises(ValueError, match="1 panels of 1 rows and 1 columns"):
-        figures.draw_guidance([[np.nan]], **named)
+        figures.plot_guidance([[np.nan]], **named)
 
 
 def test_nothing_to_draw_is_the_users_error():
     with pytest.raises(UserError, match="nope"):
-        figures.draw_scores(RESULTS, metric="nope")
+        figures.plot_scores(RESULTS, metric="nope")
     with pytest.raises(UserError, match="nope"):
-        figures.draw_curve([{"learner": "a", "step": 1, "loss": 1.0}], key="nope")
+        figures.plot_curve([{"learner": "a", "step": 1, "loss": 1.0}], key="nope")
 
 
 def test_categories_differ_and_readers_settings_are_left_alone():
     assert len({to_rgba(colour) for colour in figures._OKABE_ITO}) == 8
     before = copy.deepcopy(dict(matplotlib.rcParams))
-    figures.draw_scores(RESULTS)
-    figures.draw_plans(UMAZE, [straight(UMAZE, 4)])
+    figures.plot_scores(RESULTS)
+    figures.plot_plans(UMAZE, [straight(UMAZE, 4)])
     assert dict(matplotlib.rcParams) == before
 
 
 @pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
 def test_save_makes_folders_and_writes(tmp_path, ending):
     path = tmp_path / "new" / "folder" / f"plan.{ending}"
-    figures.save(figures.draw_scores(RESULTS), path)
+    figures.save(figures.plot_scores(RESULTS), path)
     assert path.stat().st_size > 1000
 
 
 def test_saved_picture_has_a_white_ground(tmp_path):
-    figures.save(figures.draw_plans(UMAZE, [straight(UMAZE, 4)]), tmp_path / "a.png")
+    figures.save(figures.plot_plans(UMAZE, [straight(UMAZE, 4)]), tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
         assert image.convert("RGBA").getpixel((1, 1)) == (255, 255, 255, 255)
 
 
 def test_unwritable_paths_are_the_users_error(tmp_path):
     (tmp_path / "file").write_text("")
-    figure = figures.draw_scores(RESULTS)
+    figure = figures.plot_scores(RESULTS)
     (tmp_path / "folder.png").mkdir()
     for path in (tmp_path / "file" / "a.png", tmp_path / "folder.png"):
         with pytest.raises(UserError, match="cannot be written"):
@@ -347,7 +347,7 @@ def test_animation_of_a_long_episode_is_small(tmp_path):
 
 def test_returns_are_a_histogram_with_their_scale_and_target():
     counts, edges = np.arange(10.0), np.linspace(-5, 5, 11)
-    figure = figures.draw_returns(counts, edges, low=-4.0, high=4.0, target=0.75)
+    figure = figures.plot_returns(counts, edges, low=-4.0, high=4.0, target=0.75)
     (axes,) = figure.axes
     (stairs,) = [patch for patch in axes.patches if hasattr(patch, "get_data")]
     values, drawn, _ = stairs.get_data()
@@ -363,7 +363,7 @@ def test_a_sweep_may_be_linear():
         {"setting": f"{x:g}", "metric": "return", "value": x, "low": x, "high": x}
         for x in (0.0, 0.5, 1.0)
     ]
-    figure = figures.draw_sweep(rows, label="asked for", logarithmic=False)
+    figure = figures.plot_sweep(rows, label="asked for", logarithmic=False)
     assert figure.axes[0].get_xscale() == "linear"
     np.testing.assert_allclose(figure.axes[0].lines[0].get_xdata(), [0, 0.5, 1])
 
@@ -373,7 +373,7 @@ def test_numbers_too_near_each_other_are_not_all_written():
         {"setting": f"w={x:g}", "metric": "return", "value": x, "low": x, "high": x}
         for x in (0.0, 1.0, 1.1, 4.0)
     ]
-    (axes,) = figures.draw_sweep(rows, label="weight", logarithmic=False).axes
+    (axes,) = figures.plot_sweep(rows, label="weight", logarithmic=False).axes
     labels = [label.get_text() for label in axes.get_xticklabels()]
     assert labels == ["0", "1", "", "4"]
     np.testing.assert_allclose(axes.get_xticks(), [0, 1, 1.1, 4])

@@ -13,7 +13,7 @@ from points import STEPS, straight_lines
 from jaxdiff import checkpoint
 from jaxdiff import run as runs
 from jaxdiff.algorithms.base import TrainState
-from jaxdiff.algorithms.diffuser import DiffuserConfig
+from jaxdiff.algorithms.planning.diffuser import DiffuserConfig
 from jaxdiff.checkpoint import append_metrics, read_run, save_state
 from jaxdiff.data.episodes import Dataset, fingerprint
 from jaxdiff.errors import UserError

@@ -14,13 +14,13 @@ from toy import OFFSET, SLOPE, line_algorithm, line_data
 
 from jaxdiff.algorithms.base import accumulated, ema
 from jaxdiff.errors import UserError
-from jaxdiff.train import TrainConfig, _stop_requested, fit
+from jaxdiff.train import TrainConfig, _stop_requested, train_learners
 
 
 def fit_line(*, steps=60, data=None, algorithm=None, **kwargs):
     options = {"batch_size": 16, "log_every": 10, "save_every": 20, "eval_every": 0}
     options.update(kwargs.pop("options", {}))
-    return fit(
+    return train_learners(
         algorithm or line_algorithm(),
         line_data() if data is None else data,
         configs={"line": TrainConfig(num_steps=steps, **options)},
@@ -126,7 +126,7 @@ def test_only_the_last_learner_is_scored_and_with_all_states(tmp_path):
     config = TrainConfig(num_steps=20, batch_size=16, eval_every=10)
     configs = dict.fromkeys(("one", "two"), config)
     options = {"configs": configs, "run": tmp_path, "evaluate": evaluate}
-    fit(algorithm, line_data(), **options)
+    train_learners(algorithm, line_data(), **options)
     assert seen == [{"one": 20, "two": 10}, {"one": 20, "two": 20}]
 
 
@@ -248,7 +248,7 @@ def test_batch_must_divide_over_devices():
 @pytest.mark.parametrize("field", ["num_steps", "batch_size", "log_every", "keep"])
 def test_counts_must_be_positive(field):
     with pytest.raises(UserError, match=f"--{field.replace('_', '-')} is 0"):
-        fit(
+        train_learners(
             line_algorithm(),
             line_data(),
             configs={"line": TrainConfig(**{field: 0})},

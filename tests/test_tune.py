@@ -12,9 +12,9 @@ import pytest
 from points import straight_lines
 
 from jaxdiff import cli, tune
-from jaxdiff.algorithms import diffuser as module
 from jaxdiff.algorithms.base import TrainState
-from jaxdiff.algorithms.diffuser import (
+from jaxdiff.algorithms.planning import diffuser as module
+from jaxdiff.algorithms.planning.diffuser import (
     DiffuserConfig,
     Guidance,
     Plans,
@@ -23,15 +23,10 @@ from jaxdiff.algorithms.diffuser import (
 )
 from jaxdiff.diffusion import cosine_schedule, ddpm, subgrid, value_guide
 from jaxdiff.errors import UserError
-from jaxdiff.evaluate import evaluate_control
 from jaxdiff.options import to_plain
 from jaxdiff.run import Run
-from jaxdiff.tune import (
-    default_stops,
-    evaluate_command,
-    settings_policy,
-    tune_guidance,
-)
+from jaxdiff.tasks.control import evaluate_control
+from jaxdiff.tune import default_stops, evaluate_command, settings_policy, tune_guidance
 
 GUIDED = DiffuserConfig(
     horizon=4,

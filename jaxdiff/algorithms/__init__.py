@@ -3,23 +3,23 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxdiff.algorithms import bc as _bc
-from jaxdiff.algorithms import bcq as _bcq
-from jaxdiff.algorithms import bear as _bear
-from jaxdiff.algorithms import cloning as _cloning
-from jaxdiff.algorithms import cql as _cql
-from jaxdiff.algorithms import decision_diffuser as _decision_diffuser
-from jaxdiff.algorithms import diffuser as _diffuser
-from jaxdiff.algorithms import diffusion_bc as _diffusion_bc
-from jaxdiff.algorithms import diffusion_ql as _diffusion_ql
-from jaxdiff.algorithms import fql as _fql
-from jaxdiff.algorithms import idql as _idql
-from jaxdiff.algorithms import iql as _iql
-from jaxdiff.algorithms import offline as _offline
-from jaxdiff.algorithms import qgpo as _qgpo
-from jaxdiff.algorithms import srpo as _srpo
-from jaxdiff.algorithms import td3_bc as _td3_bc
 from jaxdiff.algorithms.base import ActOutput, Algorithm, Learner, TrainState
+from jaxdiff.algorithms.imitation import bc as _bc
+from jaxdiff.algorithms.imitation import diffusion_bc as _diffusion_bc
+from jaxdiff.algorithms.imitation import policy as _cloning
+from jaxdiff.algorithms.offline import bcq as _bcq
+from jaxdiff.algorithms.offline import bear as _bear
+from jaxdiff.algorithms.offline import common as _offline
+from jaxdiff.algorithms.offline import cql as _cql
+from jaxdiff.algorithms.offline import diffusion_ql as _diffusion_ql
+from jaxdiff.algorithms.offline import fql as _fql
+from jaxdiff.algorithms.offline import idql as _idql
+from jaxdiff.algorithms.offline import iql as _iql
+from jaxdiff.algorithms.offline import qgpo as _qgpo
+from jaxdiff.algorithms.offline import srpo as _srpo
+from jaxdiff.algorithms.offline import td3_bc as _td3_bc
+from jaxdiff.algorithms.planning import decision_diffuser as _decision_diffuser
+from jaxdiff.algorithms.planning import diffuser as _diffuser
 
 
 class Entry(NamedTuple):

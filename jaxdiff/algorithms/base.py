@@ -23,14 +23,14 @@ import jax.numpy as jnp
 import optax
 
 from jaxdiff.errors import UserError
-from jaxdiff.record import record
+from jaxdiff.pytree import pytree_dataclass
 
 # A nest of arrays; the recursive type of chex refuses the one of optax.
 ArrayTree: TypeAlias = Any
 Metrics: TypeAlias = dict[str, jax.Array]
 
 
-@record
+@pytree_dataclass
 class TrainState:
     """What training changes.
 
@@ -187,7 +187,7 @@ def over_devices(build: Callable[[str | None], Learner]) -> Learner:
     return build(None)._replace(update=update)
 
 
-@record
+@pytree_dataclass
 class ActOutput:
     """What an agent does now.
 

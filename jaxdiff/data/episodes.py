@@ -14,18 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdiff.data.locate import locate_dataset
-from jaxdiff.data.readers import (
-    Recording,
-    as_float32,
-    read_d4rl,
-    read_minari,
-    read_npz,
-)
+from jaxdiff.data.readers import Recording, as_float32, read_d4rl, read_minari, read_npz
 from jaxdiff.errors import UserError, reason
-from jaxdiff.record import record
+from jaxdiff.pytree import pytree_dataclass
 
 
-@record
+@pytree_dataclass
 class Episodes:
     """E episodes in M = sum(lengths + 1) rows, as NumPy arrays on the host.
 

@@ -4,9 +4,9 @@ import os
 import pathlib
 import re
 
-from jaxdiff.data.make import RECIPES
-from jaxdiff.data.make.storage import datasets_root
+from jaxdiff.data.storage import datasets_root
 from jaxdiff.errors import UserError, reason
+from jaxdiff.tasks.recipes import RECIPES
 
 # Name with a version, perhaps in namespaces: "D4RL/pointmaze/umaze-v2".
 _MINARI_ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")

@@ -22,12 +22,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.record import record
+from jaxdiff.pytree import pytree_dataclass
 
 Kind = Literal["gaussian", "limits", "cdf"]
 
 
-@record
+@pytree_dataclass
 class Normalizer:
     """Knots of equation (1) and the bounds of the data: a pytree of arrays.
 
@@ -44,7 +44,7 @@ class Normalizer:
     high: jax.Array
 
 
-def fit(kind: Kind, x: np.ndarray) -> Normalizer:
+def fit_normalizer(kind: Kind, x: np.ndarray) -> Normalizer:
     """Fit the normalizer of a kind to data `[N, D]`, none of them padding."""
     return {"gaussian": fit_gaussian, "limits": fit_limits, "cdf": fit_cdf}[kind](x)
 

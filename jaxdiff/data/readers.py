@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdiff.envs import kitchen
 from jaxdiff.errors import UserError, reason
+from jaxdiff.tasks.kitchen import world as kitchen
 
 _D4RL_FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")
 
@@ -40,7 +40,7 @@ def read_minari(folder: pathlib.Path) -> Recording:
     """Read a Minari dataset folder of any of its storage formats.
 
     Of dict observations, "observation" is used and "desired_goal" becomes the goals.
-    Of a kitchen only what policies see there is, see `jaxdiff.envs.kitchen`.
+    Of a kitchen only what policies see there is, see `jaxdiff.tasks.kitchen.world`.
 
     Raises:
       UserError: the folder cannot be read, is empty, or has other dict observations.

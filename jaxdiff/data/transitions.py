@@ -24,12 +24,12 @@ import numpy as np
 
 from jaxdiff.data.episodes import Episodes, acted_rows, goals_beside
 from jaxdiff.errors import UserError
-from jaxdiff.record import record
+from jaxdiff.pytree import pytree_dataclass
 
 Rewards = Literal["raw", "range", "minus-one", "centred"]
 
 
-@record
+@pytree_dataclass
 class Transitions:
     """N transitions, equation (1): NumPy arrays on the host or JAX arrays.
 
@@ -48,7 +48,7 @@ class Transitions:
     terminals: Any
 
 
-@record
+@pytree_dataclass
 class RewardScale:
     """The two numbers of equation (2), both `[]`."""
 

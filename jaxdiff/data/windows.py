@@ -19,10 +19,10 @@ import numpy as np
 
 from jaxdiff.data.episodes import Episodes
 from jaxdiff.errors import UserError
-from jaxdiff.record import record
+from jaxdiff.pytree import pytree_dataclass
 
 
-@record
+@pytree_dataclass
 class Windows:
     """Rows on the device and where windows of them begin: a pytree of arrays.
 

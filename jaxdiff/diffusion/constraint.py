@@ -21,10 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.record import record
+from jaxdiff.pytree import pytree_dataclass
 
 
-@record
+@pytree_dataclass
 class Clamp:
     """Known entries of a sample; a pytree, built for each batch.
 

@@ -36,13 +36,13 @@ import numpy as np
 from jaxdiff.diffusion import constraint
 from jaxdiff.diffusion.constraint import Clamp
 from jaxdiff.diffusion.schedule import NoiseLevels, Prediction, take, to_x0
-from jaxdiff.record import record
+from jaxdiff.pytree import pytree_dataclass
 
 Denoise: TypeAlias = Callable[[jax.Array, NoiseLevels], jax.Array]
 Projection: TypeAlias = Callable[[jax.Array], jax.Array]
 
 
-@record
+@pytree_dataclass
 class Steps:
     """A sampler: float32 NumPy leaves `[S]`, the noisiest step first.
 
@@ -67,7 +67,7 @@ class Steps:
 Guide: TypeAlias = Callable[[jax.Array, Steps], jax.Array]
 
 
-@record
+@pytree_dataclass
 class SampleOutput:
     """What `sample` returns.
 

@@ -39,7 +39,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.record import record
+from jaxdiff.pytree import pytree_dataclass
 
 Array: TypeAlias = jax.Array | np.ndarray
 Prediction: TypeAlias = Literal["noise", "x0", "v", "score"]
@@ -48,7 +48,7 @@ TimeKind: TypeAlias = Literal["index", "fraction"]
 _PREDICTIONS = ("noise", "x0", "v", "score")
 
 
-@record
+@pytree_dataclass
 class NoiseLevels:
     """One noise level or a stack of them; the leaves have equal shapes.
 

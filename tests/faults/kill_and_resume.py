@@ -26,8 +26,8 @@ import jax
 
 from jaxdiff.checkpoint import restore_state
 from jaxdiff.data.episodes import load_dataset
-from jaxdiff.data.make import RECIPES
 from jaxdiff.errors import UserError
+from jaxdiff.tasks.recipes import RECIPES
 
 RECIPE = "pointmaze-umaze"
 DATA_STEPS = 4_000

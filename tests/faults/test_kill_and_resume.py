@@ -1,5 +1,5 @@
 import pytest
-from kill_and_resume import check
+from tests.faults.kill_and_resume import check
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""Planners: algorithms that denoise whole trajectories."""

@@ -1,1 +1,0 @@
-"""Simulated tasks: what jaxdiff knows about them, and their scripted experts."""

@@ -1,0 +1,1 @@
+"""Tasks: all that the library knows of each environment."""

@@ -1,0 +1,1 @@
+"""The claw machine: scenes, data, scores and pictures."""

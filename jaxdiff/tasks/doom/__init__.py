@@ -1,0 +1,1 @@
+"""Doom: the game, the demonstrator, data and scores."""

@@ -1,0 +1,1 @@
+"""The Franka kitchen and a toy of it: tasks, data and scores."""

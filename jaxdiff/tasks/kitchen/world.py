@@ -1,0 +1,132 @@
+"""The Franka kitchen: what is seen of it, its tasks, and when each of them was done.
+
+The environment is Gymnasium-Robotics' (after Gupta et al., "Relay policy learning",
+2019, arXiv:1910.11956): seven tasks in any order, an arm of nine joints that is
+commanded by velocities, 280 steps. It shows 59 numbers, the positions of the nine
+joints, their velocities, the 21 positions of objects and their 20 velocities. Policies
+here see the 30 positions,
+
+(1) o = [joints (9), objects (21)],
+
+as those of Pearce et al. (2023, arXiv:2301.10677) do, who give them two such rows,
+from which velocities follow. Goals are left out: whoever imitates chooses the next task
+as people did. Task i, of the entries o_i and the goal g_i, is done at the first step
+after the start at which
+
+(2) |o_i - g_i| < 0.3.
+
+It is counted once, whether or not it is undone later. The same rule is used for
+demonstrations and for policies, whatever rewards were stored.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import gymnasium
+
+FRANKA = "FrankaKitchen-v1"
+TOY = "jaxdiff/ToyKitchen-v0"  # see `jaxdiff.tasks.kitchen.toy`
+ENVIRONMENTS = (FRANKA, TOY)
+
+HORIZON = 280  # steps of an episode
+JOINTS, OBJECTS = 9, 21
+SHOWN = 2 * (JOINTS + OBJECTS) - 1  # an orientation has a number more than its rate
+_DONE = 0.3
+
+
+class Task(NamedTuple):
+    """A task: entries of equation (1), and where they are to be."""
+
+    entries: slice
+    goal: tuple[float, ...]
+
+
+TASKS: dict[str, Task] = {
+    "bottom burner": Task(slice(11, 13), (-0.88, -0.01)),
+    "top burner": Task(slice(15, 17), (-0.92, -0.01)),
+    "light switch": Task(slice(17, 19), (-0.69, -0.05)),
+    "slide cabinet": Task(slice(19, 20), (0.37,)),
+    "hinge cabinet": Task(slice(20, 22), (0.0, 1.45)),
+    "microwave": Task(slice(22, 23), (-0.75,)),
+    "kettle": Task(slice(23, 30), (-0.23, 0.75, 1.62, 0.99, 0.0, 0.0, -0.06)),
+}
+
+
+def seen(observation: np.ndarray) -> np.ndarray:
+    """Take what policies see, equation (1): `[..., 59]` -> `[..., 30]`."""
+    observation = np.asarray(observation)
+    if observation.shape[-1] != SHOWN:
+        raise ValueError(
+            f"the kitchen shows {SHOWN} numbers, not {observation.shape[-1]}"
+        )
+    first_object = 2 * JOINTS
+    return np.concatenate(
+        [
+            observation[..., :JOINTS],
+            observation[..., first_object : first_object + OBJECTS],
+        ],
+        axis=-1,
+    )
+
+
+def goals_of(
+    shown: np.ndarray, tasks: Iterable[str] = tuple(TASKS)
+) -> dict[str, dict[str, np.ndarray]]:
+    """Give `achieved_goal` and `desired_goal`, by task, beside what is shown.
+
+    Args:
+      shown: `[..., 59]`.
+      tasks: which.
+    """
+    positions = seen(shown)
+    wanted = {task: np.array(TASKS[task].goal) for task in tasks}
+    achieved = {task: positions[..., TASKS[task].entries] for task in tasks}
+    return {
+        "achieved_goal": achieved,
+        "desired_goal": {
+            task: np.broadcast_to(goal, achieved[task].shape).copy()
+            for task, goal in wanted.items()
+        },
+    }
+
+
+def as_seen(env: "gymnasium.Env") -> "gymnasium.Env":
+    """Wrap a kitchen so that it shows what policies see, float64 `[30]`."""
+    import gymnasium
+
+    bounds = np.full(JOINTS + OBJECTS, np.inf)
+    return gymnasium.wrappers.TransformObservation(
+        env,
+        lambda observation: seen(observation["observation"]),
+        gymnasium.spaces.Box(-bounds, bounds, dtype=np.float64),
+    )
+
+
+def done(observations: np.ndarray) -> np.ndarray:
+    """Tell which tasks are done, equation (2): `[..., 30]` -> bool `[..., 7]`."""
+    distances = [
+        np.linalg.norm(observations[..., task.entries] - task.goal, axis=-1)
+        for task in TASKS.values()
+    ]
+    return np.stack(distances, axis=-1) < _DONE
+
+
+def completions(observations: np.ndarray) -> list[tuple[str, int]]:
+    """List the tasks of an episode in the order in which they were done, equation (2).
+
+    Args:
+      observations: `[T + 1, 30]`.
+
+    Returns:
+      Each task that was done, once, and after how many steps, at least 1. Tasks of one
+      step come in the order of `TASKS`.
+    """
+    then = done(np.asarray(observations)[1:])
+    pairs = zip(TASKS, (1 + then.argmax(0)).tolist(), then.max(0), strict=True)
+    # Sorting is stable.
+    return sorted(
+        ((task, step) for task, step, ever in pairs if ever), key=lambda pair: pair[1]
+    )

@@ -1,0 +1,1 @@
+"""PointMaze: the mazes, their data, their scores and their pictures."""

@@ -1,0 +1,1 @@
+"""PushT: the demonstrator, data and pictures."""

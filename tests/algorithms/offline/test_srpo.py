@@ -1,0 +1,298 @@
+"""SRPO where behaviour and critic are known in closed form, and so is the policy."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from points import straight_lines
+from tables import Plain, run, table
+
+from jaxdiff.algorithms.base import Averaging, TrainState
+from jaxdiff.algorithms.offline.behaviour import (
+    FIRST_TIME,
+    behaviour_learner,
+    flow_steps,
+    sample_actions,
+)
+from jaxdiff.algorithms.offline.common import measure
+from jaxdiff.algorithms.offline.srpo import SRPOConfig, regularised_learner, srpo
+from jaxdiff.diffusion import ddim, dpm_solver_pp, vp_level
+from jaxdiff.errors import UserError
+from jaxdiff.networks import ScoreMLP
+from jaxdiff.tasks.presets import preset
+
+# The behaviour is N(MEANS[s], STD^2); Q is -(a - TARGET)^2.
+MEANS, STD, TARGET = np.array([-0.5, 0.4]), 0.2, 1.5
+KAPPA = 0.219335  # of that spread and of omega = sigma^2, as in test_regularize
+BATCH = table([(0, 0, 0.0, 0, False), (1, 0, 0.0, 0, False)] * 64, states=2, actions=1)
+
+
+class NormalNoise:
+    """The exact noise of the behaviour."""
+
+    def apply(self, params, x, time, inputs, keys=None):
+        level = vp_level(jnp.asarray(time))
+        alpha, sigma = level.alpha[:, None], level.sigma[:, None]
+        mean = inputs @ params[:, None]
+        return sigma * (x - alpha * mean) / (alpha**2 * STD**2 + sigma**2)
+
+
+class Quadratic:
+    """Twins of which the mean is -(a - target)^2; each alone is another thing."""
+
+    def apply(self, params, inputs, actions):
+        square = ((actions - params) ** 2).sum(-1)
+        return jnp.stack([-3 * square, square])
+
+
+def finished(**parts):
+    state = TrainState(
+        step=jnp.int32(0), params=jnp.nan, slow={}, model_state={}, opt_state=()
+    )
+    return dataclasses.replace(state, **parts)
+
+
+# What may be read is finite: the critic's target, the behaviour's average.
+FROZEN = {
+    "critic": finished(slow={"target": jnp.float32(TARGET)}),
+    "behaviour": finished(slow={"ema": jnp.asarray(MEANS, jnp.float32)}),
+}
+
+
+def learner(*, gaussian=False, **options):
+    return regularised_learner(
+        Plain(1, gaussian=gaussian),
+        Quadratic(),
+        NormalNoise(),
+        lambda data, frozen, key: data,
+        optax.adam(optax.exponential_decay(0.1, 60, 0.5)),
+        **{"temperature": 0.1, **options},
+    )
+
+
+def rest(beta):
+    return (2 * beta * TARGET + KAPPA * MEANS) / (2 * beta + KAPPA)
+
+
+def test_the_policy_rests_between_behaviour_and_target():
+    betas = np.array([0.0, 0.05, 0.5], np.float32)
+    _, state, _ = run(
+        learner(), BATCH, 500, frozen=FROZEN, hyper={"temperature": betas}
+    )
+    expected = [rest(float(beta)) for beta in betas]
+    np.testing.assert_allclose(state.params["mean"][..., 0], expected, atol=0.02)
+
+
+def first_step(built):
+    """The gradient of the first update, by plain descent, and its metrics."""
+    before, after, metrics = run(built, BATCH, 1, frozen=FROZEN)
+    return np.asarray(before.params["mean"] - after.params["mean"]), metrics
+
+
+def plain(**options):
+    return regularised_learner(
+        Plain(1),
+        Quadratic(),
+        NormalNoise(),
+        lambda data, frozen, key: data,
+        optax.sgd(1.0),
+        **{"temperature": 0.1, **options},
+    )
+
+
+def test_its_first_step_is_known():
+    # At a = 0, with a gradient of Q of 2 TARGET, in each of two states half the batch.
+    found, metrics = first_step(plain(temperature=100.0))
+    np.testing.assert_allclose(found[:, 0], -100 * TARGET, rtol=0.01)
+    np.testing.assert_allclose(metrics["q"], -(TARGET**2), rtol=1e-6)
+    np.testing.assert_allclose(metrics["q_gradient"], 200 * TARGET, rtol=1e-6)
+
+
+def test_options_reach_the_gradient():
+    steps = {
+        name: first_step(plain(**options))[0]
+        for name, options in {
+            "default": {},
+            "omega": {"kind": "one"},
+            "baseline": {"baseline": False},
+            "unit": {"unit_gradient": True},
+        }.items()
+    }
+    for name in ("omega", "baseline", "unit"):
+        assert (steps[name] != steps["default"]).all(), name
+    # With gradients of one size the sign of Q's slope is left: 2 TARGET becomes 1.
+    extra = 0.1 * (2 * TARGET - 1) / 2
+    np.testing.assert_allclose(steps["unit"] - steps["default"], extra, rtol=1e-3)
+
+
+def test_each_example_has_its_own_level():
+    # With one level for a whole batch, two batches would differ far more.
+    whole, _ = first_step(plain(temperature=0.0))
+    # Two states share the batch.
+    np.testing.assert_allclose(whole[:, 0], KAPPA * -MEANS / 2, rtol=0.25)
+
+
+def test_a_gaussian_takes_the_spread_of_the_behaviour():
+    _, state, _ = run(
+        learner(gaussian=True, temperature=0.0), BATCH, 800, frozen=FROZEN
+    )
+    np.testing.assert_allclose(state.params["mean"][:, 0], MEANS, atol=0.02)
+    # S and -S are one policy.
+    np.testing.assert_allclose(np.abs(state.params["std"]), STD, atol=0.005)
+
+
+def test_nothing_is_learned_of_the_frozen():
+    _, state, _ = run(learner(), BATCH, 3, frozen=FROZEN)
+    assert state.params.keys() == {"mean", "std"}
+    np.testing.assert_array_equal(state.params["std"], np.float32(0.8))  # Dirac
+
+
+# ------------------------------------------------------------------------- behaviour
+
+
+@pytest.mark.parametrize("solver", [ddim, dpm_solver_pp])
+def test_actions_flow_as_they_must(solver):
+    inputs = jnp.repeat(jnp.eye(2), 300, axis=0)
+    key, params = jax.random.key(0), jnp.asarray(MEANS, jnp.float32)
+
+    def actions(count, **options):
+        steps = flow_steps(count, solver=solver)
+        network = NormalNoise()
+        draw = jax.jit(
+            lambda: sample_actions(
+                key, network, params, inputs, steps, action_dim=1, **options
+            )
+        )
+        return draw()[:, 0]
+
+    # Of normal data the flow keeps every point at its quantile.
+    start = jax.random.normal(jax.random.split(key)[0], (600, 1))[:, 0]
+    last = vp_level(1.0)
+    mean = inputs @ params
+    spread = np.sqrt(last.alpha**2 * STD**2 + last.sigma**2)
+    expected = mean + STD * (start - last.alpha * mean) / spread
+    found = actions(200)
+    np.testing.assert_allclose(found, expected, atol=0.02)
+    for label, centre in enumerate(MEANS):
+        own = np.asarray(found[inputs[:, label] == 1])
+        np.testing.assert_allclose(own.mean(), centre, atol=5 * STD / np.sqrt(300))
+        np.testing.assert_allclose(own.std(), STD, rtol=0.2)
+    # Clipped estimates end in the box, and without noise at the start all are alike.
+    assert np.abs(actions(20, clip=0.3)).max() < 0.31
+    assert actions(20, temperature=0.0)[:300].std() < 1e-6
+
+
+def test_the_flow_starts_at_pure_noise_and_ends_clean():
+    steps = flow_steps(15)
+    assert len(steps.x) == 15
+    np.testing.assert_allclose(steps.level.time[[0, -1]], [1, FIRST_TIME], rtol=1e-5)
+    np.testing.assert_allclose(np.diff(steps.level.time), -0.999 / 14, rtol=1e-4)
+    np.testing.assert_allclose(steps.x[-1] * steps.level.alpha[-1] + steps.x0[-1], 1)
+
+
+def behaviour(network, *, optimizer=None):
+    return behaviour_learner(
+        network,
+        lambda data, frozen, key: data,
+        optimizer or optax.sgd(1.0),
+        averaging=Averaging(0.5),
+    )
+
+
+def test_the_loss_of_the_behaviour_is_a_sum_over_the_action():
+    class Nothing:
+        def init(self, key, x, time, inputs):
+            return jnp.zeros(x.shape[-1])
+
+        def apply(self, params, x, time, inputs, keys=None):
+            return 0 * x + params
+
+    batch = table([(0, 0, 0.0, 0, False)] * 4096, states=1, actions=3)
+    built = behaviour(Nothing())
+    *_, metrics = run(built, batch, 1)
+    # Three entries of noise of variance 1, within five standard errors.
+    np.testing.assert_allclose(metrics["loss"], 3, atol=5 * np.sqrt(2 * 3 / 4096))
+
+
+def test_dropout_acts_while_the_behaviour_is_trained_and_only_then():
+    batch = table([(0, 0, 0.0, 0, False)] * 8, states=1, actions=2)
+    losses = {}
+    for dropout in (0.0, 0.5):
+        network: Any = ScoreMLP(2, width=16, blocks=1, time_width=8, dropout=dropout)
+        losses[dropout] = run(behaviour(network), batch, 1)[2]["loss"]
+    assert losses[0.0] != losses[0.5]
+
+
+# --------------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize(
+    ("wrong", "flag"),
+    [
+        ({"temperature": -1.0}, "--temperature"),
+        ({"omega": "sigma"}, "--omega"),
+        ({"score_dropout": 1.0}, "--score-dropout"),
+        ({"ema_decay": 1.0}, "--ema-decay"),
+        ({"score_width": 0}, "--score-width"),
+        ({"expectile": 2.0}, "--expectile"),
+        ({"actor": "gaussian", "baseline": False}, "--no-baseline"),
+    ],
+)
+def test_options_are_checked(wrong, flag):
+    with pytest.raises(UserError, match=flag):
+        SRPOConfig(**wrong)
+
+
+def test_learners_train_in_their_order():
+    config = SRPOConfig()
+    built = srpo(config, measure(config, straight_lines(4)), action_dim=2)
+    assert list(built.learners) == ["critic", "behaviour", "policy"]
+    assert list(preset("srpo", "demo", "")[1]) == list(built.learners)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "temperature"),
+    [
+        ("mujoco/hopper/medium-v0", 0.05),
+        ("hopper-medium-replay-v2", 0.2),
+        ("hopper-medium-expert-v2", 0.01),
+        ("halfcheetah-medium-replay-v2", 0.2),
+        ("halfcheetah-medium-expert-v2", 0.01),
+        ("walker2d-medium-v2", 0.05),
+        ("walker2d-medium-replay-v2", 0.5),
+        ("walker2d-medium-expert-v2", 0.1),
+        ("D4RL/antmaze/umaze-v1", 0.02),
+        ("antmaze-umaze-diverse-v2", 0.04),
+        ("antmaze-medium-play-v2", 0.08),
+        ("antmaze-medium-diverse-v2", 0.05),
+        ("antmaze-large-play-v2", 0.06),
+        ("antmaze-large-diverse-v2", 0.05),
+    ],
+)
+def test_released_options_are_those_of_each_task(dataset, temperature):
+    config, training = preset("srpo", "released", dataset)
+    assert config.temperature == temperature
+    assert not config.baseline
+    assert preset("srpo", "paper", dataset)[0] == dataclasses.replace(
+        config, baseline=True
+    )
+    ants = "antmaze" in dataset
+    assert config.expectile == (0.9 if ants else 0.7)
+    assert config.unit_gradient == ants
+    assert len(config.widths) == (4 if ants else 2)
+    assert config.rewards == ("minus-one" if ants else "range")
+    updates = {name: each.num_steps for name, each in training.items()}
+    assert updates == {"critic": 1_500_000, "behaviour": 2_000_000, "policy": 1_000_000}
+    assert training["behaviour"].batch_size == 2048
+
+
+def test_iql_has_presets():
+    config, training = preset("iql", "paper", "antmaze-umaze-v2")
+    assert (config.temperature, config.expectile) == (10, 0.9)
+    config, _ = preset("iql", "paper", "walker2d-medium-v2")
+    assert (config.temperature, config.expectile) == (3, 0.7)
+    assert {each.num_steps for each in training.values()} == {1_000_000}
