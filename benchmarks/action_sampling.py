@@ -3,16 +3,16 @@
     python -m benchmarks.action_sampling RUN [--batches 1 256 1024]
 
 RUN is of SRPO (`jaxdiff train srpo`). Its policy acts by one call of a small network.
-The same run holds a diffusion model of the behaviour and a critic, and they are a
-policy too: draw N actions in K denoising steps each (DDIM, all candidates of a batch in
-one program) and take the one that the critic prefers, as IDQL and SfBC do. Rows of
+The same run holds a diffusion model of the behaviour and a critic, which make another
+policy: draw N actions in K denoising steps each (DDIM, all candidates of a batch in one
+program) and take the one that the critic prefers, as IDQL and SfBC do. Rows of
 `action-sampling`, for each batch of observations:
 
 - actions_per_second: from observations on the host to actions on the host, one call
   after another;
 - times_slower: seconds of a call over those of SRPO's in the neighbouring block;
-- score (or return): of that very policy in the run's environment, the same in each
-  setting; speed without it says nothing.
+- score and return: of that policy in the run's environment, the same in each setting;
+  speed without them says nothing.
 
 All policies of a setting are compiled first, which `seconds` counts with the first
 call, and then timed by turns. Values are medians over blocks with bootstrap intervals.
@@ -23,29 +23,28 @@ named. Leave the machine to it.
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import jax
 import numpy as np
 import tyro
 
-from benchmarks.command import run_command
+from benchmarks.command import command_of, run_command
 from benchmarks.playing import play_run
-from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
+from benchmarks.rows import RESULTS, measured, write_rows
 from jaxdiff.algorithms.offline.behaviour import (
     flow_steps,
     sample_actions,
     score_network,
 )
-from jaxdiff.algorithms.offline.best_of_n import choosing
-from jaxdiff.algorithms.offline.common import preparing
+from jaxdiff.algorithms.offline.best_of_n import best_of_n
+from jaxdiff.algorithms.offline.common import make_prepare
 from jaxdiff.algorithms.offline.critic import critic_of
-from jaxdiff.devices import select_devices
 from jaxdiff.diffusion import ddim
 from jaxdiff.errors import UserError
-from jaxdiff.rollouts import agent
+from jaxdiff.policy import Policy
 from jaxdiff.run import Run, load_run
 
 BLOCK_SECONDS = 0.2
@@ -96,14 +95,14 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
         fitting = {}
         for name, (policy, cost) in policies.items():
             if batch * cost > options.largest:
-                print(f"left out: {name}, batch {batch}: see --largest", flush=True)
+                print(f"left out: {name}, batch {batch}; see --largest", flush=True)
             else:
                 fitting[name] = policy
         rows = [
             {"setting": f"batch {batch}", **row}
             for row in _timed(fitting, batch, options, quality)
         ]
-        command = _command(options)
+        command = command_of("action_sampling", options)
         write_rows("action-sampling", rows, command=command, directory=directory)
         for row in rows:
             print(
@@ -116,13 +115,13 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
 def _check(options: Options) -> None:
     for name in ("steps", "candidates", "batches"):
         if not getattr(options, name) or min(getattr(options, name)) < 1:
-            raise UserError(f"--{name} must name numbers of at least 1")
+            raise UserError(f"`{name}` must name numbers of at least 1")
     if options.budget <= 0 or options.episodes < 0:
-        raise UserError("--budget must be above 0, and --episodes not below it")
+        raise UserError("`budget` must be above 0, and `episodes` not below it")
 
 
 def _policies(run: Run, options: Options) -> Iterator[tuple[str, tuple[Run, int]]]:
-    """Give each policy as a run that acts so, and what it costs, N times K."""
+    """Yield each policy as a run that acts so, and what it costs, N times K."""
     yield ACTOR, (run, 1)
     for count in options.steps:
         for candidates in options.candidates:
@@ -138,21 +137,24 @@ def diffusing(run: Run, count: int, candidates: int) -> Run:
       count: K, denoising steps.
       candidates: N, of which the critic's first choice is taken.
     """
-    action_dim = run.document["dataset"]["action_dim"]
+    action_dim = run.spec.action_dim
     score = score_network(run.config, action_dim)
-    q, _, _ = critic_of(run.config, preparing(run.config, run.statistics))
+    q, _, _ = critic_of(run.config, make_prepare(run.config, run.statistics))
     steps = flow_steps(count, solver=ddim)
 
-    def draw(states, key, inputs):
+    def draw(states, keys, inputs, options):
+        del options
         params = states["behaviour"].slow["ema"]
         return sample_actions(
-            key, score, params, inputs, steps, action_dim=action_dim, clip=1.0
+            keys, score, params, inputs, steps, action_dim=action_dim, clip=1.0
         )
 
-    def value(states, inputs, actions):
+    def value(states, inputs, actions, options):
+        del options
         return q.apply(states["critic"].slow["target"], inputs, actions).min(0)
 
-    act = choosing(draw, value, run.statistics, candidates=candidates, best=True)
+    acting = SimpleNamespace(candidates=candidates)
+    act = best_of_n(draw, value, run.statistics, acting)
     return run._replace(algorithm=run.algorithm._replace(act=act))
 
 
@@ -160,7 +162,7 @@ def _quality(run: Run, options: Options) -> list[dict[str, Any]]:
     """Play a policy: rows without setting and method."""
     if not options.episodes:
         return []
-    return play_run(run, options, select_devices())[1]
+    return play_run(run, options)[1]
 
 
 def _timed(
@@ -169,16 +171,11 @@ def _timed(
     options: Options,
     quality: dict[str, list[dict[str, Any]]],
 ) -> Iterator[dict[str, Any]]:
-    """Time policies by turns; give their rows, those of quality too."""
-    size = policies[ACTOR].statistics.inputs.low.shape[-1]
-    shown = np.random.default_rng(0).normal(size=(16, batch, size)).astype(np.float32)
-    acts = {
-        name: agent(run.algorithm, run.states, num_envs=batch)
-        for name, run in policies.items()
-    }
-    first = {name: _seconds(act, shown, 1) for name, act in acts.items()}
+    """Time policies by turns; yield their rows, those of quality too."""
+    acts = {name: run.policy(batch) for name, run in policies.items()}
+    first = {name: _seconds(act, 1) for name, act in acts.items()}
     counts = {
-        name: max(1, round(BLOCK_SECONDS / _seconds(act, shown, 1)))
+        name: max(1, round(BLOCK_SECONDS / _seconds(act, 1)))
         for name, act in acts.items()
     }
     calls: dict[str, list[float]] = {name: [] for name in acts}
@@ -186,43 +183,31 @@ def _timed(
         options.budget
     ):
         for name, act in acts.items():
-            calls[name].append(_seconds(act, shown, counts[name]) / counts[name])
+            calls[name].append(_seconds(act, counts[name]) / counts[name])
     for name, values in calls.items():
-        measured = {"actions_per_second": batch / np.array(values)}
+        timed = {"actions_per_second": batch / np.array(values)}
         if name != ACTOR:
-            measured["times_slower"] = np.divide(values, calls[ACTOR])
-        for metric, numbers in measured.items():
-            low, high = bootstrap_interval(numbers, statistic=np.median)
+            timed["times_slower"] = np.divide(values, calls[ACTOR])
+        for metric, numbers in timed.items():
             yield {
                 "method": name,
                 "metric": metric,
-                "value": float(np.median(numbers)),
-                "low": low,
-                "high": high,
-                "n": len(numbers),
+                **measured(numbers, statistic=np.median),
                 "seeds": 1,
                 "seconds": round(first[name], 2),
             }
         yield from ({"method": name, **row} for row in quality[name])
 
 
-def _seconds(act: Callable[..., Any], shown: np.ndarray, count: int) -> float:
-    """Time some calls, of other observations each."""
-    reset = np.zeros(shown.shape[1], bool)
+def _seconds(policy: Policy, count: int) -> float:
+    """Time some calls, with other observations each."""
+    sizes = policy.spec.observation_dim, policy.spec.goal_dim
+    rng, batch = np.random.default_rng(0), (16, policy.num_envs)
+    seen, goals = (rng.normal(size=(*batch, n)).astype(np.float32) for n in sizes)
     start = time.perf_counter()
     for call in range(count):
-        jax.block_until_ready(act(shown[call % len(shown)], None, reset)[0])
+        policy(seen[call % 16], goals[call % 16] if sizes[1] else None)
     return time.perf_counter() - start
-
-
-def _command(options: Options) -> str:
-    """Write the command that measures the same again."""
-    words = ["python -m benchmarks.action_sampling RUN"]
-    for field in dataclasses.fields(Options)[1:]:
-        value = getattr(options, field.name)
-        value = value if isinstance(value, tuple) else (value,)
-        words += [f"--{field.name}", *map(str, value)]
-    return " ".join(words)
 
 
 if __name__ == "__main__":

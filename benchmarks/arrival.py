@@ -13,18 +13,17 @@ import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import tyro
 
-from benchmarks.command import run_command
-from benchmarks.rows import RESULTS, bounded, write_rows
-from jaxdiff.algorithms.planning.diffuser import declared_horizons
-from jaxdiff.devices import select_devices
+from benchmarks.command import command_of, run_command
+from benchmarks.maze import maze_rows, play_maze
+from benchmarks.playing import with_config
+from benchmarks.rows import RESULTS, write_rows
+from jaxdiff.algorithms.planning.options import declared_horizons
 from jaxdiff.errors import UserError
-from jaxdiff.run import load_run, require_maze
-from jaxdiff.scoring import bootstrap, score
-from jaxdiff.tasks.pointmaze.scores import maze_references, play_maze
+from jaxdiff.run import Run, load_run
+from jaxdiff.tasks.pointmaze.question import run_maze
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,50 +46,33 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     """
     if not options.runs:
         raise UserError("there is no run to score; name one run folder or more")
-    names = [require_maze(load_run(path)).name for path in options.runs]
+    names = [run_maze(load_run(path)).name for path in options.runs]
     if len(set(names)) < len(names):
         raise UserError(
             f"the runs are of the mazes {', '.join(names)}; name one run of each maze"
         )
-    game: dict[str, Any] = {"episodes": options.episodes, "seed": options.seed}
-    devices = select_devices()
     for path, name in zip(options.runs, names, strict=True):
-        maze = require_maze(load_run(path))
-        expert, chance = maze_references(maze, **game)
-        for method, overrides in _methods(path):
+        for method, run in methods(path):
             started = time.monotonic()
-            run = load_run(path, overrides=overrides)
-            own = play_maze(run, devices=devices, **game)
-            successes = own.successes.astype(float)
-            measured = {
-                "score": score(own.returns, chance.returns, expert.returns),
-                "success": (successes.mean(), *bootstrap(successes)),
-            }
+            played = play_maze(run, "multi", options.episodes, options.seed)
+            seconds = round(time.monotonic() - started, 1)
+            named = {"setting": name, "method": method, "seeds": 1, "seconds": seconds}
             rows = [
-                {
-                    "setting": name,
-                    "method": method,
-                    "metric": metric,
-                    **bounded(bounds),
-                    "n": options.episodes,
-                    "seeds": 1,
-                    "seconds": round(time.monotonic() - started, 1),
-                }
-                for metric, bounds in measured.items()
+                {**named, **row}
+                for row in maze_rows([played], played)
+                if row["metric"] in ("score", "success")
             ]
-            command = (
-                f"python -m benchmarks.arrival {' '.join(['RUN'] * len(names))} "
-                f"--episodes {options.episodes} --seed {options.seed}"
-            )
+            command = command_of("arrival", options)
             write_rows("arrival", rows, command=command, directory=directory)
 
 
-def _methods(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Name each way to play, and the options that it changes."""
+def methods(path: Path) -> Iterator[tuple[str, Run]]:
+    """Yield each way to play the run in a folder, by its name."""
     fixed = {"choose": "fixed", "lost": 0.0, "replan_every": 0}
-    for horizon in declared_horizons(load_run(path).config):
-        yield f"fixed-{horizon}", {**fixed, "horizon": horizon, "train_horizons": ()}
-    yield "earliest", {"choose": "earliest"}
+    run = load_run(path, overrides=fixed)
+    for horizon in declared_horizons(run.config):
+        yield f"fixed-{horizon}", with_config(run, horizon=horizon, train_horizons=())
+    yield "earliest", load_run(path, overrides={"choose": "earliest"})
 
 
 if __name__ == "__main__":

@@ -2,19 +2,19 @@
 
     python -m benchmarks.bandit
 
-Six behaviours in the plane (`benchmarks.shapes`) are the six states of one dataset,
-so that one diffusion model, trained by the library's own learner, knows them all. For
-each of 7 x 7 targets the critic is known, Q(a) = -|a - target|^2, and a policy is one
-free action that starts at its target. SRPO's own learner moves all of them at once, for
-all temperatures beta side by side; a program for each omega, with and without baseline.
+Six behaviours in the plane (`benchmarks.shapes`) are the six states of one dataset, so
+that one diffusion model, trained by the library's own learner, knows them all. For each
+of 7 x 7 targets the critic is known, Q(a) = -|a - target|^2, and a policy is one free
+action that starts at its target. SRPO's own learner moves all of them at once, for all
+temperatures beta side by side; a program for each omega, with and without baseline.
 
-Rows of benchmarks/results/bandit.json, means over policies: `q` is what they reach,
-`distance` how far they are from the nearest action of the data, `inside` the share that
-is no further from it than 999 of 1000 other actions of the data are.
-`gradient_variance` is that of an entry of the gradient which pulls towards the data,
-over noise and its level, where policies of omega = sigma^2 rest at beta = 0.1.
-"regression" is the mean of the data weighted by exp(beta Q), at which a policy of one
-peak ends that is fitted to the weighted data, as that of IQL is.
+Rows of benchmarks/results/bandit.json, means over policies: `q` is the value that they
+reach, `distance` their distance from the nearest action of the data, `inside` the share
+that is no further from it than 999 of 1000 other actions of the data are.
+`gradient_variance` is the variance of an entry of the gradient that pulls towards the
+data, over noise and its level, where policies of omega = sigma^2 rest at beta = 0.1.
+"regression" is the mean of the data weighted by exp(beta Q). A policy of one peak that
+is fitted to the weighted data, such as that of IQL, ends there.
 
 It takes about a minute on two cores. Pictures: bandit.png, bandit-noise.png.
 """
@@ -32,11 +32,11 @@ import numpy as np
 import optax
 
 from benchmarks import offline_figures
-from benchmarks.command import run_command
-from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
+from benchmarks.command import command_of, run_command
+from benchmarks.rows import RESULTS, measured, write_rows
 from benchmarks.shapes import SHAPES
 from jaxdiff import figures
-from jaxdiff.algorithms.base import Algorithm, Averaging, TrainState, decaying
+from jaxdiff.algorithms.base import Algorithm, Averaging, TrainConfig, TrainState
 from jaxdiff.algorithms.offline.behaviour import behaviour_learner
 from jaxdiff.algorithms.offline.srpo import (
     FIRST_TIME,
@@ -47,8 +47,8 @@ from jaxdiff.algorithms.planning.support import fit_support, ood_distance
 from jaxdiff.data.transitions import Transitions
 from jaxdiff.diffusion import NoiseLevels, Omega, score_gradient, uniform_time, vp_level
 from jaxdiff.networks import ScoreMLP
-from jaxdiff.networks.score_mlp import fourier_features
-from jaxdiff.train import TrainConfig, train_learners
+from jaxdiff.networks.layers import fourier_features
+from jaxdiff.train import train_learners
 
 # Of the shapes: most noise levels then hide some of their gaps and not all.
 SCALE = 4.0
@@ -150,7 +150,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     write_rows(
         "bandit",
         [{**row, "seeds": 1, "seconds": seconds} for row in rows],
-        command="python -m benchmarks.bandit",
+        command=command_of("bandit", options),
         directory=directory,
     )
     panels = {
@@ -191,7 +191,7 @@ def make_targets(side: int = 7) -> np.ndarray:
 def train_behaviour(
     points: dict[str, np.ndarray], updates: int, seed: int
 ) -> TrainState:
-    """Train one diffusion model of all shapes, by the learner that SRPO has."""
+    """Train one diffusion model of all shapes, by SRPO's own learner."""
     counts = [len(each) for each in points.values()]
     inputs = np.repeat(np.eye(len(points), dtype=np.float32), counts, axis=0)
     total = sum(counts)
@@ -205,8 +205,9 @@ def train_behaviour(
     learner = behaviour_learner(
         PlaneScore(),
         lambda data, frozen, key: jax.tree.map(jnp.asarray, data),
-        optax.adam(decaying(6e-3, updates)),
+        optax.adam(6e-3),
         averaging=Averaging(0.99),
+        learning_rate_decay=1.0,
     )
     algorithm = Algorithm({"behaviour": learner}, lambda *_: None, lambda batch: None)  # pyright: ignore[reportArgumentType]
     training = TrainConfig(num_steps=updates, batch_size=1_024, log_every=250)
@@ -231,10 +232,11 @@ def extract(
         Nearness(),
         PlaneScore(),
         lambda data, frozen, key: data,
-        optax.adam(decaying(0.1, steps)),
+        optax.adam(0.1),
         temperature=0.0,
         kind=kind,
         baseline=baseline,
+        learning_rate_decay=1.0,
     )
     known = jnp.asarray(everywhere, jnp.float32)
     critic = dataclasses.replace(behaviour, params={}, slow={"target": known})
@@ -243,7 +245,7 @@ def extract(
     def descend(beta: jax.Array) -> jax.Array:
         def update(state: TrainState, key: jax.Array) -> Any:
             keys = jax.random.split(key, len(everywhere))
-            hyper = {"temperature": beta}
+            hyper = {"temperature": beta, "num_steps": steps}
             return learner.update(state, keys, batch, frozen, hyper)[0], None
 
         keys = jax.random.split(jax.random.key(0), steps)
@@ -278,7 +280,7 @@ def gradient_variance(
 ) -> jax.Array:
     """Measure the gradient towards the data at actions [S, T, 2]: its variance `[S T]`.
 
-    It is that over `count` draws of level and noise, a mean over the entries.
+    The variance is over `count` draws of level and noise, and a mean over the entries.
     """
     batch, _ = _problems(actions[0])
     flat = jnp.asarray(actions.reshape(-1, 2))
@@ -364,10 +366,10 @@ def _rows(
             kind=kind, baseline=baseline,
         )  # fmt: skip
         variance = jax.jit(noise)()
-        measured = measure(found[MIDDLE])
-        measured["gradient_variance"] = np.asarray(variance)
+        values = measure(found[MIDDLE])
+        values["gradient_variance"] = np.asarray(variance)
         method = f"{kind}, {'' if baseline else 'no '}baseline"
-        rows += _named("omega, beta 0.1", method, measured)
+        rows += _named("omega, beta 0.1", method, values)
     found = measure(actions["ratio", True][MIDDLE])
     for i, name in enumerate(points):
         mine = {
@@ -383,7 +385,7 @@ def _measured(
 ) -> dict[str, np.ndarray]:
     """Measure actions [S, T, 2]: each metric `[S T]`."""
     support = [fit_support(data) for data in points.values()]
-    departures = np.stack(
+    distances = np.stack(
         [
             ood_distance(mine, jnp.asarray(each)[:, None])
             for mine, each in zip(support, actions, strict=True)
@@ -392,29 +394,19 @@ def _measured(
     limits = np.asarray([mine.limit for mine in support])[:, None]
     return {
         "q": -((actions - targets) ** 2).sum(-1).ravel(),
-        "distance": (departures * limits).ravel(),
-        "inside": (departures <= 1).astype(float).ravel(),
+        "distance": (distances * limits).ravel(),
+        "inside": (distances <= 1).astype(float).ravel(),
     }
 
 
 def _named(
-    setting: str, method: str, measured: dict[str, np.ndarray]
+    setting: str, method: str, found: dict[str, np.ndarray]
 ) -> list[dict[str, Any]]:
-    rows = []
-    for metric, values in measured.items():
-        low, high = bootstrap_interval(values)
-        rows.append(
-            {
-                "setting": setting,
-                "method": method,
-                "metric": metric,
-                "value": float(values.mean()),
-                "low": low,
-                "high": high,
-                "n": len(values),
-            }
-        )
-    return rows
+    named = {"setting": setting, "method": method}
+    return [
+        {**named, "metric": metric, **measured(values)}
+        for metric, values in found.items()
+    ]
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
     python -m benchmarks.circles
 
 Paths of 50 points begin between two circles, of radius 0.7 and 1, go half way round
-their centre, and drift: inwards, outwards, or not so far, and then they keep between
-the circles. Each has one label, a circle that it keeps to, inside the large one or
-outside the small one; of a path that keeps to both it is either, by chance, and nothing
-says so (why it must be either: `jaxdiff.diffusion.guide`). A small Decision Diffuser,
-told the label (`condition="goal"`, one-hot), then plans:
+their centre, and drift inwards, outwards, or so little that they keep between the
+circles. Each path has one label: it keeps inside the large circle, or outside the small
+one. A path that keeps to both has either label, by chance, and nothing says so (see
+`jaxdiff.diffusion.guide` for why). A small Decision Diffuser is told the label
+(`condition="goal"`, one-hot) and then plans:
 
 - `single`: inside the large circle, or outside the small one;
 - `and`: both at once, which keeps a path between the two;
@@ -15,8 +15,8 @@ told the label (`condition="goal"`, one-hot), then plans:
   the small one.
 
 Success is to obey at each of the 50 points, with no tolerance; under negation, to
-disobey at one of them. `nothing asked` says what share of unconditional plans from the
-same points would have passed, and `the data` what share of the paths. Rows go to
+disobey at one of them. `nothing asked` is the share of unconditional plans from the
+same points that would have passed, and `the data` the share of the paths. Rows go to
 benchmarks/results/circles.json, a picture to benchmarks/results/figures/circles.png.
 """
 
@@ -30,18 +30,22 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from benchmarks.command import run_command
-from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
+from benchmarks.command import command_of, run_command
+from benchmarks.rows import RESULTS, measured, write_rows
 from jaxdiff import figures
+from jaxdiff.algorithms.base import TrainConfig
+from jaxdiff.algorithms.planning.conditions import Conditions
 from jaxdiff.algorithms.planning.decision_diffuser import (
-    Asked,
+    DecisionDiffuserActing,
     DecisionDiffuserConfig,
     decision_diffuser,
     measure,
 )
+from jaxdiff.algorithms.planning.planner import Problem
 from jaxdiff.data.episodes import Episodes
+from jaxdiff.data.spec import Spec
 from jaxdiff.errors import UserError
-from jaxdiff.train import TrainConfig, train_learners
+from jaxdiff.train import train_learners
 
 LARGE, SMALL = 1.0, 0.7
 # Distances from the centre: where paths begin, and where they may drift to.
@@ -54,6 +58,25 @@ QUESTIONS: dict[str, dict[str, dict[int, float]]] = {
     "and": {"inside and outside": {INSIDE: 1.0, OUTSIDE: 1.0}},
     "not": {"not inside": {INSIDE: -1.0}, "not outside": {OUTSIDE: -1.0}},
 }
+
+
+SPEC = Spec((2,), action_dim=2, goal_dim=2)
+CONFIG = DecisionDiffuserConfig(
+    condition="goal",
+    horizon=LENGTH,
+    diffusion_steps=100,
+    # All of a path is one token: dense layers, each of them steered by the label.
+    network="dit",
+    dit_width=256,
+    dit_depth=3,
+    patch=LENGTH,
+    dim=64,
+    normalizer="limits",
+    padding=False,
+    learning_rate_decay=1.0,
+    inverse_depth=0,
+)
+ACTING = DecisionDiffuserActing(sampling_steps=50)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,26 +95,6 @@ class Options:
     """Of data, training and plans."""
 
 
-def config(options: Options) -> DecisionDiffuserConfig:
-    """Return the options of the planner."""
-    return DecisionDiffuserConfig(
-        condition="goal",
-        horizon=LENGTH,
-        diffusion_steps=100,
-        sampling_steps=50,
-        # All of a path is one token: dense layers, each of them steered by the label.
-        backbone="dit",
-        dit_width=256,
-        dit_depth=3,
-        patch=LENGTH,
-        dim=64,
-        normalizer="limits",
-        padding=False,
-        learning_rate_decay=options.updates,
-        inverse_depth=0,
-    )
-
-
 def main(options: Options, *, directory: Path = RESULTS) -> None:
     """Train, plan, write the rows and draw.
 
@@ -100,8 +103,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     """
     if not options.weights or min(options.weights) <= 0:
         raise UserError(
-            f"--weights is {' '.join(map(str, options.weights))}; give one or more, "
-            "all above 0"
+            f"`weights` is {options.weights}; give one or more, all above 0"
         )
     started = time.monotonic()
     rng = np.random.default_rng(options.seed)
@@ -116,17 +118,12 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
         asked["the data"] = dict.fromkeys(questions, data)
         for method, paths in asked.items():
             found = [obeys(paths[name], name) for name in questions]
-            happened = np.concatenate(found).astype(float)
-            low, high = bootstrap_interval(happened)
             rows.append(
                 {
                     "setting": setting,
                     "method": method,
                     "metric": "success",
-                    "value": float(happened.mean()),
-                    "low": low,
-                    "high": high,
-                    "n": len(happened),
+                    **measured(np.concatenate(found)),
                     "seeds": 1,
                     "seconds": seconds,
                 }
@@ -136,7 +133,8 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
                 for name, one in zip(questions, found, strict=True)
             )
             print(f"{setting}, {method}: {shares}", flush=True)
-    write_rows("circles", rows, command=_command(options), directory=directory)
+    command = command_of("circles", options)
+    write_rows("circles", rows, command=command, directory=directory)
     # The picture is of the condition as it is, if that is among the weights.
     drawn = plans.get("decision-diffuser, w=1", next(iter(plans.values())))
     assert episodes.goals is not None
@@ -158,8 +156,8 @@ def make_plans(
     Returns:
       Method -> setting -> question -> paths `[count, 50, 2]`, and those of no question.
     """
-    chosen = config(options)
-    algorithm = decision_diffuser(chosen, measure(chosen, episodes), action_dim=2)
+    statistics = measure(CONFIG, episodes, SPEC)
+    algorithm = decision_diffuser(CONFIG, ACTING, statistics, SPEC)
     training = TrainConfig(num_steps=options.updates, batch_size=64, log_every=200)
     states = train_learners(
         algorithm,
@@ -178,12 +176,13 @@ def make_plans(
     )
 
     def planned(asked: dict[int, float], weight: float) -> np.ndarray:
-        guidance = Asked(
-            conditions=np.eye(2, dtype=np.float32)[list(asked)],
+        guidance = Conditions(
+            values=np.eye(2, dtype=np.float32)[list(asked)],
             weights=np.float32([weight * sign for sign in asked.values()]),
         )
-        key = jax.random.key(options.seed)
-        out = plan(states, key, np.float32(starts), guidance=guidance)
+        keys = jax.random.split(jax.random.key(options.seed), len(starts))
+        problem = Problem(history=np.float32(starts)[:, None], guidance=guidance)
+        out = plan(states, keys, problem)
         return np.asarray(out.trajectories[:, 0, :, 2:])
 
     found = {
@@ -199,7 +198,7 @@ def make_plans(
 def make_paths(count: int, rng: np.random.Generator) -> Episodes:
     """Make smooth paths of 51 points that drift in, keep between, or drift out.
 
-    What keeps between the circles has the one label or the other, by chance.
+    A path that keeps between the circles has one of the labels, by chance.
     """
     time_ = np.linspace(0, 1, LENGTH + 1)
     kind = rng.integers(0, 3, count)  # inwards, between, outwards
@@ -228,7 +227,7 @@ def make_paths(count: int, rng: np.random.Generator) -> Episodes:
 
 
 def obeys(paths: np.ndarray, question: str) -> np.ndarray:
-    """Tell which paths `[N, 50, 2]` are what a question of `QUESTIONS` asks for."""
+    """Tell which paths `[N, 50, 2]` obey a question of `QUESTIONS`."""
     radius = np.linalg.norm(paths, axis=-1)
     inside, outside = (radius <= LARGE).all(-1), (radius >= SMALL).all(-1)
     return {
@@ -267,16 +266,6 @@ def _start_angles(rng: np.random.Generator, count: int) -> np.ndarray:
 def _on_circles(radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
     """Give the points `[..., 2]` at distances and angles `[...]` about the centre."""
     return radius[..., None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-
-
-def _command(options: Options) -> str:
-    """Write the command that measures the same again."""
-    return (
-        f"python -m benchmarks.circles --updates {options.updates} "
-        f"--paths {options.paths} --count {options.count} "
-        f"--weights {' '.join(f'{weight:g}' for weight in options.weights)} "
-        f"--seed {options.seed}"
-    )
 
 
 if __name__ == "__main__":

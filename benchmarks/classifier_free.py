@@ -7,17 +7,18 @@ CLASSIFIER_RUN is a Diffuser with a model of returns (`jaxdiff train diffuser`),
 CLEAN_RUN one whose model saw clean windows only (`--no-noised-returns`), FREE_RUN the
 same network of states and actions, told returns (`jaxdiff train decision-diffuser
 --actions diffused`), and DECISION_RUN a Decision Diffuser that diffuses states alone.
-All were trained on one dataset and have one backbone and one horizon.
+All were trained on one dataset and have the same network and horizon.
 
 A denoising step of the first two asks the denoiser once and the model of returns once
 (for a gradient, which costs about two more); one of the others asks the denoiser for
-two predictions, with and without the condition, in one call. So all make one plan, in
-the same number of denoising steps, guided once in each; with the noise of the first.
-The model of returns is also asked once what it expects of the finished plan.
+two predictions, with and without the condition, in one call. So all
+make one plan in the same number of denoising steps, are guided once in each, and have
+the noise of the first run. The model of returns is also asked once what it expects of
+the finished plan.
 
 Rows of `classifier-vs-free` (benchmarks/results/classifier-vs-free.json): the score and
-the seconds of a decision, a call of the compiled agent for one environment that makes a
-plan, with the median over calls.
+the seconds of a decision, which is a call of the policy of one environment that makes a
+plan, as a median over calls.
 """
 
 import dataclasses
@@ -25,20 +26,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import tyro
 
-from benchmarks.command import run_command
-from benchmarks.playing import play, require_one_dataset
-from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
-from jaxdiff.devices import select_devices
+from benchmarks.command import command_of, run_command
+from benchmarks.playing import first_observation, play_run, require_one_dataset
+from benchmarks.rows import RESULTS, measured, write_rows
 from jaxdiff.errors import UserError
 from jaxdiff.run import Run, load_run
-from jaxdiff.tasks.control import make_env
 
 # What must be the same for a comparison to be of guidance alone.
-_SAME = ("backbone", "dim", "dim_mults", "dit_width", "dit_depth", "horizon")
+_SAME = ("network", "dim", "dim_mults", "dit_width", "dit_depth", "horizon")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Options:
     episodes: int = 20
     """Of each."""
     calls: int = 30
-    """Of the agent, timed."""
+    """Of the policy, timed."""
     seed: int = 1_000
     """Of the first episode."""
 
@@ -70,11 +68,16 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
       UserError: a run of another kind, of another dataset or of another network.
     """
     if options.calls < 1:
-        raise UserError(f"--calls is {options.calls}; it must be at least 1")
-    first = load_run(options.classifier).config
-    steps = options.sampling_steps or first.sampling_steps or first.diffusion_steps
-    temperature = first.temperature
-    common = {"candidates": 1, "sampling_steps": steps, "temperature": temperature}
+        raise UserError(f"`calls` is {options.calls}; it must be at least 1")
+    first = load_run(options.classifier)
+    temperature = first.acting.temperature
+    common = {
+        "candidates": 1,
+        "sampling_steps": options.sampling_steps
+        or first.acting.sampling_steps
+        or first.config.diffusion_steps,
+        "temperature": temperature,
+    }
     guided = {**common, "guide_steps": 1}
     free = {**common, "init_temperature": temperature}
     methods: list[tuple[str, Path | None, dict[str, Any]]] = [
@@ -83,48 +86,45 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
         ("classifier-free", options.free, free),
         ("decision-diffuser", options.decision, free),
     ]
-    asked = [
-        (method, path, _suited(method, path, overrides))
-        for method, path, overrides in methods
-        if path is not None
-    ]
-    _check_same([load_run(path, overrides=overrides) for _, path, overrides in asked])
-    for method, path, overrides in asked:
-        setting, played = play(path, overrides, options, select_devices())
+    given = [(method, path, each) for method, path, each in methods if path is not None]
+    for method, path, _ in given:
+        _check_kind(method, load_run(path))
+    runs = {method: load_run(path, overrides=each) for method, path, each in given}
+    _check_same(list(runs.values()))
+    for method, run in runs.items():
+        setting, played = play_run(run, options)
         scores = [row for row in played if row["metric"] == "score"] or played
-        timed = seconds_per_decision(load_run(path, overrides=overrides), options)
+        timed = seconds_per_decision(run, options)
         rows = [
             {"setting": setting, "method": method, **row} for row in [*scores, timed]
         ]
-        write_rows(
-            "classifier-vs-free", rows, command=_command(options), directory=directory
-        )
+        command = command_of("classifier_free", options)
+        write_rows("classifier-vs-free", rows, command=command, directory=directory)
         shown = ", ".join(f"{row['metric']} {row['value']:.4g}" for row in rows)
         print(f"{setting}, {method}: {shown}", flush=True)
 
 
-def _suited(method: str, path: Path, overrides: dict[str, Any]) -> dict[str, Any]:
-    """Check that a run is of the kind of its method; give its options.
+def _check_kind(method: str, run: Run) -> None:
+    """Check that a run is of the kind of its method.
 
     Raises:
       UserError: it is not.
     """
-    config = load_run(path).config
-    guided = getattr(config, "return_model", False)
-    actions = getattr(config, "actions", None)
+    guided = getattr(run.config, "return_model", False)
+    actions = getattr(run.config, "actions", None)
     wanted = {
         "classifier": (guided, "a Diffuser with a model of returns"),
         "classifier-clean": (
-            guided and not config.noised_returns,
-            "a Diffuser whose model of returns saw clean windows (--no-noised-returns)",
+            guided and not run.config.noised_returns,
+            "a Diffuser whose model of returns saw clean windows "
+            "(`noised_returns=False`)",
         ),
-        "classifier-free": (actions == "diffused", "trained with --actions diffused"),
+        "classifier-free": (actions == "diffused", "trained with `actions='diffused'`"),
         "decision-diffuser": (actions == "inverse", "a Decision Diffuser of states"),
     }
     fits, words = wanted[method]
     if not fits:
-        raise UserError(f"for {method}, {path} must be {words}; name another run")
-    return overrides
+        raise UserError(f"for {method}, {run.path} must be {words}; name another run")
 
 
 def _check_same(runs: list[Run]) -> None:
@@ -148,44 +148,20 @@ def _check_same(runs: list[Run]) -> None:
 
 
 def seconds_per_decision(run: Run, options: Options) -> dict[str, Any]:
-    """Time the compiled agent of one environment where it plans: a row."""
-    env = make_env(run)
-    observation = np.asarray(env.reset(seed=options.seed)[0], np.float32)[None]
-    env.close()
-    act, carry = jax.jit(run.algorithm.act), run.algorithm.init_carry(1)
-    begins, seconds = np.ones(1, bool), []
-    for call in range(options.calls + 1):
-        key = jax.block_until_ready(jax.random.key(call))
+    """Time the policy of one environment where it plans: a row."""
+    seen, goal = first_observation(run, options.seed)
+    policy, seconds = run.policy(1), []
+    for _ in range(options.calls + 1):
+        policy.reset()
         started = time.perf_counter()
-        jax.block_until_ready(act(run.states, carry, key, observation, begins))
+        policy(seen, goal)
         seconds.append(time.perf_counter() - started)
-    seconds = seconds[1:]  # the first call compiles
-    low, high = bootstrap_interval(seconds, statistic=np.median)
     return {
         "metric": "seconds_per_decision",
-        "value": float(np.median(seconds)),
-        "low": low,
-        "high": high,
-        "n": options.calls,
+        # The first call compiles.
+        **measured(seconds[1:], statistic=np.median),
         "seeds": 1,
     }
-
-
-def _command(options: Options) -> str:
-    """Write the command that measures the same again."""
-    parts = ["python -m benchmarks.classifier_free CLASSIFIER_RUN FREE_RUN"]
-    for name in ("clean", "decision"):
-        if getattr(options, name) is not None:
-            parts.append(f"--{name} {name.upper()}_RUN")
-    if options.sampling_steps is not None:
-        parts.append(f"--sampling-steps {options.sampling_steps}")
-    return " ".join(
-        [
-            *parts,
-            f"--episodes {options.episodes} --calls {options.calls}",
-            f"--seed {options.seed}",
-        ]
-    )
 
 
 if __name__ == "__main__":

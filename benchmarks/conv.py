@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from benchmarks.rows import bootstrap_interval, write_rows
+from benchmarks.rows import measured, write_rows
 from jaxdiff.networks import TemporalUNet, TemporalValue
 from jaxdiff.networks import temporal_conv as layers
 
@@ -163,15 +163,11 @@ def benchmark(
             for method in methods:
                 with mock.patch.object(layers, "temporal_conv", METHODS[method]):
                     calls, compilation = measure(*program(net, which), budget)
-                low, high = bootstrap_interval(calls, statistic=np.median)
                 yield {
                     "setting": f"{net};{NETS[net][2]};{which}",
                     "method": method,
                     "metric": "milliseconds",
-                    "value": float(np.median(calls)),
-                    "low": low,
-                    "high": high,
-                    "n": len(calls),
+                    **measured(calls, statistic=np.median),
                     "seeds": 1,
                     "seconds": compilation,
                 }

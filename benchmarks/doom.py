@@ -9,17 +9,17 @@ Runs, --methods and --overrides are as in `benchmarks.claw`, such as
 
 They play live, 35 tics a second whether or not they are ready: ten minutes take ten
 minutes. With --in-turn the game waits, and a decision costs the tics that it takes here
-in the median, or that --latency says (see `jaxdiff.tasks.doom.scores`). Rows go to
+in the median, or that --latency says (see `jaxdiff.tasks.doom.play`). Rows go to
 benchmarks/results/doom.json: kills and deaths in ten minutes, decisions a second,
-milliseconds a decision, and action_w_N, how far turns within N tics are from those of
-the demonstrator playing in turn (degrees, W1; the demonstrator's own row says what two
-samples of it score); means over the runs of one name. A setting is the encoder and
-the pixels that it sees; the two players without one have a setting of their own.
-Intervals are over minutes.
+milliseconds a decision, and action_w_N, the distance (degrees, W1) of turns within N
+tics from those of the demonstrator playing in turn. The demonstrator's own row says
+what two samples of it score. Values are means over the runs of one name. A setting is
+the encoder and the pixels that it sees; the two players without one have a setting of
+their own. Intervals are over minutes.
 
-Beside them is drawn what the demonstrator sees (doom-sights.png), and how far each
-method turns in the first second of one game, begun again and again
-(doom-turns-SETTING.png): who has learned one way has one hump.
+doom-sights.png shows what the demonstrator sees, and doom-turns-SETTING.png how far
+each method turns in the first second of one game, begun again and again: a method that
+has learned one way has one hump.
 """
 
 import dataclasses
@@ -29,56 +29,57 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import tyro
 
-from benchmarks.claw import DEMONSTRATOR, asked, asked_words
-from benchmarks.command import run_command
+from benchmarks.command import command_of, run_command
+from benchmarks.methods import DEMONSTRATOR, MethodOptions, asked
 from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
 from jaxdiff.devices import select_devices
 from jaxdiff.errors import UserError
-from jaxdiff.rollouts import agent
-from jaxdiff.run import load_run
+from jaxdiff.run import Run
 from jaxdiff.scoring import bootstrap
+from jaxdiff.tasks.doom import TASK
 from jaxdiff.tasks.doom import world as doom
-from jaxdiff.tasks.doom.scores import (
-    MakePolicy,
+from jaxdiff.tasks.doom.figures import plot_first_turns, plot_sights
+from jaxdiff.tasks.doom.play import (
+    Demonstrator,
+    DoomOptions,
+    MakePlayer,
     Minutes,
-    at_random,
-    demonstrator,
     first_turns,
-    is_doom,
-    measure_latency,
     play_minutes,
-    rates,
-    turn_distances,
+    random_player,
 )
-from jaxdiff.tasks.imitation_figures import plot_first_turns, plot_sights
+from jaxdiff.tasks.doom.scores import rates, turn_distances
+from jaxdiff.tasks.lookup import task_of
 
 REFERENCE = 10_000  # added to seeds: minutes of the demonstrator to compare turns with
 TURNING = doom.TICS  # tics that first turns are measured for: a second
+ALONE = "no encoder"  # setting of the players that see no picture
 
 
 class Player(NamedTuple):
-    """Who plays: one row of the table, or a seed of one."""
+    """One row of the table, or one seed of it.
+
+    Attributes:
+      setting: of its rows.
+      method: of its rows.
+      block: block size of the pictures that it sees.
+      make: makes what acts.
+      labels: it needs to be told where monsters are.
+    """
 
     setting: str
     method: str
     block: doom.Block
-    make_policy: MakePolicy
+    make: MakePlayer
     labels: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Score Doom runs."""
+class Options(MethodOptions):
+    """Score Doom runs; the demonstrator and chance are scored in any case."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Run folders; the demonstrator and chance are scored in any case."""
-    methods: tuple[str, ...] = ()
-    """What each run is called; its algorithm's name by default."""
-    overrides: tuple[str, ...] = ()
-    """For each run, options of acting to change: "NAME=VALUE NAME=VALUE"."""
     minutes: int = 10
     """Of play."""
     in_turn: bool = False
@@ -98,16 +99,18 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
 
     Raises:
       UserError: a run of another task, a latency for live play, or what
-        `benchmarks.claw.asked` raises.
+        `benchmarks.methods.asked` raises.
     """
     if options.latency is not None and not options.in_turn:
-        raise UserError("--latency is for play in turn; add --in-turn, or leave it out")
-    played: dict[tuple[str, str], list[tuple[Minutes, float | None]]] = {}
+        raise UserError(
+            "`latency` is for play in turn; add `in_turn=True`, or leave it out"
+        )
+    played: dict[tuple[str, str], list[Minutes]] = {}
     seconds: dict[tuple[str, str], float] = {}
     turns: dict[str, dict[str, np.ndarray]] = {}
     reference = play_minutes(
-        demonstrator, 1, minutes=options.minutes, seed=options.seed + REFERENCE,
-        labels=True, label="reference",
+        Demonstrator, 1, DoomOptions(latency=0.0), minutes=options.minutes,
+        seed=options.seed + REFERENCE, labels=True, label="reference",
     )  # fmt: skip
     for player in players(options):
         started = time.monotonic()
@@ -122,19 +125,19 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
                 {
                     "setting": name[0],
                     "method": name[1],
-                    "n": sum(len(minutes.kills) for minutes, _ in played[name]),
+                    "n": sum(len(minutes.kills) for minutes in played[name]),
                     "seeds": len(played[name]),
                     "seconds": seconds[name],
                     **row,
                 }
                 for row in _rows(played[name], reference)
             ],
-            command=_command(options),
+            command=command_of("doom", options),
             directory=directory,
         )
         if options.repeats:
             turns.setdefault(player.setting, {})[player.method] = first_turns(
-                player.make_policy, player.block, repeats=options.repeats,
+                player.make, player.block, repeats=options.repeats,
                 seed=options.opening, tics=TURNING, labels=player.labels,
             )  # fmt: skip
     if options.repeats:
@@ -142,50 +145,43 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
 
 
 def players(options: Options) -> Iterator[Player]:
-    """Give the demonstrator, chance and the runs."""
-    yield Player("no encoder", DEMONSTRATOR, 1, demonstrator, labels=True)
-    yield Player("no encoder", "random", 1, at_random)
-    devices = select_devices()[:1]
-    for path, method, overrides in asked(options, optional=True):
-        run = load_run(path, overrides=overrides)
-        if not is_doom(run):
-            raise UserError(f"{path} is no run of Doom; name runs of the recipe doom")
-        block = doom.block_of_environment(run.document["dataset"]["environment"])
-        assert block is not None
+    """Yield the demonstrator, chance and the runs."""
+    runs = asked(options)
+    yield Player(ALONE, DEMONSTRATOR, 1, Demonstrator, labels=True)
+    yield Player(ALONE, "random", 1, random_player)
+    for method, run in runs:
+        environment = run.environment()
+        if environment is None or task_of(environment) is not TASK:
+            raise UserError(
+                f"{run.path} is no run of Doom; name runs of the recipe doom"
+            )
+        block = doom.block_of(environment)
         height, width, _ = doom.image_shape(block)
-
-        def policy(envs: list[Any], seed: int, run: Any = run) -> Any:
-            return agent(
-                run.algorithm, run.states, num_envs=len(envs), seed=seed,
-                devices=devices,
-            )  # fmt: skip
-
         setting = f"{run.config.encoder}, {height} x {width}"
-        yield Player(setting, method or run.name, block, policy)
+        yield Player(setting, method, block, _player_of(run))
 
 
-def _play(player: Player, options: Options) -> tuple[Minutes, float | None]:
+def _player_of(run: Run) -> MakePlayer:
+    devices = select_devices()[:1]
+    return lambda games, seeds: run.policy(len(games), seeds=seeds, devices=devices)
+
+
+def _play(player: Player, options: Options) -> Minutes:
     latency = options.latency
-    if options.in_turn and latency is None:
-        # The demonstrator and chance decide at once.
-        latency = 0.0
-        if player.setting != "no encoder":
-            latency = measure_latency(player.make_policy, player.block)
-    played = play_minutes(
-        player.make_policy, player.block, minutes=options.minutes, seed=options.seed,
-        live=not options.in_turn, latency=latency, labels=player.labels,
+    if options.in_turn and latency is None and player.setting == ALONE:
+        latency = 0.0  # the demonstrator and chance decide at once
+    return play_minutes(
+        player.make, player.block,
+        DoomOptions(latency=latency, live=not options.in_turn),
+        minutes=options.minutes, seed=options.seed, labels=player.labels,
         label=player.method,
     )  # fmt: skip
-    return played, latency
 
 
-def _rows(
-    runs: list[tuple[Minutes, float | None]], reference: Minutes
-) -> Iterator[dict[str, Any]]:
-    """Give the metrics of one method, means over its runs."""
+def _rows(runs: list[Minutes], reference: Minutes) -> Iterator[dict[str, Any]]:
+    """Yield the metrics of one method, means over its runs."""
     found = [
-        {**rates(minutes, latency), **turn_distances(minutes, reference)}
-        for minutes, latency in runs
+        {**rates(minutes), **turn_distances(minutes, reference)} for minutes in runs
     ]
     for metric, field, unit in (
         ("kills_per_10min", "kills_per_10min", 1),
@@ -200,7 +196,7 @@ def _rows(
         }
         counts = {"kills_per_10min": "kills", "deaths_per_10min": "deaths"}
         if metric in counts:
-            each = [10 * getattr(minutes, counts[metric]) for minutes, _ in runs]
+            each = [10 * getattr(minutes, counts[metric]) for minutes in runs]
             row["low"], row["high"] = bootstrap(np.concatenate(each))
         yield row
 
@@ -225,22 +221,13 @@ def _draw(
         sights.append(max(window, key=lambda sight: len(sight[1])))
     env.close()
     figures.save(plot_sights(sights), folder / "doom-sights.png")
-    reference = turns.pop("no encoder")
-    for setting, methods in (turns or {"no encoder": {}}).items():
+    reference = turns.pop(ALONE)
+    for setting, methods in (turns or {ALONE: {}}).items():
         drawn = plot_first_turns(
             begin, {**reference, **methods}, seconds=TURNING / doom.TICS
         )
         name = setting.replace(", ", "-").replace(" ", "")
         figures.save(drawn, folder / f"doom-turns-{name}.png")
-
-
-def _command(options: Options) -> str:
-    """Write the command that measures the same again."""
-    words = ["python -m benchmarks.doom", *asked_words(options)]
-    words += [f"--minutes {options.minutes}", *["--in-turn"] * options.in_turn]
-    if options.latency is not None:
-        words.append(f"--latency {options.latency:g}")
-    return " ".join([*words, f"--seed {options.seed}"])
 
 
 if __name__ == "__main__":

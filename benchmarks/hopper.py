@@ -23,10 +23,9 @@ from typing import Any
 
 import tyro
 
-from benchmarks.command import run_command
-from benchmarks.playing import play, require_one_dataset
+from benchmarks.command import command_of, run_command
+from benchmarks.playing import play_run, require_one_dataset
 from benchmarks.rows import RESULTS, write_rows
-from jaxdiff.devices import select_devices
 from jaxdiff.errors import UserError
 from jaxdiff.run import load_run
 
@@ -57,36 +56,37 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     Raises:
       UserError: a run that is not guided, or runs of different datasets.
     """
-    runs = [path for path in (options.run, options.bc, options.clean) if path]
-    loaded = [load_run(path) for path in runs]
-    config = loaded[0].config
-    if not getattr(config, "return_model", False):
+    own = load_run(options.run)
+    if not getattr(own.config, "return_model", False):
         raise UserError(
             f"{options.run} has no model of returns to be guided by; train one with "
             "`jaxdiff train diffuser` on a dataset of Hopper, Walker2d or HalfCheetah"
         )
-    require_one_dataset(loaded)
-    scale = config.guide_scale if options.scale is None else options.scale
-    own = options.run
-    guided = [
-        ("diffuser-unguided", own, {"guide_scale": 0.0, "candidates": 1}),
-        ("diffuser-ranked", own, {"guide_scale": 0.0}),
-        ("diffuser-guided", own, {"guide_scale": scale}),
-        ("diffuser-overguided", own, {"guide_scale": options.overguided * scale}),
+    others = [load_run(path) for path in (options.bc, options.clean) if path]
+    require_one_dataset([own, *others])
+    scale = own.acting.guide_scale if options.scale is None else options.scale
+    methods: list[tuple[str, Path, dict[str, Any]]] = [
+        ("diffuser-unguided", options.run, {"guide_scale": 0.0, "candidates": 1}),
+        ("diffuser-ranked", options.run, {"guide_scale": 0.0}),
+        ("diffuser-guided", options.run, {"guide_scale": scale}),
+        (
+            "diffuser-overguided",
+            options.run,
+            {"guide_scale": options.overguided * scale},
+        ),
     ]
     if options.bc is not None:
-        guided.insert(0, ("bc", options.bc, {}))
-    devices = select_devices()
-    for method, run, overrides in guided:
-        setting, rows = play(run, overrides, options, devices)
+        methods.insert(0, ("bc", options.bc, {}))
+    for method, path, overrides in methods:
+        setting, rows = play_run(load_run(path, overrides=overrides), options)
         named = [{"setting": setting, "method": method, **row} for row in rows]
         _write("hopper-guided", named, options, directory)
     if options.clean is None:
         return
-    for setting, run in (("noised", own), ("clean", options.clean)):
+    for setting, path in (("noised", options.run), ("clean", options.clean)):
         for place in ("x_t", "mean"):
             overrides = {"guide_scale": scale, "guide_at": place}
-            _, rows = play(run, overrides, options, devices)
+            _, rows = play_run(load_run(path, overrides=overrides), options)
             named = [{"setting": setting, "method": place, **row} for row in rows]
             _write("guidance-place", named, options, directory)
 
@@ -94,22 +94,10 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
 def _write(
     experiment: str, rows: list[dict[str, Any]], options: Options, directory: Path
 ) -> None:
-    write_rows(experiment, rows, command=_command(options), directory=directory)
+    command = command_of("hopper", options)
+    write_rows(experiment, rows, command=command, directory=directory)
     shown = ", ".join(f"{row['metric']} {row['value']:.4g}" for row in rows)
     print(f"{rows[0]['setting']}, {rows[0]['method']}: {shown}", flush=True)
-
-
-def _command(options: Options) -> str:
-    """Write the command that measures the same again."""
-    parts = ["python -m benchmarks.hopper RUN"]
-    if options.bc is not None:
-        parts.append("--bc BC_RUN")
-    if options.clean is not None:
-        parts.append("--clean CLEAN_RUN")
-    if options.scale is not None:
-        parts.append(f"--scale {options.scale:g}")
-    parts.append(f"--overguided {options.overguided:g}")
-    return " ".join([*parts, f"--episodes {options.episodes} --seed {options.seed}"])
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ success, return and D4RL's score, means over runs and episodes. The 95% bootstra
 intervals are over episodes, each with all of its runs: they say what other starts and
 goals would change, and not what other seeds of training would.
 
-When random goals are played by earliest arrival, the first plans of the first run and
-the paths that came of them are drawn into benchmarks/results/figures/plans-MAZE.png,
-and the episode with the longest way to its goal into episode-MAZE.gif.
+When random goals are played by earliest arrival, benchmarks/results/figures shows the
+first plans of the first run and the paths that came of them (plans-MAZE.png), and the
+episode with the longest way to its goal (episode-MAZE.gif).
 """
 
 import dataclasses
@@ -22,22 +22,19 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from benchmarks.command import run_command
-from benchmarks.rows import RESULTS, write_rows
+from benchmarks.command import command_of, run_command
+from benchmarks.rows import RESULTS, bounded, write_rows
 from jaxdiff import figures
-from jaxdiff.demo import draw_episodes
 from jaxdiff.devices import select_devices
 from jaxdiff.errors import UserError
+from jaxdiff.evaluation import evaluate
 from jaxdiff.rollouts import Rollouts
-from jaxdiff.run import Run, load_run, require_maze
+from jaxdiff.run import Run, load_run
 from jaxdiff.scoring import bootstrap, score
-from jaxdiff.tasks.pointmaze.scores import (
-    d4rl_score,
-    maze_references,
-    plan_paths,
-    play_maze,
-)
-from jaxdiff.tasks.pointmaze.world import Maze, Setting
+from jaxdiff.tasks.pointmaze.environment import Setting
+from jaxdiff.tasks.pointmaze.figures import animate_episode, plot_episodes
+from jaxdiff.tasks.pointmaze.question import run_maze
+from jaxdiff.tasks.pointmaze.scores import MazeRollouts, d4rl_score, plan_paths
 
 Method = Literal["diffuser", "diffuser-replan", "diffuser-earliest"]
 METHODS: dict[Method, dict[str, Any]] = {
@@ -68,104 +65,107 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     """Play, score, write the rows and draw.
 
     Raises:
-      UserError: there are no runs, a run of another maze, or a method unheard of.
+      UserError: there are no runs, a run of another maze, or no or an unknown method.
     """
-    maze = _common_maze(options.runs)
+    _check_one_maze(options.runs)
     unknown = [method for method in options.methods if method not in METHODS]
-    if unknown:
+    if unknown or not options.methods:
         raise UserError(
-            f"there is no method {unknown[0]!r}; choose of {', '.join(METHODS)}"
+            f"`methods` is {options.methods}; choose among {', '.join(METHODS)}"
         )
-    devices = select_devices()
     for setting in options.settings:
-        game: dict[str, Any] = {
-            "episodes": options.episodes,
-            "setting": setting,
-            "seed": options.seed,
-        }
-        expert, chance = maze_references(maze, **game)
-        played = {"expert": ([expert], 0.0), "random": ([chance], 0.0)}
+        played: dict[str, tuple[list[Rollouts], float]] = {}
         for method in options.methods:
             started = time.monotonic()
             runs = [load_run(run, overrides=METHODS[method]) for run in options.runs]
-            rollouts = [play_maze(run, devices=devices, **game) for run in runs]
-            played[method] = (rollouts, time.monotonic() - started)
+            rollouts = [
+                play_maze(run, setting, options.episodes, options.seed) for run in runs
+            ]
+            played[method] = (list(rollouts), time.monotonic() - started)
             if (setting, method) == DRAWN:
                 _draw(runs[0], rollouts[0], directory / "figures")
-        for method, (rollouts, seconds) in played.items():
+        one = rollouts[0]
+        played = {"expert": ([one.expert], 0.0), "random": ([one.chance], 0.0)} | played
+        for method, (each, seconds) in played.items():
             named = {
-                "setting": f"{maze.name}-{setting}",
+                "setting": f"{one.maze.name}-{setting}",
                 "method": method,
-                "n": sum(len(one.returns) for one in rollouts),
-                "seeds": len(rollouts),
+                "seeds": len(each),
                 "seconds": round(seconds, 1),
             }
-            rows = [
-                {**named, **row} for row in maze_rows(maze, rollouts, expert, chance)
-            ]
-            write_rows("maze", rows, command=_command(options), directory=directory)
+            rows = [{**named, **row} for row in maze_rows(each, one)]
+            command = command_of("maze", options)
+            write_rows("maze", rows, command=command, directory=directory)
 
 
-def _common_maze(runs: Sequence[Path]) -> Maze:
+def play_maze(run: Run, setting: Setting, episodes: int, seed: int) -> MazeRollouts:
+    """Play a run in its maze, and beside it the expert and the random policy.
+
+    Raises:
+      UserError: the run is of no maze.
+    """
+    run_maze(run)
+    return evaluate(
+        run,
+        options={"setting": setting},
+        episodes=episodes,
+        seed=seed,
+        devices=select_devices(),
+    )[1]
+
+
+def maze_rows(played: Sequence[Rollouts], one: MazeRollouts) -> Iterator[Any]:
+    """Yield the metrics of one method, of means over its runs in each episode.
+
+    Args:
+      played: the same episodes, of each run.
+      one: those episodes with the maze, the expert and the random policy.
+    """
+    returns = np.mean([each.returns for each in played], axis=0)
+    successes = np.mean([each.successes for each in played], axis=0)
+    found = {
+        "score": score(returns, one.chance.returns, one.expert.returns),
+        "success": (successes.mean(), *bootstrap(successes)),
+        "return": (returns.mean(), *bootstrap(returns)),
+    }
+    if one.maze.d4rl_expert is not None:
+        found["d4rl_score"] = tuple(d4rl_score(one.maze, x) for x in found["return"])
+    count = sum(len(each.returns) for each in played)
+    for metric, bounds in found.items():
+        yield {"metric": metric, **bounded(bounds), "n": count}
+
+
+def _check_one_maze(runs: Sequence[Path]) -> None:
     if not runs:
         raise UserError("there is no run to score; name one run folder or more")
-    mazes = [require_maze(load_run(run)) for run in runs]
+    mazes = [run_maze(load_run(run)) for run in runs]
     for run, maze in zip(runs, mazes, strict=True):
         if maze != mazes[0]:
             raise UserError(
                 f"{run} is of the maze {maze.name!r} and {runs[0]} of "
                 f"{mazes[0].name!r}; score the runs of each maze by themselves"
             )
-    return mazes[0]
 
 
-def _command(options: Options) -> str:
-    """Write the command that measures the same again."""
-    runs = " ".join(["RUN"] * len(options.runs))
-    return (
-        f"python -m benchmarks.maze {runs} --episodes {options.episodes} "
-        f"--settings {' '.join(options.settings)} "
-        f"--methods {' '.join(options.methods)} --seed {options.seed}"
-    )
-
-
-def _draw(run: Run, rollouts: Rollouts, folder: Path) -> None:
+def _draw(run: Run, played: MazeRollouts, folder: Path) -> None:
     """Draw the first episodes, and the one with the longest way to its goal."""
-    maze = require_maze(run)
-    figures.save(draw_episodes(run, rollouts), folder / f"plans-{maze.name}.png")
-    paths = plan_paths(rollouts, action_dim=run.document["dataset"]["action_dim"])
-    assert rollouts.goals is not None
+    maze = played.maze
+    figures.save(plot_episodes(run, played), folder / f"plans-{maze.name}.png")
+    paths = plan_paths(played)
+    assert played.goals is not None
     longest = int(np.argmax([_length(path) for path in paths]))
     arrived = len(paths[longest])
-    figures.animate_episode(
+    animate_episode(
         maze,
-        rollouts.observations[longest, : arrived + 50],
+        played.observations[longest, : arrived + 50],
         paths[longest],
-        rollouts.goals[longest],
+        played.goals[longest],
         folder / f"episode-{maze.name}.gif",
     )
 
 
 def _length(path: np.ndarray) -> float:
     return float(np.linalg.norm(np.diff(path, axis=0), axis=-1).sum())
-
-
-def maze_rows(
-    maze: Maze, rollouts: Sequence[Rollouts], expert: Rollouts, chance: Rollouts
-) -> Iterator[dict[str, Any]]:
-    """Give the metrics of one method, of means over its runs in each episode."""
-    returns = np.mean([one.returns for one in rollouts], axis=0)
-    successes = np.mean([one.successes for one in rollouts], axis=0)
-    d4rl = [d4rl_score(maze, bound) for bound in bootstrap(returns)]
-    measured = {
-        "score": score(returns, chance.returns, expert.returns),
-        "success": (successes.mean(), *bootstrap(successes)),
-        "return": (returns.mean(), *bootstrap(returns)),
-        "d4rl_score": (d4rl_score(maze, returns.mean()), *d4rl),
-    }
-    for metric, bounds in measured.items():
-        value, low, high = (float(bound) for bound in bounds)
-        yield {"metric": metric, "value": value, "low": low, "high": high}
 
 
 if __name__ == "__main__":

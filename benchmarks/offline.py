@@ -3,16 +3,17 @@
     python -m benchmarks.offline hopper-medium-expert-like-v0 [--seeds 3] \
         [--algorithms bc iql ...] [--updates N] [--runs runs/offline]
 
-Each algorithm is trained once a seed (of data order, critic, behaviour and policy),
-with the options of `--preset`, into a folder of its own under `--runs`; what is trained
-already is not trained again. Then every run plays the same episodes. Rows of the
-experiment `offline`: score, return and, where a run was trained just now, the median of
-the seconds that takes on the machine's CPU or accelerator, compilation included.
-`edp` is Diffusion-QL whose policy climbs the critic in one step.
+Each algorithm is trained once for each seed (of data order, critic, behaviour and
+policy), with the options of --preset, into a folder of its own under --runs; finished
+runs are not trained again. Then every run plays the same episodes. Rows of the
+experiment `offline`: score, return and, for runs that were trained just now, the median
+seconds of training on the machine's CPU or accelerator, compilation included. `edp` is
+Diffusion-QL whose policy climbs the critic in one step.
 
 A dataset of a maze is played with random goals and with D4RL's one, and its rows stand
-in the experiment `maze`, beside Diffuser's. Intervals are over the episodes of all
-seeds; they do not know that those of one seed have a policy in common.
+in the experiment `maze`, beside Diffuser's. A dataset that pays for the one goal alone
+is played for that goal, in a setting of its own. Intervals are over the episodes of all
+seeds; they ignore that the episodes of one seed have a policy in common.
 """
 
 import dataclasses
@@ -24,18 +25,19 @@ from typing import Any
 import numpy as np
 import tyro
 
-from benchmarks.command import run_command
-from benchmarks.maze import maze_rows
-from benchmarks.rows import RESULTS, bounded, write_rows
-from jaxdiff.data.episodes import Dataset, load_dataset
-from jaxdiff.devices import Device, select_devices
+from benchmarks.command import command_of, run_command
+from benchmarks.maze import maze_rows, play_maze
+from benchmarks.playing import join_rollouts, score_rows
+from benchmarks.rows import RESULTS, write_rows
+from jaxdiff.data.episodes import Dataset
+from jaxdiff.devices import select_devices
 from jaxdiff.errors import UserError
-from jaxdiff.run import Run, maze_of, train_run
-from jaxdiff.scoring import bootstrap, reference_scores
-from jaxdiff.tasks.control import evaluate_control
-from jaxdiff.tasks.pointmaze.scores import maze_references, play_maze
-from jaxdiff.tasks.pointmaze.world import Maze, Setting, setting_of_dataset
-from jaxdiff.tasks.presets import preset
+from jaxdiff.evaluation import evaluate, options_of
+from jaxdiff.run import Run
+from jaxdiff.tasks.base import Task
+from jaxdiff.tasks.lookup import load_dataset, task_of
+from jaxdiff.tasks.pointmaze.environment import Setting
+from jaxdiff.training import train_run
 
 # Methods that are options of an algorithm.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -53,8 +55,8 @@ class Options:
         *("bc", "iql", "srpo", "td3-bc", "idql", "diffusion-ql", "qgpo"),
     )
     """Of `jaxdiff list`, or edp."""
-    preset: str = "demo"
-    """Options of the algorithms."""
+    preset: str | None = None
+    """Options of the algorithms; by default demo, or generic where there is none."""
     updates: int | None = None
     """Of every learner, in place of the preset's."""
     seeds: int = 3
@@ -73,29 +75,24 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     Raises:
       UserError: there is no such dataset, algorithm or preset, or nothing to train.
     """
-    for flag, count in (("--seeds", options.seeds), ("--episodes", options.episodes)):
-        if count < 1:
-            raise UserError(f"{flag} is {count}; it must be at least 1")
-    if options.updates is not None and options.updates < 1:
-        raise UserError(f"--updates is {options.updates}; it must be at least 1")
+    for name in ("seeds", "episodes", "updates"):
+        count = getattr(options, name)
+        if count is not None and count < 1:
+            raise UserError(f"`{name}` is {count}; it must be at least 1")
     dataset = load_dataset(options.dataset)
-    devices = select_devices()
-    references: dict[str, Any] = {}
     for algorithm in options.algorithms:
         runs, seconds = _train(algorithm, dataset, options)
-        maze = maze_of(runs[0])
-        if maze is None:
-            named = _control(runs, dataset.name, options, devices)
-        else:
-            named = _mazes(runs, maze, options, devices, references)
-        # What is trained first is not timed again by a second command.
-        timed = [_seconds(seconds)] if seconds and maze is None else []
+        task = task_of(runs[0].environment())
+        in_maze = task.name == "pointmaze"
+        named = _mazes(runs, options) if in_maze else _control(runs, task, options)
+        # Runs that were trained before have no time to report.
+        timed = [_seconds(seconds)] if seconds and not in_maze else []
         for experiment, setting, rows in named:
             common = {"setting": setting, "method": algorithm}
             write_rows(
                 experiment,
                 [{**common, **row, "seeds": len(runs)} for row in [*rows, *timed]],
-                command=_command(options),
+                command=command_of("offline", options, without=("runs",)),
                 directory=directory,
             )
 
@@ -103,15 +100,9 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
 def _train(
     algorithm: str, dataset: Dataset, options: Options
 ) -> tuple[list[Run], list[float]]:
-    """Return a run for each seed, and what training took where it was not done."""
+    """Return a run for each seed, and the seconds of those trained just now."""
     named, changes = VARIANTS.get(algorithm, (algorithm, {}))
-    config, training = preset(named, options.preset, dataset.name)
-    config = dataclasses.replace(config, **changes)
-    if options.updates is not None:
-        training = {
-            learner: dataclasses.replace(one, num_steps=options.updates)
-            for learner, one in training.items()
-        }
+    updates = {} if options.updates is None else {"num_steps": options.updates}
     runs, seconds = [], []
     for seed in range(options.seeds):
         path = options.runs / f"{dataset.name.replace('/', '-')}-{algorithm}-{seed}"
@@ -120,8 +111,9 @@ def _train(
         runs.append(
             train_run(
                 *(named, dataset, path),
-                config=config,
-                training=training,
+                preset=options.preset,
+                config=changes,
+                training=updates,
                 seed=seed,
                 resume=True,
             )
@@ -134,60 +126,34 @@ def _train(
 Named = Iterator[tuple[str, str, list[dict[str, Any]]]]
 
 
-def _control(
-    runs: Sequence[Run], setting: str, options: Options, devices: list[Device]
-) -> Named:
-    """Give experiment, setting and rows of runs in their dataset's environment."""
-    game: dict[str, Any] = {"episodes": options.episodes, "seed": options.seed}
-    played = [evaluate_control(run, devices=devices, **game)[1] for run in runs]
-    returns = np.concatenate([one.returns for one in played])
-    bounds = returns.mean(), *bootstrap(returns)
-    measured = {"return": bounds}
-    references = runs[0].document["dataset"]["references"]
-    scores = reference_scores(references, float(bounds[0]), bounds[1:])
-    if scores:
-        measured = {"score": tuple(scores.values()), **measured}
-    rows = [
-        {
-            "metric": metric,
-            **bounded(bounds),
-            "n": len(returns),
-        }
-        for metric, bounds in measured.items()
+def _control(runs: Sequence[Run], task: Task, options: Options) -> Named:
+    """Yield experiment, setting and rows of runs in their dataset's environment."""
+    played = [
+        evaluate(
+            run, episodes=options.episodes, seed=options.seed, devices=select_devices()
+        )[1]
+        for run in runs
     ]
-    yield "offline", setting, rows
+    joined, run = join_rollouts(played), runs[0]
+    record = task.score(joined, options_of(task, run), run.dataset["references"])
+    rows = list(score_rows(record, len(joined.returns)))
+    yield "offline", run.dataset["name"], rows
 
 
-def _mazes(
-    runs: Sequence[Run],
-    maze: Maze,
-    options: Options,
-    devices: list[Device],
-    references: dict[str, Any],
-) -> Named:
-    """Give the same of runs in a maze, with random goals and with the one.
-
-    Who was trained on the one alone plays for it alone, under a name of its own.
-    """
-    game: dict[str, Any] = {"episodes": options.episodes, "seed": options.seed}
-    alone = setting_of_dataset(options.dataset) == "single"
+def _mazes(runs: Sequence[Run], options: Options) -> Named:
+    """Yield the same of runs in a maze, with random goals and with the one."""
+    alone = runs[0].dataset["metadata"].get("setting") == "single"
     settings: tuple[Setting, ...] = ("single",) if alone else ("multi", "single")
     for setting in settings:
-        if setting not in references:
-            references[setting] = maze_references(maze, setting=setting, **game)
         played = [
-            play_maze(run, setting=setting, devices=devices, **game) for run in runs
+            play_maze(run, setting, options.episodes, options.seed) for run in runs
         ]
-        count = sum(len(one.returns) for one in played)
-        rows = [
-            {**row, "n": count} for row in maze_rows(maze, played, *references[setting])
-        ]
-        named = f"{maze.name}-{setting}" + (", of one goal" if alone else "")
-        yield "maze", named, rows
+        named = f"{played[0].maze.name}-{setting}" + (", of one goal" if alone else "")
+        yield "maze", named, list(maze_rows(played, played[0]))
 
 
 def _seconds(seconds: list[float]) -> dict[str, Any]:
-    """Write the row of what training took."""
+    """Return the row of the seconds of training."""
     return {
         "metric": "training_seconds",
         "value": float(np.median(seconds)),
@@ -195,16 +161,6 @@ def _seconds(seconds: list[float]) -> dict[str, Any]:
         "high": max(seconds),
         "n": len(seconds),
     }
-
-
-def _command(options: Options) -> str:
-    """Write the command that measures the same again."""
-    updates = "" if options.updates is None else f" --updates {options.updates}"
-    return (
-        f"python -m benchmarks.offline {options.dataset} --algorithms "
-        f"{' '.join(options.algorithms)} --preset {options.preset}{updates} "
-        f"--seeds {options.seeds} --episodes {options.episodes} --seed {options.seed}"
-    )
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
     pip install -e ".[bench]"
     python -m benchmarks.offline_updates [--devices 2] [--budget 60]
 
-As `benchmarks.updates`, whose blocks, rows and cautions these are (rows of
-benchmarks/results/offline_updates.json). An update draws 256 transitions, on both
-sides, and is that of HalfCheetah's sizes, 17 numbers observed and 6 done, with two
-layers of 256. jaxdiff is the program that `jaxdiff train` runs; `torch` is eager
-PyTorch with fused Adam, from the same weights. IQL's critic and policy, which jaxdiff
-trains one after the other, here take turns in each update, as torch's do.
+Blocks, rows and cautions are those of `benchmarks.updates`; the rows go to
+benchmarks/results/offline_updates.json. On both sides an update draws 256 transitions
+of HalfCheetah's sizes, 17 observed numbers and 6 actions, for networks with two layers
+of 256. `jaxdiff` is the program that `jaxdiff train` runs; `torch` is eager PyTorch
+with fused Adam, from the same weights. IQL's critic and policy, which jaxdiff trains
+one after the other, here take turns in each update, as torch's do.
 
-Before anything is timed both sides update from the same weights and batch, and must
+Before anything is timed, both sides update from the same weights and batch, and must
 find the same loss.
 """
 
@@ -27,7 +27,9 @@ from jaxdiff.algorithms.base import Learner
 from jaxdiff.algorithms.offline.common import measure
 from jaxdiff.algorithms.offline.iql import IQLConfig, iql
 from jaxdiff.algorithms.offline.td3_bc import TD3BCConfig, td3_bc
+from jaxdiff.data.spec import Spec
 from jaxdiff.devices import Device
+from jaxdiff.options import NoOptions
 
 SIZES = (6, 17)  # of actions and observations, HalfCheetah's
 BATCH_SIZE = 256
@@ -54,9 +56,10 @@ def taking_turns(critic: Learner, policy: Learner) -> Learner:
 
 
 def iql_pair(config: IQLConfig, data: Any, dims: tuple[int, int]) -> tuple[Any, ...]:
-    """Build IQL twice: our learner, and `state -> torch's`, of the same weights."""
-    statistics = measure(config, data)
-    learners = iql(config, statistics, action_dim=dims[0]).learners
+    """Build IQL twice: our learner, and `state -> torch's` with the same weights."""
+    spec = Spec((dims[1],), action_dim=dims[0])
+    statistics = measure(config, data, spec)
+    learners = iql(config, NoOptions(), statistics, spec).learners
 
     def theirs(state: Any) -> pytorch_offline.IQL:
         made = pytorch_offline.IQL(config, dims[1], dims[0])
@@ -74,7 +77,9 @@ def td3_bc_pair(
     config: TD3BCConfig, data: Any, dims: tuple[int, int]
 ) -> tuple[Any, ...]:
     """Build TD3+BC twice, as `iql_pair` builds IQL."""
-    built = td3_bc(config, measure(config, data), action_dim=dims[0])
+    spec = Spec((dims[1],), action_dim=dims[0])
+    statistics = measure(config, data, spec)
+    learner = td3_bc(config, NoOptions(), statistics, spec).learners["policy"]
 
     def theirs(state: Any) -> pytorch_offline.TD3BC:
         made = pytorch_offline.TD3BC(config, dims[1], dims[0])
@@ -83,7 +88,7 @@ def td3_bc_pair(
         made.sync()
         return made
 
-    return built.learners["policy"], theirs
+    return learner, theirs
 
 
 def methods(

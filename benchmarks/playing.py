@@ -1,19 +1,24 @@
-"""Play runs for benchmarks: scores and returns as rows, of runs of one dataset."""
+"""Play runs, and write what the task of a run scores as rows of results."""
 
-import time
-from collections.abc import Sequence
-from pathlib import Path
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from benchmarks.rows import bounded
-from jaxdiff.devices import Device
+from jaxdiff.algorithms import ALGORITHMS
+from jaxdiff.devices import select_devices
 from jaxdiff.errors import UserError
-from jaxdiff.evaluation import evaluate_run
-from jaxdiff.run import Run, load_run
-from jaxdiff.tasks.claw.scores import claw_of
-from jaxdiff.tasks.doom.scores import is_doom
-from jaxdiff.tasks.kitchen.scores import is_kitchen
-from jaxdiff.tasks.pointmaze.world import Setting
+from jaxdiff.evaluation import evaluate, make_env
+from jaxdiff.rollouts import Rollouts
+from jaxdiff.run import Run
+
+# Metric of a row -> names of the value, its low and its high end in a task's record.
+_METRICS = {
+    "score": ("score", "score_low", "score_high"),
+    "return": ("mean_return", "return_interval"),
+}
 
 
 def require_one_dataset(runs: Sequence[Run]) -> None:
@@ -23,7 +28,7 @@ def require_one_dataset(runs: Sequence[Run]) -> None:
       UserError: they were not.
     """
     for run in runs[1:]:
-        one, other = (r.document["dataset"]["fingerprint"] for r in (runs[0], run))
+        one, other = (r.dataset["fingerprint"] for r in (runs[0], run))
         if one != other:
             raise UserError(
                 f"{run.path} was trained on other data than {runs[0].path}; compare "
@@ -31,52 +36,87 @@ def require_one_dataset(runs: Sequence[Run]) -> None:
             )
 
 
-def play(
-    path: Path,
-    overrides: dict[str, Any],
-    options: Any,
-    devices: list[Device],
-    *,
-    setting: Setting | None = None,
-) -> tuple[str, list[dict[str, Any]]]:
-    """Play the run in a folder, acting with other options; see `play_run`."""
-    run = load_run(path, overrides=overrides)
-    return play_run(run, options, devices, setting=setting)
-
-
 def play_run(
-    run: Run, options: Any, devices: list[Device], *, setting: Setting | None = None
+    run: Run, options: Any, *, task_options: Mapping[str, Any] | None = None
 ) -> tuple[str, list[dict[str, Any]]]:
-    """Play one run as `options` says (episodes and seed): its task, its metrics.
+    """Play a run, and return its setting and the rows of its score and return.
+
+    Args:
+      run: the run.
+      options: has `episodes` and `seed`.
+      task_options: options of the task, such as `{"setting": "single"}`.
 
     Raises:
-      UserError: its task has measures of its own in place of returns.
+      UserError: the task of the run has neither a score nor a return.
     """
-    if claw_of(run) is not None or is_doom(run) or is_kitchen(run):
-        raise UserError(
-            f"{run.path} was trained on {run.document['dataset']['name']}, a task that "
-            "is not scored by returns; name a run of a maze or of control"
-        )
-    started = time.monotonic()
-    record, rollouts = evaluate_run(
+    record, _ = evaluate(
         run,
-        setting=setting,
+        options=task_options,
         episodes=options.episodes,
         seed=options.seed,
-        devices=devices,
+        devices=select_devices(),
     )
-    measured = {"return": (record["mean_return"], *record["return_interval"])}
-    if "score" in record:
-        bounds = (record[name] for name in ("score", "score_low", "score_high"))
-        measured = {"score": tuple(bounds), **measured}
-    rows = [
-        {
-            "metric": metric,
-            **bounded(bounds),
-            "n": len(rollouts.returns),
-            "seeds": 1,
-            "seconds": round(time.monotonic() - started, 1),
-        }
-        for metric, bounds in measured.items()
-    ]
+    more = {"seeds": 1, "seconds": round(record["seconds"], 1)}
+    rows = [{**row, **more} for row in score_rows(record, options.episodes)]
+    if not rows:
+        raise UserError(
+            f"{run.path} was trained on {run.dataset['name']}, whose task has neither "
+            "a score nor a return; name a run of another task"
+        )
     return record["setting"], rows
+
+
+def score_rows(record: Mapping[str, Any], count: int) -> Iterator[dict[str, Any]]:
+    """Yield rows of the score and the return that a task's record holds.
+
+    Args:
+      record: of `Task.score`, or of `evaluate`.
+      count: episodes.
+    """
+    for metric, names in _METRICS.items():
+        if names[0] in record:
+            bounds = np.hstack([record[name] for name in names])
+            yield {"metric": metric, **bounded(bounds), "n": count}
+
+
+def join_rollouts(played: Sequence[Rollouts]) -> Rollouts:
+    """Put the numbers of episodes of several runs one after another, to be scored.
+
+    Observations, goals and plans are those of the first run alone.
+    """
+    names = ("returns", "peaks", "successes", "lengths")
+    columns = {name: [getattr(one, name) for one in played] for name in names}
+    return dataclasses.replace(
+        played[0],
+        **{
+            name: None if column[0] is None else np.concatenate(column)
+            for name, column in columns.items()
+        },
+    )
+
+
+def with_config(run: Run, **changes: Any) -> Run:
+    """Let a run act as if other options had been trained with; its parameters stay.
+
+    Use it for options that change no parameter, such as the horizon of a U-Net.
+    """
+    config = dataclasses.replace(run.config, **changes)
+    build = ALGORITHMS.find(run.name).build
+    algorithm = build(config, run.acting, run.statistics, run.spec)
+    return run._replace(config=config, algorithm=algorithm)
+
+
+def first_observation(run: Run, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return what a policy sees first: `[1, O]`, and a goal `[1, G]` or None.
+
+    Args:
+      run: the run, whose environment is made.
+      seed: of the reset.
+    """
+    env = make_env(run)
+    seen = env.reset(seed=seed)[0]
+    env.close()
+    goal = None
+    if isinstance(seen, dict):
+        seen, goal = seen["observation"], np.float32(seen["desired_goal"])[None]
+    return np.asarray(seen, np.float32)[None], goal

@@ -4,8 +4,8 @@
 
 RUN is a trained run of a maze; the medium and the large one have ways round a region.
 A plan of a fixed horizon is made from the start that the simulator gives and followed
-to its end by the tracking controller; whoever is half a metre off it is given a new one
-for what is left of the task. Rows go to
+to its end by the tracking controller. A ball that strays half a metre from its plan is
+given a new one for what is left of the task. Rows go to
 benchmarks/results/properties.json, a setting an experiment, and pictures to
 benchmarks/results/figures. `success` and `violations` are shares of the episodes driven
 in MuJoCo, `planned_violations` of the plans.
@@ -16,10 +16,11 @@ in MuJoCo, `planned_violations` of the plans.
   distance the horizon covers, but not by much. Success is to arrive within it.
 - composition: a goal, a region to keep out of and a point to pass. A problem is a start
   and a goal whose shortest way on the maze's map leads through a cell that is not
-  needed: without it the goal can still be reached. The centre of that cell is the
-  region's, and its radius leaves the ball no way past it; the point is the middle of
-  the shortest way that is left. Success is to pass within 0.45 m of the point and to
-  reach the goal, whatever a method was told. No part was trained for.
+  needed: without it the goal can still be reached. The region is a disc about the
+  centre of that cell, so large that the ball has no way past it; the point is the
+  middle of the shortest way that is left. Success is to pass within 0.45 m of the point
+  and to reach the goal, whatever a method was told. The planner was trained for none of
+  these parts.
 - stitching: see benchmarks/stitching.py, which trains a model of its own.
 - interpolation: two plans of one problem, one of them led another way by a point to
   pass, mixed in noise (Ho et al. 2020, section 4.3); a picture alone.
@@ -27,6 +28,7 @@ in MuJoCo, `planned_violations` of the plans.
 
 import collections
 import dataclasses
+import functools
 import itertools
 import time
 from collections.abc import Sequence
@@ -39,17 +41,21 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.command import run_command
-from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
+from benchmarks.command import command_of, run_command
+from benchmarks.rows import RESULTS, measured, write_rows
 from benchmarks.stitching import stitch
 from jaxdiff import figures
-from jaxdiff.algorithms.planning.diffuser import declared_horizons
-from jaxdiff.algorithms.planning.receding_horizon import control
+from jaxdiff.algorithms.base import ActOutput
+from jaxdiff.algorithms.planning.options import declared_horizons
+from jaxdiff.algorithms.planning.planner import Problem as Asked
+from jaxdiff.algorithms.planning.receding_horizon import track
 from jaxdiff.errors import UserError
-from jaxdiff.plans import interpolate, maze_task, ranking
+from jaxdiff.plans import interpolate, ranking
 from jaxdiff.rollouts import Rollouts, rollout
-from jaxdiff.run import Run, load_run, require_maze
-from jaxdiff.tasks.pointmaze import world as pointmaze
+from jaxdiff.run import Run, load_run
+from jaxdiff.tasks.pointmaze.environment import make_maze
+from jaxdiff.tasks.pointmaze.figures import plot_plans
+from jaxdiff.tasks.pointmaze.question import at_rest, detour, run_maze
 from jaxdiff.tasks.pointmaze.world import GOAL_RADIUS, Maze, cell_to_xy, free_cells
 
 Cell = tuple[int, int]
@@ -94,7 +100,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What is asked for; `avoid` and `via` are the same cells where they are not."""
+    """What is asked for; `avoid` and `via` are (0, 0) where nothing is."""
 
     start: Cell
     goal: Cell
@@ -109,7 +115,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
       UserError: no maze run, or a maze without ways round.
     """
     run = load_run(options.run)
-    maze = require_maze(run)
+    maze = run_maze(run)
     pictures = directory / "figures"
     for experiment in options.experiments:
         rows = {
@@ -119,11 +125,8 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
             "stitching": lambda _, options, path: stitch(options.seed, path),
             "interpolation": interpolation,
         }[experiment](run, options, pictures / f"{experiment}-{maze.name}.png")
-        command = (
-            f"python -m benchmarks.properties RUN --experiments {experiment} "
-            f"--episodes {options.episodes} --candidates {options.candidates} --seed "
-            f"{options.seed}"
-        )
+        alone = dataclasses.replace(options, experiments=(experiment,))
+        command = command_of("properties", alone)
         rows = [{"setting": experiment, **row} for row in rows]
         if rows:
             write_rows("properties", rows, command=command, directory=directory)
@@ -210,8 +213,7 @@ class _Posed(gymnasium.Wrapper):
     """An environment whose every episode poses one problem."""
 
     def __init__(self, maze: Maze, problem: Problem) -> None:
-        env = pointmaze.make_env(maze.name, max_episode_steps=EPISODE_STEPS)
-        super().__init__(env)
+        super().__init__(make_maze(maze, max_episode_steps=EPISODE_STEPS))
         self._cells = {
             "reset_cell": np.array(problem.start),
             "goal_cell": np.array(problem.goal),
@@ -227,19 +229,87 @@ def compiled(run: Run, horizon: int, parts: Sequence[str], candidates: int) -> A
 
     @jax.jit
     def solve(states, key, observation, goal, avoid, via):
-        task = maze_task(
-            avoid=jnp.append(avoid, RADIUS)
-            if {"value", "project"} & {*parts}
-            else None,
-            via=via if "via" in parts else None,
+        asked = detour(
+            [jnp.append(avoid, RADIUS)] if {"value", "project"} & {*parts} else (),
+            [via] if "via" in parts else (),
             by=parts,
         )
+        arrays = ("value_args", "value_scale", "project_args")
+        problem = Asked(
+            history=observation[None, None],
+            goal=goal[None],
+            **{name: asked.pop(name, None) for name in arrays},
+        )
         return run.algorithm.plan(
-            states, key, observation[None], goal[None], horizon=horizon,
-            candidates=candidates, **task,
-        )  # fmt: skip
+            states, key[None], problem, horizon=horizon, candidates=candidates, **asked
+        )
 
     return solve
+
+
+class Driver:
+    """Plans once for each problem, follows the plans, and plans anew where it strays.
+
+    Args:
+      run: the planner.
+      problems: N, one for each environment.
+      options: candidates and seed.
+      horizon: of the plans.
+      parts: what planning is told of, see `METHODS`.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        problems: Sequence[Problem],
+        options: Options,
+        *,
+        horizon: int,
+        parts: Sequence[str],
+    ) -> None:
+        maze, count = run_maze(run), len(problems)
+        self._run, self._seed, self._horizon = run, options.seed, horizon
+        self._solve = compiled(run, horizon, parts, options.candidates)
+        self._avoid = np.float32(cell_to_xy(maze, [each.avoid for each in problems]))
+        self._points = np.float32(cell_to_xy(maze, [each.via for each in problems]))
+        self._plans = np.zeros((count, horizon, 6), np.float32)
+        self._index, self._steps = np.zeros(count, int), itertools.count()
+        self._begins = np.ones(count, bool)
+        last = jnp.full(count, horizon - 1)
+        self._track = jax.jit(functools.partial(_track, run, last))
+        self.last: ActOutput | None = None
+
+    def reset(self, mask: Any = None, seeds: Any = None) -> None:
+        """Begin; all problems are posed once."""
+
+    def __call__(self, observation: np.ndarray, goal: Any = None) -> np.ndarray:
+        """Return actions `[N, 2]` for observations `[N, 4]` and goals `[N, 2]`."""
+        observation, goal = np.float32(observation), np.float32(goal)
+        step, here = next(self._steps), observation[:, :2]
+        # What was passed need not be passed again.
+        passed = np.linalg.norm(here - self._points, axis=-1) < GOAL_RADIUS
+        self._points[passed] = here[passed]
+        row = np.minimum(self._index, self._horizon - 1)
+        expected = self._plans[range(len(row)), row, 2:4]
+        strayed = np.linalg.norm(here - expected, axis=-1) > LOST
+        for i in np.flatnonzero(self._begins | strayed):
+            key = jax.random.fold_in(jax.random.key(self._seed + i), step)
+            plans = self._solve(
+                self._run.states, key, observation[i], goal[i], self._avoid[i],
+                self._points[i],
+            )  # fmt: skip
+            best = ranking(plans, self._run.acting)[0]
+            self._plans[i] = plans.trajectories[0, best]
+            self._index[i] = 0
+        self._begins[:] = False
+        action = np.asarray(self._track(self._plans, self._index, observation))
+        self._index += 1
+        self.last = ActOutput(action=action, plan=self._plans.copy())
+        return action
+
+
+def _track(run: Run, last: Any, plans: Any, index: Any, observation: Any) -> jax.Array:
+    return track(run.acting, run.spec, plans, last, index, observation)
 
 
 def drive(
@@ -250,48 +320,16 @@ def drive(
     horizon: int,
     parts: Sequence[str] = (),
 ) -> Outcome:
-    """Plan once for each problem, follow the plans, and look what came of them."""
-    maze = require_maze(run)
-    solve = compiled(run, horizon, parts, options.candidates)
-    avoid = cell_to_xy(maze, [each.avoid for each in problems]).astype(np.float32)
-    via = cell_to_xy(maze, [each.via for each in problems]).astype(np.float32)
-    last = jnp.full(len(problems), horizon - 1)
-    act = jax.jit(
-        lambda plans, index, observation: control(
-            run.config, plans, last, index, observation, 2
-        )
+    """Plan for each problem, follow the plans, and look what came of them."""
+    maze = run_maze(run)
+    driver = Driver(run, problems, options, horizon=horizon, parts=parts)
+    avoid, via = (
+        np.float32(cell_to_xy(maze, [getattr(each, part) for each in problems]))
+        for part in ("avoid", "via")
     )
-
-    def best(i: int, step: int, observation: np.ndarray, goal: np.ndarray, point: Any):
-        key = jax.random.fold_in(jax.random.key(options.seed + i), step)
-        plans = solve(run.states, key, observation, goal, avoid[i], point)
-        return np.asarray(plans.trajectories[0, ranking(plans, run.config)[0]])
-
-    def make_policy(count: int, seed: int) -> Any:
-        del seed
-        plans = np.zeros((count, horizon, 6), np.float32)
-        index, points, steps = np.zeros(count, int), via.copy(), itertools.count()
-
-        def policy(observation, goal, reset):
-            observation, goal = np.float32(observation), np.float32(goal)
-            step, here = next(steps), observation[:, :2]
-            # What was passed need not be passed again.
-            passed = np.linalg.norm(here - points, axis=-1) < GOAL_RADIUS
-            points[passed] = here[passed]
-            expected = plans[range(count), np.minimum(index, horizon - 1), 2:4]
-            strayed = np.linalg.norm(here - expected, axis=-1) > LOST
-            for i in np.flatnonzero(reset | strayed):
-                plans[i] = best(i, step, observation[i], goal[i], points[i])
-                index[i] = 0
-            action = np.asarray(act(plans, index, observation))
-            index[:] += 1
-            return action, plans.copy()
-
-        return policy
-
     posed = iter(problems)
     rollouts = rollout(
-        make_policy,
+        lambda count, seeds: driver,
         lambda: _Posed(maze, next(posed)),
         episodes=len(problems),
         num_envs=len(problems),
@@ -316,18 +354,11 @@ def _nearest(paths: np.ndarray, points: np.ndarray) -> np.ndarray:
     return np.linalg.norm(paths - points[:, None], axis=-1).min(-1)
 
 
-def _rows(method: str, seconds: float, **measured: np.ndarray) -> list[dict[str, Any]]:
+def _rows(method: str, seconds: float, **found: np.ndarray) -> list[dict[str, Any]]:
+    more = {"seeds": 1, "seconds": round(seconds, 1)}
     return [
-        {
-            "method": method,
-            "metric": metric,
-            "value": float(np.mean(happened)),
-            **dict(zip(("low", "high"), bootstrap_interval(happened), strict=True)),
-            "n": len(happened),
-            "seeds": 1,
-            "seconds": round(seconds, 1),
-        }
-        for metric, happened in measured.items()
+        {"method": method, "metric": metric, **measured(happened), **more}
+        for metric, happened in found.items()
     ]
 
 
@@ -340,7 +371,7 @@ def _draw(maze: Maze, outcomes: dict[str, Outcome], path: Path, *, each: int) ->
 
     posed = any(one.problems[0].avoid != (0, 0) for one in outcomes.values())
     radii = np.full((len(shown), 1), RADIUS)
-    figure = figures.plot_plans(
+    figure = plot_plans(
         maze,
         [one.rollouts.plans[i, :, 2:4] for _, one, i in shown],  # type: ignore
         executed=[one.rollouts.observations[i, :, :2] for _, one, i in shown],
@@ -359,7 +390,7 @@ def _draw(maze: Maze, outcomes: dict[str, Outcome], path: Path, *, each: int) ->
 
 def long_horizon(run: Run, options: Options, path: Path) -> list[dict[str, Any]]:
     """Plan between cells that are far apart."""
-    maze = require_maze(run)
+    maze = run_maze(run)
     ranked = pairs(maze)
     far = [pair for _, pair in ranked[2 * len(ranked) // 3 :]]
     started = time.monotonic()
@@ -372,7 +403,7 @@ def long_horizon(run: Run, options: Options, path: Path) -> list[dict[str, Any]]
 
 def variable_length(run: Run, options: Options, path: Path) -> list[dict[str, Any]]:
     """Plan for every declared horizon."""
-    maze = require_maze(run)
+    maze = run_maze(run)
     rows, outcomes = [], {}
     for horizon in declared_horizons(run.config):
         most = horizon // STEPS_PER_CELL
@@ -391,7 +422,7 @@ def variable_length(run: Run, options: Options, path: Path) -> list[dict[str, An
 
 def composition(run: Run, options: Options, path: Path) -> list[dict[str, Any]]:
     """Pose goal, region and point, telling each method of some of them."""
-    maze = require_maze(run)
+    maze = run_maze(run)
     horizon = run.config.horizon
     problems = drawn(detours(maze, longest=horizon // STEPS_PER_CELL), options)
     rows, outcomes = [], {}
@@ -414,31 +445,31 @@ def composition(run: Run, options: Options, path: Path) -> list[dict[str, Any]]:
 
 def interpolation(run: Run, options: Options, path: Path) -> list[dict[str, Any]]:
     """Mix a plan with one that was led another way."""
-    maze = require_maze(run)
+    maze = run_maze(run)
     longest = run.config.horizon // STEPS_PER_CELL
     solvers = [
         compiled(run, run.config.horizon, parts, options.candidates)
         for parts in ((), ("via",))
     ]
-    # Of the problems with the longest ways the first that are solved in two ways.
+    # Take the longest of the problems that are solved in two ways.
     for problem in reversed(detours(maze, longest=longest)):
         start, goal, avoid, via = (
             np.float32(cell_to_xy(maze, cell)) for cell in dataclasses.astuple(problem)
         )
-        state = np.append(start, np.float32([0, 0]))
+        state = at_rest(start)
         plans = []
         for solve in solvers:
             found = solve(run.states, jax.random.key(0), state, goal, avoid, via)
-            best = ranking(found, run.config)[0]
+            best = ranking(found, run.acting)[0]
             plans.append(np.asarray(found.trajectories[0, best]))
         here, there = (_nearest(x[None, :, 2:4], via[None])[0] for x in plans)
         if here > 1.0 and there < GOAL_RADIUS:
             break
-    steps = run.config.sampling_steps or run.config.diffusion_steps
+    steps = run.acting.sampling_steps or run.config.diffusion_steps
     levels = [max(1, round(share * steps)) for share in (0.25, 0.5, 0.75, 0.9)]
     weights = np.linspace(0, 1, 5)
     mixed = [interpolate(run, *plans, weights, level=level) for level in levels]
-    figure = figures.plot_plans(
+    figure = plot_plans(
         maze,
         [x[:, 2:4] for row in mixed for x in row],
         starts=np.tile(start, (len(levels) * len(weights), 1)),

@@ -7,8 +7,8 @@ benchmarks/results/pusht.json. In the setting pusht every episode has a start of
 own: success, the largest share of the goal that the block covered, and steps to the end
 of an episode. In pusht-one-start the agent always stands opposite the side to be
 pushed, and both ways round the block are as good: `right_hand` is the share of episodes
-that take one of them, a half for the demonstrator and 0 or 1 for whoever has learned
-only one. Those episodes are drawn into benchmarks/results/figures/pusht.png. Intervals
+that take one of them, a half for the demonstrator and 0 or 1 for a policy that has
+learned only one. benchmarks/results/figures/pusht.png shows those episodes. Intervals
 are over episodes.
 """
 
@@ -19,25 +19,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
-from benchmarks.claw import asked, asked_words
-from benchmarks.command import run_command
-from benchmarks.rows import RESULTS, write_rows
+from benchmarks.command import command_of, run_command
+from benchmarks.methods import DEMONSTRATOR, MethodOptions, asked
+from benchmarks.rows import RESULTS, measured, write_rows
 from jaxdiff import figures
 from jaxdiff.devices import select_devices
 from jaxdiff.errors import UserError
-from jaxdiff.rollouts import play
-from jaxdiff.run import load_run
-from jaxdiff.scoring import bootstrap
-from jaxdiff.tasks.control import make_env
-from jaxdiff.tasks.imitation_figures import plot_pushes
+from jaxdiff.evaluation import make_env
+from jaxdiff.rollouts import rollout
+from jaxdiff.run import Run
+from jaxdiff.tasks.control import paths_of
+from jaxdiff.tasks.lookup import task_of
+from jaxdiff.tasks.pusht import TASK
 from jaxdiff.tasks.pusht import world as pusht
+from jaxdiff.tasks.pusht.environment import make_raw
+from jaxdiff.tasks.pusht.figures import plot_pushes
 from jaxdiff.tasks.pusht.recipe import record_episode
 
 # Agent x, y; what gym-pusht makes of block x, y, angle: it sets the angle last.
 START = np.array([400.0, 400.0, 200.0, 200.0, np.pi / 4])
-DEMONSTRATOR = "demonstrator"
 
 # Of each episode: observations [T + 1, 5], whether it succeeded, and the best reward.
 Played = list[tuple[np.ndarray, bool, float]]
@@ -46,15 +47,9 @@ Player = Callable[[int, dict[str, Any] | None], Played]
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-    """Score PushT runs."""
+class Options(MethodOptions):
+    """Score PushT runs; the demonstrator is scored in any case."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Run folders; the demonstrator is scored in any case."""
-    methods: tuple[str, ...] = ()
-    """What each run is called; its algorithm's name by default."""
-    overrides: tuple[str, ...] = ()
-    """For each run, options of acting to change: "NAME=VALUE NAME=VALUE"."""
     episodes: int = 50
     """From starts of their own."""
     repeats: int = 30
@@ -69,7 +64,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     """Play, score, write the rows and draw.
 
     Raises:
-      UserError: a run of another task, or what `benchmarks.claw.asked` raises.
+      UserError: a run of another task, or what `benchmarks.methods.asked` raises.
     """
     paths: dict[str, list[np.ndarray]] = {}
     turns: dict[str, list[int]] = {}
@@ -79,7 +74,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
         same = player(options.repeats, {"reset_to_state": START})
         seconds = round(time.monotonic() - started, 1)
         ways = [pusht.way_round(observations) for observations, *_ in same]
-        measured = {
+        found = {
             ("pusht", "success"): [won for _, won, _ in free],
             ("pusht", "coverage"): [pusht.ENOUGH * best for *_, best in free],
             ("pusht", "steps"): [len(path) - 1 for path, *_ in free],
@@ -91,48 +86,52 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
                 "setting": setting,
                 "method": method,
                 "metric": metric,
-                "value": float(np.mean(values)),
-                **dict(zip(("low", "high"), bootstrap(np.array(values)), strict=True)),
-                "n": len(values),
+                **measured(values),
                 "seeds": 1,
                 "seconds": seconds,
             }
-            for (setting, metric), values in measured.items()
+            for (setting, metric), values in found.items()
         ]
-        write_rows("pusht", rows, command=_command(options), directory=directory)
+        command = command_of("pusht", options)
+        write_rows("pusht", rows, command=command, directory=directory)
         paths[method], turns[method] = [path for path, *_ in same], ways
     figures.save(plot_pushes(paths, turns), directory / "figures" / "pusht.png")
 
 
 def _players(options: Options) -> Iterator[tuple[str, Player]]:
-    """Give the demonstrator and the runs, each as something that plays episodes."""
+    """Yield the demonstrator and the runs, each as something that plays episodes."""
+    runs = asked(options)
     yield DEMONSTRATOR, lambda count, reset: _demonstrate(options, count, reset)
-    devices = select_devices()
-    for path, name, overrides in asked(options, optional=True):
-        run = load_run(path, overrides=overrides)
-        if run.document["dataset"]["environment"] != pusht.ENVIRONMENT:
-            raise UserError(f"{path} is no run of PushT; name runs of the recipe pusht")
-
-        def player(count: int, reset: dict[str, Any] | None, run: Any = run) -> Played:
-            rollouts = play(
-                run,
-                lambda: make_env(run),
-                episodes=count,
-                num_envs=min(count, 25),
-                seed=options.seed,
-                devices=devices,
-                options=reset,
+    for name, run in runs:
+        if task_of(run.environment()) is not TASK:
+            raise UserError(
+                f"{run.path} is no run of PushT; name runs of the recipe pusht"
             )
-            paths = zip(rollouts.observations, rollouts.lengths, strict=True)
-            cut = [path[: length + 1] for path, length in paths]
-            wins = map(bool, rollouts.successes)
-            return list(zip(cut, wins, map(float, rollouts.peaks), strict=True))
+        yield name, _player_of(run, options)
 
-        yield name or run.name, player
+
+def _player_of(run: Run, options: Options) -> Player:
+    devices = select_devices()
+
+    def player(count: int, reset: dict[str, Any] | None) -> Played:
+        played = rollout(
+            lambda envs, seeds: run.policy(envs, seeds=seeds, devices=devices),
+            lambda: make_env(run),
+            episodes=count,
+            num_envs=min(count, 25),
+            seed=options.seed,
+            options=reset,
+            label=run.name,
+        )
+        assert played.successes is not None
+        wins, peaks = map(bool, played.successes), map(float, played.peaks)
+        return list(zip(paths_of(played), wins, peaks, strict=True))
+
+    return player
 
 
 def _demonstrate(options: Options, count: int, reset: dict[str, Any] | None) -> Played:
-    env, rng = pusht.make_env(), np.random.default_rng(options.seed)
+    env, rng = make_raw(), np.random.default_rng(options.seed)
     played = []
     for i in range(count):
         episode = record_episode(
@@ -146,15 +145,6 @@ def _demonstrate(options: Options, count: int, reset: dict[str, Any] | None) -> 
         won, best = bool(episode["terminations"][-1]), float(episode["rewards"].max())
         played.append((episode["observations"], won, best))
     return played
-
-
-def _command(options: Options) -> str:
-    """Write the command that measures the same again."""
-    words = ["python -m benchmarks.pusht", *asked_words(options)]
-    counts = f"--episodes {options.episodes} --repeats {options.repeats}"
-    return " ".join(
-        [*words, counts, f"--noise {options.noise:g} --seed {options.seed}"]
-    )
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ r"""Regions to keep out of, told one by one and asked for together: a maze.
         --goal-dim 0 --choose fixed --horizons --train-horizons
     python -m benchmarks.regions RUN [--episodes 100]
 
-RUN is a Decision Diffuser that plans to no goal, and was told of a window which of its
-regions it keeps out of, one at a time (`jaxdiff.algorithms.planning.conditions`). The three
-above are both ends of the U-maze and the middle of the corridor between them. Episodes
-begin anywhere outside of all regions, and follow a plan from there.
+RUN is a Decision Diffuser that plans to no goal, and was told one region that a window
+keeps out of at a time (`jaxdiff.algorithms.planning.conditions`). The three above are
+both ends of the U-maze and the middle of the corridor between them. Episodes begin
+anywhere outside of all regions, and follow a plan from there.
 
 Rows of `regions` (benchmarks/results/regions.json), for each region, every two and all
 together, with plans that are asked to keep out and plans that are asked for nothing:
@@ -17,32 +17,29 @@ together, with plans that are asked to keep out and plans that are asked for not
 - `driven`: the share of paths that do, for as many steps as the plan has;
 - `way`: how long the planned path is, metres.
 
-Some of both kinds are drawn into benchmarks/results/figures/regions-MAZE.png.
+benchmarks/results/figures/regions-MAZE.png shows some of both kinds.
 """
 
 import dataclasses
-import functools
 import itertools
 import time
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.command import run_command
-from benchmarks.rows import RESULTS, bounded, write_rows
+from benchmarks.command import command_of, run_command
+from benchmarks.rows import RESULTS, measured, write_rows
 from jaxdiff import figures
-from jaxdiff.algorithms.planning.conditions import keeps_out
-from jaxdiff.algorithms.planning.decision_diffuser import Asked
+from jaxdiff.algorithms.planning.conditions import Conditions, keeps_out
 from jaxdiff.devices import select_devices
 from jaxdiff.errors import UserError
-from jaxdiff.rollouts import Rollouts, play
-from jaxdiff.run import Run, load_run, require_maze
-from jaxdiff.scoring import bootstrap
-from jaxdiff.tasks.pointmaze import world as pointmaze
+from jaxdiff.evaluation import evaluate
+from jaxdiff.rollouts import Rollouts
+from jaxdiff.run import Run, load_run
+from jaxdiff.tasks.pointmaze.figures import plot_plans
+from jaxdiff.tasks.pointmaze.question import run_maze
 
 ASKED, FREE = "asked to keep out", "nothing asked"
 
@@ -68,7 +65,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
       UserError: the run was told of no regions, has goals or is of no maze.
     """
     run = load_run(options.run)
-    maze = require_maze(run)
+    maze = run_maze(run)
     if getattr(run.config, "condition", None) != "region" or run.config.goal_dim:
         raise UserError(
             f"{options.run} must have been told of regions, and plan to no goal; train "
@@ -76,7 +73,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
             "-1 1 0.6 --goal-dim 0 --choose fixed`"
         )
     regions = np.reshape(run.config.regions, (-1, 3))
-    own = run.config.guidance_weight if options.weight is None else options.weight
+    own = run.acting.guidance_weight if options.weight is None else options.weight
     everything = tuple(range(len(regions)))
     questions = {
         " and ".join(str(i + 1) for i in chosen): chosen
@@ -96,15 +93,15 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
                 "setting": f"{maze.name}, out of {name}",
                 "method": method,
                 "metric": metric,
-                **bounded([values.mean(), *bootstrap(values)]),
-                "n": len(values),
+                **measured(values),
                 "seeds": 1,
                 "seconds": round(took, 1),
             }
             for method, (rollouts, took) in played.items()
             for metric, values in outcomes(rollouts, regions[list(chosen)]).items()
         ]
-        write_rows("regions", rows, command=_command(options), directory=directory)
+        command = command_of("regions", options)
+        write_rows("regions", rows, command=command, directory=directory)
         shown = ", ".join(
             f"{row['method']}: {row['metric']} {row['value']:.2f}" for row in rows
         )
@@ -130,31 +127,33 @@ def drive(
     Raises:
       UserError: all episodes begin in a region.
     """
-    maze = require_maze(run)
     regions = np.reshape(run.config.regions, (-1, 3))
-    asked = Asked(
-        conditions=jnp.eye(len(regions))[jnp.asarray(chosen)],
-        weights=[weight] * len(chosen),
-    )
-    act = functools.partial(run.algorithm.act, guidance=asked)
-    played = play(
-        run._replace(algorithm=run.algorithm._replace(act=act)),
-        lambda: pointmaze.make_env(maze.name),
+    _, played = evaluate(
+        run,
+        options={"setting": "multi"},
         episodes=options.episodes,
         seed=options.seed,
         devices=select_devices(),
+        guidance=Conditions(
+            values=np.eye(len(regions), dtype=np.float32)[list(chosen)],
+            weights=np.full(len(chosen), weight, np.float32),
+        ),
     )
-    starts = played.observations[:, 0, :2]
-    outside = np.asarray(keeps_out(starts, regions).all(-1))
+    outside = np.asarray(keeps_out(played.observations[:, 0, :2], regions).all(-1))
     if not outside.any():
         raise UserError(
-            f"of {options.episodes} episodes all begin in a region; play more of them"
+            f"all of {options.episodes} episodes begin in a region; play more of them"
         )
-    return Rollouts(**jax.tree.map(lambda x: x[outside], vars(played)))
+    return Rollouts(
+        **{
+            field.name: getattr(played, field.name)[outside]
+            for field in dataclasses.fields(Rollouts)
+        }
+    )
 
 
 def outcomes(rollouts: Rollouts, regions: np.ndarray) -> dict[str, np.ndarray]:
-    """Say of each episode, `[N]`, what the rows are means of.
+    """Measure each episode, `[N]`; rows are means of these numbers.
 
     Args:
       rollouts: of `drive`.
@@ -180,23 +179,14 @@ def draw(run: Run, played: dict[str, Rollouts], regions: np.ndarray) -> Any:
         plans += list(shown)
         driven += list(rollouts.observations[:count, : shown.shape[1], :2])
         titles += [name] * len(shown)
-    return figures.plot_plans(
-        require_maze(run),
+    return plot_plans(
+        run_maze(run),
         plans,
         executed=driven,
         starts=[path[0] for path in driven],
         avoid=[regions] * len(plans),
         titles=titles,
         columns=count,
-    )
-
-
-def _command(options: Options) -> str:
-    """Write the command that measures the same again."""
-    weight = "" if options.weight is None else f" --weight {options.weight:g}"
-    return (
-        f"python -m benchmarks.regions RUN{weight} --episodes {options.episodes} "
-        f"--seed {options.seed}"
     )
 
 

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.figures import plot_arrivals
 from jaxdiff import figures
 from jaxdiff.errors import UserError
 
@@ -29,7 +30,7 @@ Row = dict[str, Any]
 # Experiments whose rows, those with scores, have a picture.
 DRAWINGS = {
     "maze": figures.plot_scores,
-    "arrival": figures.plot_arrivals,
+    "arrival": plot_arrivals,
     "hopper-guided": figures.plot_scores,
 }
 

@@ -33,18 +33,34 @@ def bootstrap_interval(
 
     Args:
       values: what was measured.
-      statistic: maps values to a number. It must be the one that the row's `value`
-        is: medians for timings, means for the rest.
+      statistic: maps values to a number.
       confidence: of the interval.
       seed: of the bootstrap.
 
     Raises:
-      ValueError: there are no values, or they are not a list of them.
+      ValueError: `values` is empty, or has more than one axis.
     """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"expected a non-empty list of values, got {array.shape}")
     return bootstrap(array, statistic, confidence=confidence, seed=seed)
+
+
+def measured(
+    values: Sequence[float] | np.ndarray, *, statistic: Callable[..., Any] = np.mean
+) -> dict[str, Any]:
+    """Return the value, low, high and n of a row that summarises `values` [n].
+
+    Args:
+      values: what was measured.
+      statistic: the value, and the statistic of its interval: medians for timings,
+        means for the rest.
+
+    Raises:
+      ValueError: as in `bootstrap_interval`.
+    """
+    interval = bootstrap_interval(values, statistic=statistic)
+    return {**bounded([statistic(values), *interval]), "n": len(values)}
 
 
 def bounded(bounds: Iterable[Any]) -> dict[str, float]:

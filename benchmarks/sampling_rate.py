@@ -3,14 +3,14 @@
     python -m benchmarks.sampling_rate [--budget 2] [--cores 1]
 
 A decision is one call of a compiled program: observations go in, an action comes back
-to the host. A setting is what is seen, the kitchen's two rows of 30 positions or a
-picture of the claw machine (32 x 32 x 3, by the strided encoder), and the number T of
-denoising steps. Methods are a network and a way to sample: plain, Diffusion-X with 16
-more steps, Diffusion-KDE of 50 actions. Metrics, of the networks' usual sizes:
+to the host. A setting is what is seen (the kitchen's two rows of 30 positions, or a
+picture of the claw machine, 32 x 32 x 3, by the strided encoder) and the number T of
+denoising steps. A method is a network and a way to sample: plain, Diffusion-X with 16
+more steps, Diffusion-KDE of 50 actions. Metrics, at the networks' usual sizes:
 
-- decisions_per_second: as policies here act, encoding what is seen once a decision;
-- encoding_every_step: of the same policy, that encodes it again in every denoising
-  step, for each of the actions that are denoised;
+- decisions_per_second: as policies here act, which encode what is seen once a decision;
+- encoding_every_step: decisions a second of the same policy, if it encodes what is seen
+  again in every denoising step, for each of the actions that are denoised;
 - gain: the ratio of the two.
 
 All methods of a setting are compiled first and then timed by turns, in blocks, until
@@ -31,19 +31,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.command import run_command
-from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
-from jaxdiff.algorithms.imitation.diffusion_bc import DiffusionBCConfig, diffusion_head
+from benchmarks.command import command_of, run_command
+from benchmarks.rows import RESULTS, measured, write_rows
+from jaxdiff.algorithms.imitation.diffusion_bc import (
+    DiffusionBCActing,
+    DiffusionBCConfig,
+    diffusion_head,
+)
 from jaxdiff.algorithms.imitation.policy import Head
 from jaxdiff.errors import UserError
 from jaxdiff.networks import BasicMLP, ImageEncoder, Sieve, Transformer
 
 BLOCK_SECONDS = 0.1
 
-WAYS: dict[str, dict[str, int]] = {
-    "plain": {},
-    "X": {"extra_steps": 16},
-    "KDE": {"candidates": 50},
+WAYS = {
+    "plain": DiffusionBCActing(),
+    "X": DiffusionBCActing(extra_steps=16),
+    "KDE": DiffusionBCActing(candidates=50),
 }
 
 
@@ -87,21 +91,23 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     Raises:
       UserError: a name that is not known, or a number below its least.
     """
-    for flag, known in (("seen", SEEN), ("networks", NETWORKS), ("ways", WAYS)):
-        for name in getattr(options, flag):
+    tables: dict[str, Any] = {"seen": SEEN, "networks": NETWORKS, "ways": WAYS}
+    for option, known in tables.items():
+        for name in getattr(options, option):
             if name not in known:
-                raise UserError(f"--{flag} has {name!r}; choose of {', '.join(known)}")
+                raise UserError(
+                    f"`{option}` has {name!r}; choose among {', '.join(known)}"
+                )
     if options.cores < 1 or options.budget <= 0 or min(options.diffusion_steps) < 1:
-        raise UserError("--cores, --budget and --diffusion-steps must be above 0")
+        raise UserError("`cores`, `budget` and `diffusion_steps` must be above 0")
     if hasattr(os, "sched_setaffinity"):  # XLA's pool is as large as the affinity
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
     print("load average:", *(f"{load:.2f}" for load in os.getloadavg()), flush=True)
     for seen in options.seen:
         for steps in options.diffusion_steps:
             rows = list(benchmark(seen, steps, options))
-            write_rows(
-                "sampling-rate", rows, command=_command(options), directory=directory
-            )
+            command = command_of("sampling_rate", options)
+            write_rows("sampling-rate", rows, command=command, directory=directory)
             for row in rows:
                 print(
                     f"{row['setting']:16s} {row['method']:18s} {row['metric']:20s} "
@@ -111,7 +117,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
 
 
 def benchmark(seen: str, steps: int, options: Options) -> Iterator[dict[str, Any]]:
-    """Time all methods of a setting by turns; give their rows."""
+    """Time all methods of a setting by turns; yield their rows."""
     decisions, first, counts = {}, {}, {}
     for network in options.networks:
         for way in options.ways:
@@ -119,8 +125,10 @@ def benchmark(seen: str, steps: int, options: Options) -> Iterator[dict[str, Any
                 if every_step and network == "MLP" and not SEEN[seen].image_shape:
                     continue  # which encodes nothing
                 name = f"{network}, {way}", every_step
-                config = DiffusionBCConfig(diffusion_steps=steps, **WAYS[way])
-                decide = decider(SEEN[seen], network, config, every_step=every_step)
+                config = DiffusionBCConfig(diffusion_steps=steps)
+                decide = decider(
+                    SEEN[seen], network, config, WAYS[way], every_step=every_step
+                )
                 first[name] = _seconds(decide, 1)
                 # Not all of this is one call: it is measured anew, without compiling.
                 counts[name] = max(1, round(BLOCK_SECONDS / _seconds(decide, 1)))
@@ -133,36 +141,37 @@ def benchmark(seen: str, steps: int, options: Options) -> Iterator[dict[str, Any
             rates[name].append(counts[name] / seconds)
             spent[name] += seconds
     for (method, every_step), values in rates.items():
-        measured = {"decisions_per_second": values}
+        timed: dict[str, Any] = {"decisions_per_second": values}
         if every_step:
-            measured = {
+            timed = {
                 "encoding_every_step": values,
                 "gain": np.divide(rates[method, False], values),
             }
-        for metric, numbers in measured.items():
-            low, high = bootstrap_interval(numbers, statistic=np.median)
+        for metric, numbers in timed.items():
             yield {
                 "setting": f"{seen}, T = {steps}",
                 "method": method,
                 "metric": metric,
-                "value": float(np.median(numbers)),
-                "low": low,
-                "high": high,
-                "n": len(numbers),
+                **measured(numbers, statistic=np.median),
                 "seeds": 1,
                 "seconds": round(first[method, every_step], 2),
             }
 
 
 def decider(
-    seen: Seen, network: str, config: DiffusionBCConfig, *, every_step: bool
+    seen: Seen,
+    network: str,
+    config: DiffusionBCConfig,
+    acting: DiffusionBCActing,
+    *,
+    every_step: bool,
 ) -> Callable[[int], np.ndarray]:
     """Build a policy of random parameters: `call number -> action [1, A]`."""
     images = (
         ImageEncoder(seen.image_shape, kind="strided") if seen.image_shape else None
     )
     module = NETWORKS[network](seen.action_dim, images=images)
-    head = diffusion_head(config, seen.action_dim)
+    head = diffusion_head(config, acting, seen.action_dim)
     shown = np.random.default_rng(0).random((1, seen.history, seen.size), np.float32)
     action = jnp.zeros((1, seen.action_dim))
     params = jax.jit(module.init)(jax.random.key(0), shown, action, jnp.zeros(1))
@@ -171,13 +180,13 @@ def decider(
     def program(params, call, shown):
         encode = functools.partial(module.apply, params, method="encode")
         denoise = functools.partial(module.apply, params, method="denoise")
-        act = acting(head, encode, denoise, every_step=every_step)
-        return act(jax.random.key(call), shown)
+        act = acting_of(head, encode, denoise, every_step=every_step)
+        return act(jax.random.key(call)[None], shown)
 
     return lambda call: np.asarray(program(params, call, shown))
 
 
-def acting(
+def acting_of(
     head: Head, encode: Callable, denoise: Callable, *, every_step: bool
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Act as the head does, encoding once or in every denoising step.
@@ -189,17 +198,18 @@ def acting(
       every_step: encode in every step.
 
     Returns:
-      `(key, what is seen [B, k, O]) -> action [B, A]`, the same function either way.
+      `(keys [B], what is seen [B, k, O]) -> action [B, A]`, the same function either
+      way.
     """
     if not every_step:
-        return lambda key, shown: head.act(key, denoise, encode(shown))
+        return lambda keys, shown: head.act(keys, denoise, encode(shown))
 
     def both(shown, action, time):
-        # Tied to the action, or XLA would take the encoding out of its loop.
+        # Tied to the action. Otherwise XLA would take the encoding out of its loop.
         shown, action = jax.lax.optimization_barrier((shown, action))
         return denoise(encode(shown), action, time)
 
-    return lambda key, shown: head.act(key, both, shown)
+    return lambda keys, shown: head.act(keys, both, shown)
 
 
 def _seconds(decide: Callable[[int], np.ndarray], count: int) -> float:
@@ -207,17 +217,6 @@ def _seconds(decide: Callable[[int], np.ndarray], count: int) -> float:
     for call in range(count):
         decide(call)
     return time.perf_counter() - start
-
-
-def _command(options: Options) -> str:
-    """Write the command that measures the same again."""
-    words = ["python -m benchmarks.sampling_rate"]
-    for field in dataclasses.fields(Options):
-        value = getattr(options, field.name)
-        if field.name in ("budget", "cores") or value != field.default:
-            value = value if isinstance(value, tuple) else (value,)
-            words += [f"--{field.name.replace('_', '-')}", *map(str, value)]
-    return " ".join(words)
 
 
 if __name__ == "__main__":

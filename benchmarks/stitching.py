@@ -6,10 +6,10 @@ the data does. A plan is a success if each of its points lies within the tube of
 data, and it begins and ends where it was asked to. A straight line from start to goal
 leaves the tube, and so does an average of the two families.
 
-What makes a model stitch is that it decides a row of a plan by its neighbours and not
-by the whole. So the U-Net here has a single level, whose convolutions see less than
-half of the shared middle, and normalises each row alone. Statistics over the whole
-plan, as the paper's GroupNorm takes them, tell all rows which family a plan is of.
+A model stitches if it decides each row of a plan by its neighbours and not by the whole
+plan. So the U-Net here has a single level, whose convolutions see less than half of the
+shared middle, and normalises each row alone. Statistics over the whole plan, as the
+paper's GroupNorm takes them, tell all rows to which family a plan belongs.
 """
 
 import dataclasses
@@ -24,11 +24,19 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks.rows import bootstrap_interval
+from benchmarks.rows import measured
 from jaxdiff import figures
-from jaxdiff.algorithms.planning.diffuser import DiffuserConfig, diffuser, measure
+from jaxdiff.algorithms.base import TrainConfig
+from jaxdiff.algorithms.planning.diffuser import (
+    DiffuserActing,
+    DiffuserConfig,
+    diffuser,
+    measure,
+)
+from jaxdiff.algorithms.planning.planner import Problem
 from jaxdiff.data.episodes import Episodes
-from jaxdiff.train import TrainConfig, train_learners
+from jaxdiff.data.spec import Spec
+from jaxdiff.train import train_learners
 
 ENDS = {"A": (-1.5, 0.8), "A'": (-1.5, -0.8), "C": (1.5, -0.8), "C'": (1.5, 0.8)}
 MIDDLE = ((-1.0, 0.0), (1.0, 0.0))
@@ -37,17 +45,16 @@ NEW = (("A", "C"), ("A'", "C'"))
 HORIZON, TUBE, SPREAD = 128, 0.2, 0.04
 
 UPDATES = 8_000
+SPEC = Spec((2,), action_dim=2)
 CONFIG = DiffuserConfig(
     horizon=HORIZON,
-    horizons=(HORIZON,),
-    learning_rate_decay=UPDATES,
+    goal_dim=2,
+    learning_rate_decay=1.0,
     dim_mults=(1,),
     norm_by_row=True,
     action_weight=1.0,
-    sampling_steps=32,
-    choose="fixed",
-    controller="action",
 )
+ACTING = DiffuserActing(sampling_steps=32)
 
 
 def stitch(
@@ -83,7 +90,8 @@ def _plans(
     config: DiffuserConfig, episodes: Episodes, *, seed: int, updates: int, count: int
 ) -> dict[tuple[str, str], np.ndarray]:
     """Train and plan: positions `[count, H, 2]` by pair of ends."""
-    algorithm = diffuser(config, measure(config, episodes), action_dim=2)
+    statistics = measure(config, episodes, SPEC)
+    algorithm = diffuser(config, ACTING, statistics, SPEC)
     training = TrainConfig(num_steps=updates, batch_size=32)
     states = train_learners(
         algorithm, episodes, configs={"denoiser": training}, seed=seed
@@ -91,10 +99,11 @@ def _plans(
     plan = jax.jit(algorithm.plan, static_argnames=("candidates",))
     plans = {}
     for start, goal in (*SEEN, *NEW):
-        out = plan(
-            states, jax.random.key(seed), np.float32([ENDS[start]]),
-            np.float32([ENDS[goal]]), candidates=count,
-        )  # fmt: skip
+        problem = Problem(
+            history=np.float32([[ENDS[start]]]), goal=np.float32([ENDS[goal]])
+        )
+        keys = jax.random.key(seed)[None]
+        out = plan(states, keys, problem, candidates=count)
         plans[start, goal] = np.asarray(out.trajectories[0, :, :, 2:])
     return plans
 
@@ -153,17 +162,8 @@ def _lengths(corners: np.ndarray) -> np.ndarray:
 
 
 def _row(method: str, successes: list[np.ndarray]) -> dict[str, Any]:
-    happened = np.concatenate(successes).astype(float)
-    low, high = bootstrap_interval(happened)
-    return {
-        "method": method,
-        "metric": "success",
-        "value": float(happened.mean()),
-        "low": low,
-        "high": high,
-        "n": len(happened),
-        "seeds": 1,
-    }
+    found = measured(np.concatenate(successes))
+    return {"method": method, "metric": "success", **found, "seeds": 1}
 
 
 def _draw(episodes: Episodes, plans: dict[Any, np.ndarray], path: Path) -> None:

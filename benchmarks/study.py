@@ -5,9 +5,9 @@
 Every variant trains with the same seed and number of updates on one device and plays
 the same episodes with random goals, following one plan of the preset's horizon. Rows go
 to benchmarks/results/maze-study.json: success, success with plans three quarters as
-long, score, and updates a second, which tell only roughly how costly a variant is, for
-several may be trained side by side. The intervals are over episodes; one seed of
-training says little about differences of a few points.
+long, score, and updates a second. Several variants may be trained side by side, so that
+the last tells only roughly how costly a variant is. The intervals are over episodes;
+one seed of training says little about differences of a few points.
 """
 
 import dataclasses
@@ -18,15 +18,16 @@ from typing import Any
 
 import tyro
 
-from benchmarks.command import run_command
-from benchmarks.rows import RESULTS, bounded, write_rows
+from benchmarks.command import command_of, run_command
+from benchmarks.maze import maze_rows, play_maze
+from benchmarks.playing import with_config
+from benchmarks.rows import RESULTS, write_rows
+from jaxdiff.algorithms.base import Preset
+from jaxdiff.data.episodes import Dataset
 from jaxdiff.errors import UserError
 from jaxdiff.networks import horizon_multiple
-from jaxdiff.run import load_run, require_maze, train_run
-from jaxdiff.scoring import bootstrap, score
-from jaxdiff.tasks.pointmaze.scores import maze_references, play_maze
-from jaxdiff.tasks.presets import preset
-from jaxdiff.train import TrainConfig
+from jaxdiff.tasks.lookup import find_preset, load_dataset, spec_of
+from jaxdiff.training import train_run
 
 # What all variants have in common, beside the demo preset of the maze. Patches make so
 # many of them affordable.
@@ -38,12 +39,15 @@ PLAIN: dict[str, Any] = {
     "show_ends": False,
     "norm_by_row": False,
     "noise_shift": 1.0,
+    "learning_rate_decay": 1.0,
+}
+ACTING: dict[str, Any] = {
     "sampling_steps": 32,
     "candidates": 2,
     "choose": "fixed",
     "lost": 0.0,
 }
-# What differs in each: options of Diffuser, or of its training.
+# What differs in each: options of Diffuser, of acting, or of training.
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "rows one by one": {"patch": 1, "dim_mults": (1, 2, 4, 4)},
@@ -66,7 +70,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "N=256": {"diffusion_steps": 256},
     "x0": {"prediction": "x0"},
     "noise": {"prediction": "noise"},
-    "constant learning rate": {"learning_rate_decay": 0},
+    "constant learning rate": {"learning_rate_decay": 0.0},
     "learning rate 3e-4": {"learning_rate": 3e-4},
     "EMA 0.999": {"ema_decay": 0.999},
     "batch 64": {"batch_size": 64},
@@ -97,79 +101,69 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     """Train, play and write the rows of each variant.
 
     Raises:
-      UserError: a variant unheard of, or a dataset that is not of a maze.
+      UserError: there is no such variant, or a dataset that is not of a maze.
     """
     unknown = [name for name in options.variants if name not in VARIANTS]
     if unknown:
         raise UserError(
-            f"there is no variant {unknown[0]!r}; choose of {', '.join(VARIANTS)}"
+            f"there is no variant {unknown[0]!r}; choose one of {', '.join(VARIANTS)}"
         )
+    dataset = load_dataset(options.dataset)
+    # The method of a row is the VARIANT of its command.
+    command = command_of("study", dataclasses.replace(options, variants=("VARIANT",)))
     for name in options.variants:
         with tempfile.TemporaryDirectory() as folder:
-            rows = _study(name, Path(folder) / "run", options)
-        write_rows("maze-study", rows, command=_command(options), directory=directory)
+            rows = _study(name, dataset, Path(folder) / "run", options)
+        write_rows("maze-study", rows, command=command, directory=directory)
         shown = ", ".join(f"{row['metric']} {row['value']:.3g}" for row in rows)
         print(f"{name}: {shown}", flush=True)
 
 
-def _study(name: str, path: Path, options: Options) -> list[dict[str, Any]]:
-    config, training = variant(name, options.dataset, options.updates)
+def _study(
+    name: str, dataset: Dataset, path: Path, options: Options
+) -> list[dict[str, Any]]:
+    chosen = variant(name, dataset, options.updates)
     started = time.monotonic()
-    run = train_run("diffuser", options.dataset, path, config=config, training=training)
+    run = train_run("diffuser", dataset, path, **chosen._asdict())
     seconds = time.monotonic() - started
-    maze = require_maze(run)
-    game: dict[str, Any] = {
-        "setting": "multi",
-        "episodes": options.episodes,
-        "seed": options.seed,
-    }
-    expert, chance = maze_references(maze, **game)
-    own = play_maze(run, **game)
-    successes = own.successes.astype(float)
-    multiple = horizon_multiple(config.dim_mults, config.patch)
-    horizon = multiple * round(SHORTER * config.horizon / multiple)
-    shorter = load_run(path, overrides={"horizon": horizon, "train_horizons": ()})
-    in_less = play_maze(shorter, **game).successes.astype(float)
-    rate = options.updates / seconds
-    measured = {
-        "success": (successes.mean(), *bootstrap(successes)),
-        f"success_at_{horizon}": (in_less.mean(), *bootstrap(in_less)),
-        "score": score(own.returns, chance.returns, expert.returns),
-        "updates_per_second": (rate, rate, rate),
-    }
-    return [
-        {
-            "setting": f"{maze.name}-multi;{options.updates} updates",
-            "method": name,
-            "metric": metric,
-            **bounded(bounds),
-            "n": options.episodes,
-            "seeds": 1,
-            "seconds": round(seconds, 1),
-        }
-        for metric, bounds in measured.items()
+    multiple = horizon_multiple(run.config.dim_mults, run.config.patch)
+    horizon = multiple * round(SHORTER * run.config.horizon / multiple)
+    shorter = with_config(run, horizon=horizon, train_horizons=())
+    games = [
+        play_maze(each, "multi", options.episodes, options.seed)
+        for each in (run, shorter)
     ]
-
-
-def variant(name: str, dataset: str, updates: int) -> tuple[Any, TrainConfig]:
-    """Return the options of a variant and of its training."""
-    config, trainings = preset("diffuser", "demo", dataset)
-    training = trainings["denoiser"]
-    changes = {**PLAIN, "learning_rate_decay": updates, **VARIANTS[name]}
-    batch_size = changes.pop("batch_size", training.batch_size)
-    training = TrainConfig(
-        num_steps=updates, batch_size=batch_size, save_every=updates, keep=1
+    own, in_less = (
+        {row["metric"]: row for row in maze_rows([game], game)} for game in games
     )
-    return dataclasses.replace(config, **changes), training
+    rate = dict.fromkeys(("value", "low", "high"), options.updates / seconds)
+    rows = [
+        own["success"],
+        {**in_less["success"], "metric": f"success_at_{horizon}"},
+        own["score"],
+        {**rate, "metric": "updates_per_second", "n": options.episodes},
+    ]
+    named = {
+        "setting": f"{games[0].maze.name}-multi;{options.updates} updates",
+        "method": name,
+        "seeds": 1,
+        "seconds": round(seconds, 1),
+    }
+    return [{**row, **named} for row in rows]
 
 
-def _command(options: Options) -> str:
-    """Write the command that measures the same again; a row's method is the VARIANT."""
-    return (
-        f"python -m benchmarks.study VARIANT --dataset {options.dataset} "
-        f"--updates {options.updates} --episodes {options.episodes} "
-        f"--seed {options.seed}"
+def variant(name: str, dataset: Dataset, updates: int) -> Preset:
+    """Return the options of a variant, of acting with it and of its training."""
+    _, start = find_preset("diffuser", dataset, spec_of(dataset), "demo")
+    asked = {**PLAIN, **ACTING, **VARIANTS[name]}
+    training = dataclasses.replace(
+        start.training["denoiser"], num_steps=updates, save_every=updates, keep=1
     )
+    *options, denoiser = (
+        dataclasses.replace(one, **{k: v for k, v in asked.items() if hasattr(one, k)})
+        for one in (start.config, start.acting, training)
+    )
+    return Preset(*options, {"denoiser": denoiser})
 
 
 if __name__ == "__main__":

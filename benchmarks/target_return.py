@@ -5,8 +5,8 @@
 
 RUN is a Decision Diffuser that was told returns (`jaxdiff train decision-diffuser`).
 What is asked for is y: 0 and 1 are the lowest and the highest percent of the discounted
-returns of the data (`jaxdiff.algorithms.planning.conditions`). All play the same episodes. A
-maze is asked for returns where one goal pays, which no plan is told of:
+returns of the data (`jaxdiff.algorithms.planning.conditions`). All play the same
+episodes. A maze is asked for returns where one goal pays, which no plan is told:
 
     jaxdiff data make pointmaze-umaze-single
     jaxdiff train decision-diffuser --dataset pointmaze-umaze-single --run RUN
@@ -25,20 +25,18 @@ the task:
 """
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from benchmarks.command import run_command
-from benchmarks.playing import play, require_one_dataset
+from benchmarks.command import command_of, run_command
+from benchmarks.playing import play_run, require_one_dataset
 from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
-from jaxdiff.devices import select_devices
 from jaxdiff.errors import UserError
 from jaxdiff.run import Run, load_run
-from jaxdiff.tasks.pointmaze.world import Setting
+from jaxdiff.tasks.pointmaze.environment import Setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +55,13 @@ class Options:
     """What is asked for."""
     weights: tuple[float, ...] = (0.0, 1.0, 1.2, 1.6, 2.4, 4.0)
     """Of the condition."""
+    setting: Setting | None = None
+    """In a maze: multi for goals at random, single for the one of D4RL; by default what
+    the dataset pays for."""
     episodes: int = 20
     """Of each."""
     seed: int = 1_000
     """Of the first episode."""
-    setting: Setting | None = None
-    """In a maze: multi for goals at random, single for the one of D4RL; by default what
-    the dataset pays for."""
 
 
 def main(options: Options, *, directory: Path = RESULTS) -> None:
@@ -120,13 +118,16 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
 def _play(
     path: Path, overrides: dict[str, Any], options: Options
 ) -> tuple[str, list[dict[str, Any]]]:
-    return play(path, overrides, options, select_devices(), setting=options.setting)
+    task_options = {} if options.setting is None else {"setting": options.setting}
+    run = load_run(path, overrides=overrides)
+    return play_run(run, options, task_options=task_options)
 
 
 def _write(
-    experiment: str, rows: Sequence[dict[str, Any]], options: Options, directory: Path
+    experiment: str, rows: list[dict[str, Any]], options: Options, directory: Path
 ) -> None:
-    write_rows(experiment, rows, command=_command(options), directory=directory)
+    command = command_of("target_return", options)
+    write_rows(experiment, rows, command=command, directory=directory)
     shown = ", ".join(f"{row['metric']} {row['value']:.4g}" for row in rows)
     print(f"{experiment}, {rows[0]['setting']}, {rows[0]['method']}: {shown}")
 
@@ -141,21 +142,8 @@ def _draw_histogram(run: Run, folder: Path) -> None:
         target=float(returns.target),
         label=f"return to the end of the episode, discounted by {run.config.discount}",
     )
-    name = Path(run.document["dataset"]["name"]).name
+    name = Path(run.dataset["name"]).name
     figures.save(drawn, folder / f"returns-{name}.png")
-
-
-def _command(options: Options) -> str:
-    """Write the command that measures the same again."""
-    parts = ["python -m benchmarks.target_return RUN"]
-    for name in ("bc", "diffuser", "diffused"):
-        if getattr(options, name) is not None:
-            parts.append(f"--{name} {name.upper()}_RUN")
-    for name in ("targets", "weights"):
-        parts += [f"--{name}", *(f"{x:g}" for x in getattr(options, name))]
-    if options.setting is not None:
-        parts.append(f"--setting {options.setting}")
-    return " ".join([*parts, f"--episodes {options.episodes} --seed {options.seed}"])
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
     python -m benchmarks.temperatures RUN [--betas 0.01 0.1 1] [--seeds 4]
 
 RUN is a trained run of SRPO. Its critic and its diffusion model, nearly all of what
-training costs, stay as they are; the policies are so small that one program trains all
-of them side by side: `vmap` over beta and over seeds. Policies of one seed share their
-batches.
+training costs, stay as they are. The policies are so small that one program trains all
+of them side by side, by `vmap` over beta and over seeds. Policies of one seed share
+their batches.
 
-Rows of benchmarks/results/temperatures.json, a setting a dataset: `q`, what the critic
-expects of a policy on the data's states, of each beta, with an interval over seeds; and
-`policy_updates_per_second`, all together, of one policy and of all of them.
+Rows of benchmarks/results/temperatures.json, a setting a dataset: `q`, the value that
+the critic gives a policy of each beta on the data's states, with an interval over
+seeds; and `policy_updates_per_second`, summed over policies, of one policy alone and of
+all at once.
 """
 
 import dataclasses
@@ -23,12 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
-from benchmarks.command import run_command
-from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
+from benchmarks.command import command_of, run_command
+from benchmarks.rows import RESULTS, measured, write_rows
 from jaxdiff.algorithms.base import Learner, Metrics, TrainState
-from jaxdiff.data.episodes import join_episodes, load_dataset, split_episodes
+from jaxdiff.data.episodes import join_episodes, split_episodes
 from jaxdiff.errors import UserError
 from jaxdiff.run import load_run
+from jaxdiff.tasks.lookup import load_dataset
 
 EXPERIMENT = "temperatures"
 BLOCK = 500  # updates of a dispatch
@@ -61,7 +63,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
         raise UserError(
             f"{options.run} is a run of {run.name}; give a run of `jaxdiff train srpo`"
         )
-    name = run.document["dataset"]["name"]
+    name = run.dataset["name"]
     train, _ = split_episodes(join_episodes(load_dataset(name).episodes))
     learner = run.algorithm.learners["policy"]
     data = learner.prepare(train, run.states, jax.random.key(0))
@@ -74,6 +76,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
             betas=betas,
             seeds=seeds,
             batch_size=options.batch_size,
+            updates=options.updates,
         )
         blocks = max(2, options.updates // BLOCK)
         states, metrics = advance(states, 0, BLOCK)  # which compiles
@@ -88,11 +91,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     _, alone = timed(options.betas[:1], 1)
     metrics, together = timed(options.betas, options.seeds)
     rows = make_rows(name, options.betas, metrics, alone=alone, together=together)
-    command = (
-        f"python -m benchmarks.temperatures RUN --betas "
-        f"{' '.join(f'{beta:g}' for beta in options.betas)} --seeds {options.seeds} "
-        f"--updates {options.updates} --batch-size {options.batch_size}"
-    )
+    command = command_of("temperatures", options)
     write_rows(EXPERIMENT, rows, command=command, directory=directory)
     for row in rows:
         print(f"{row['method']}: {row['metric']} {row['value']:.4g}")
@@ -106,6 +105,7 @@ def side_by_side(
     betas: Sequence[float],
     seeds: int,
     batch_size: int,
+    updates: int,
 ) -> tuple[Callable[..., tuple[TrainState, Metrics]], TrainState]:
     """Build the program that trains a policy for every temperature and seed.
 
@@ -116,6 +116,7 @@ def side_by_side(
       betas: K temperatures.
       seeds: S.
       batch_size: of an update.
+      updates: of the whole training, over which a learning rate may decay.
 
     Returns:
       `(states, first update, updates) -> (states, metrics of the last of them)`, and
@@ -139,7 +140,7 @@ def side_by_side(
         def update(state: TrainState, number: jax.Array) -> Any:
             draw_key, key = jax.random.split(jax.random.fold_in(root, number))
             keys = jax.random.split(key, batch_size)
-            hyper = {"temperature": beta}
+            hyper = {"temperature": beta, "num_steps": updates}
             batch = batch_of(data, draw_key)
             return learner.update(state, keys, batch, frozen, hyper)
 
@@ -180,19 +181,8 @@ def make_rows(
     expected = np.asarray(metrics["q"])
     rows = []
     for beta, values in zip(betas, expected, strict=True):
-        low, high = bootstrap_interval(values)
-        rows.append(
-            {
-                "setting": setting,
-                "method": f"beta {beta:g}",
-                "metric": "q",
-                "value": float(values.mean()),
-                "low": low,
-                "high": high,
-                "n": len(values),
-                "seeds": len(values),
-            }
-        )
+        named = {"setting": setting, "method": f"beta {beta:g}", "metric": "q"}
+        rows.append({**named, **measured(values), "seeds": len(values)})
     for count, rate in ((1, alone), (expected.size, together)):
         rows.append(
             {

@@ -7,12 +7,13 @@ An update is noise, loss, gradient, Adam and the averaged copy. `jaxdiff` is the
 learner in the program that `jaxdiff train` runs, which also draws each batch from the
 dataset; `torch` is the same network, loss and optimizer in eager PyTorch, on a batch
 that lies ready. Both start from the same weights and must compute the same function.
-Each has the same cores: one virtual device of jaxdiff, one thread of torch a core.
+Both have the same cores: each core has one virtual device of jaxdiff and one thread of
+torch.
 
 Blocks of updates alternate between the two until each has had its budget of seconds, by
 the wall clock. The value is the median rate of n blocks, `times_torch` the median ratio
-of neighbouring blocks; intervals are over blocks. `seconds` is what the first update
-took, compilation and all.
+of neighbouring blocks; intervals are over blocks. `seconds` is the time of the first
+update, compilation included.
 
 Leave the machine to it. Where another process holds one of the cores, torch's threads
 spin while they wait for each other and its rate falls many times over.
@@ -31,11 +32,17 @@ import numpy as np
 import torch
 
 from benchmarks import pytorch
-from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
+from benchmarks.rows import RESULTS, measured, write_rows
 from jaxdiff import train
-from jaxdiff.algorithms.base import Learner, TrainState
-from jaxdiff.algorithms.planning.diffuser import DiffuserConfig, diffuser, measure
+from jaxdiff.algorithms.base import Learner, TrainConfig, TrainState
+from jaxdiff.algorithms.planning.diffuser import (
+    DiffuserActing,
+    DiffuserConfig,
+    diffuser,
+    measure,
+)
 from jaxdiff.data.episodes import Episodes, starts_of
+from jaxdiff.data.spec import Spec
 from jaxdiff.devices import (
     Device,
     first_replica,
@@ -57,11 +64,11 @@ TOLERANCE = 1e-4
 def jaxdiff_updates(
     learner: Learner, data: Any, *, batch_size: int, devices: list[Device]
 ) -> tuple[Advance, TrainState]:
-    """Build the program of `jaxdiff.train.train_learners`, and the state that it starts from."""
+    """Build the program of `train_learners`, and the state that it starts from."""
     job = train._Job(
         name="updates",
         learner=learner,
-        config=train.TrainConfig(batch_size=batch_size),
+        config=TrainConfig(batch_size=batch_size),
         key=jax.random.key(0),
         devices=devices,
         finished={},
@@ -105,7 +112,9 @@ def diffuser_methods(
 ) -> dict[str, Advance]:
     """Build Diffuser twice, for `dims` of actions and observations."""
     episodes, shape = random_episodes(*dims), (BATCH_SIZE, sum(dims), config.horizon)
-    built = diffuser(config, measure(config, episodes), action_dim=dims[0])
+    spec = Spec((dims[1],), action_dim=dims[0])
+    statistics = measure(config, episodes, spec)
+    built = diffuser(config, DiffuserActing(), statistics, spec)
     ours, state = jaxdiff_updates(
         built.learners["denoiser"], episodes, batch_size=BATCH_SIZE, devices=devices
     )
@@ -157,12 +166,9 @@ def _diffuser(
 ) -> Callable[..., dict[str, Advance]]:
     config = DiffuserConfig(
         horizon=horizon,
-        horizons=(horizon,),
         dim_mults=dim_mults,
         prediction="x0",
         action_weight=1.0,
-        choose="fixed",
-        controller="action",
         **options,
     )
     return functools.partial(diffuser_methods, config, dims)
@@ -173,16 +179,16 @@ Settings: TypeAlias = Mapping[str, Callable[[list[Device]], dict[str, Advance]]]
 SETTINGS: dict[str, Callable[[list[Device]], dict[str, Advance]]] = {
     "diffuser-maze-1-4-8-H128": _diffuser((2, 4), 128, (1, 4, 8), goal_dim=4),
     "diffuser-hopper-1-2-4-8-H32": _diffuser(
-        (3, 11), 32, (1, 2, 4, 8), goal_dim=0, diffusion_steps=20
+        (3, 11), 32, (1, 2, 4, 8), diffusion_steps=20
     ),
-    "diffuser-maze-1-2-4-H128": _diffuser((2, 4), 128, (1, 2, 4)),
+    "diffuser-maze-1-2-4-H128": _diffuser((2, 4), 128, (1, 2, 4), goal_dim=2),
 }
 
 
 def benchmark(
     setting: str, methods: Mapping[str, Advance], budget: float
 ) -> Iterator[dict[str, Any]]:
-    """Alternate the methods of a setting; give their rows."""
+    """Alternate the methods of a setting; yield their rows."""
     first = {name: _seconds(advance, 1) for name, advance in methods.items()}
     counts = {
         name: max(1, round(min(BLOCK_SECONDS, budget) * 2 / _seconds(advance, 2)))
@@ -195,18 +201,14 @@ def benchmark(
             seconds = _seconds(advance, counts[name])
             rates[name].append(counts[name] / seconds)
             spent[name] += seconds
-    measured = [(name, "updates_per_second", values) for name, values in rates.items()]
+    found: list[Any] = [(name, "updates_per_second", rates[name]) for name in rates]
     ratios = np.divide(rates["jaxdiff"], rates["torch"])
-    for method, metric, values in (*measured, ("jaxdiff", "times_torch", ratios)):
-        low, high = bootstrap_interval(values, statistic=np.median)
+    for method, metric, values in (*found, ("jaxdiff", "times_torch", ratios)):
         yield {
             "setting": setting,
             "method": method,
             "metric": metric,
-            "value": float(np.median(values)),
-            "low": low,
-            "high": high,
-            "n": len(values),
+            **measured(values, statistic=np.median),
             "seeds": 1,
             "seconds": first[method],
         }

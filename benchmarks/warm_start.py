@@ -2,14 +2,14 @@
 
     python -m benchmarks.warm_start RUN [--episodes 20] [--sampling-steps 20]
 
-RUN is a run of control (Hopper, Walker2d, HalfCheetah). Its agent plays the same
+RUN is a planner in a task of control (Hopper, Walker2d, HalfCheetah). It plays the same
 episodes with the last plan noised again to 1, 2, a quarter, a half and all of the
-levels that its sampler walks, those of the run or as many as `--sampling-steps`; from
-the last level a plan is as good as new. Rows go to
+levels that its sampler walks, those of the run or as many as --sampling-steps; from the
+last level a plan is as good as new. Rows go to
 benchmarks/results/warm-start.json, setting `N levels;k=K`: score (where the dataset has
 references, otherwise return) with 95% bootstrap intervals over episodes, and plans a
 second, the median over calls of the compiled planner for one problem with all
-candidates of the run. Both are drawn into benchmarks/results/figures/warm-start.png.
+candidates of the run. benchmarks/results/figures/warm-start.png shows both.
 """
 
 import dataclasses
@@ -21,13 +21,14 @@ import jax
 import numpy as np
 import tyro
 
-from benchmarks.command import run_command
-from benchmarks.rows import RESULTS, bootstrap_interval, write_rows
+from benchmarks.command import command_of, run_command
+from benchmarks.playing import first_observation, play_run
+from benchmarks.rows import RESULTS, measured, write_rows
 from jaxdiff import figures
-from jaxdiff.devices import select_devices
+from jaxdiff.algorithms.planning.planner import Problem
 from jaxdiff.errors import UserError
-from jaxdiff.run import Run, load_run, maze_of
-from jaxdiff.tasks.control import evaluate_control, make_env
+from jaxdiff.run import Run, load_run
+from jaxdiff.tasks.lookup import task_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,48 +53,41 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     """Play, time, write the rows and draw.
 
     Raises:
-      UserError: the run is of a maze, or has an option that warm starts exclude, or a
-        level that its sampler does not walk.
+      UserError: the run is of a maze or no planner, has an option that excludes warm
+        starts, or a level that its sampler does not walk.
     """
     if options.calls < 1:
-        raise UserError(f"--calls is {options.calls}; it must be at least 1")
+        raise UserError(f"`calls` is {options.calls}; it must be at least 1")
     own = {"sampling_steps": options.sampling_steps} if options.sampling_steps else {}
     loaded = load_run(options.run, overrides=own)
-    if maze_of(loaded) is not None:
+    in_maze = task_of(loaded.environment()).name == "pointmaze"
+    if in_maze or loaded.algorithm.plan is None:
         raise UserError(
-            f"{options.run} is a run of a maze; give this benchmark a run of control"
+            f"{options.run} is a run of {loaded.name} on {loaded.dataset['name']}; "
+            "give this benchmark a planner in a task of control"
         )
     rows = []
-    steps = walked(loaded.config)
+    steps = walked(loaded)
     for level in options.levels:
         if not 1 <= level <= steps:
             raise UserError(
-                f"--levels has {level}; the sampler walks {steps}, so choose from 1 to "
+                f"`levels` has {level}; the sampler walks {steps}, so choose from 1 to "
                 f"{steps}"
             )
-    for level in options.levels or levels(loaded.config):
+    for level in options.levels or levels(loaded):
         run = load_run(options.run, overrides={**own, "warm_start": level})
         started = time.monotonic()
-        measured = {
-            **_played(run, options),
-            "plans_per_second": (*plans_per_second(run, options), options.calls),
+        found = [play_run(run, options)[1][0], plans_per_second(run, options)]
+        named = {
+            "setting": f"{steps} levels;k={level}",
+            "method": run.name,
+            "seeds": 1,
+            "seconds": round(time.monotonic() - started, 1),
         }
-        seconds = round(time.monotonic() - started, 1)
-        rows += [
-            {
-                "setting": f"{steps} levels;k={level}",
-                "method": run.name,
-                "metric": metric,
-                **dict(zip(("value", "low", "high", "n"), numbers, strict=True)),
-                "seeds": 1,
-                "seconds": seconds,
-            }
-            for metric, numbers in measured.items()
-        ]
+        rows += [{**row, **named} for row in found]
         print(", ".join(f"{row['metric']} {row['value']:.4g}" for row in rows[-2:]))
-        write_rows(
-            "warm-start", rows[-2:], command=_command(options), directory=directory
-        )
+        command = command_of("warm_start", options)
+        write_rows("warm-start", rows[-2:], command=command, directory=directory)
     if options.levels:
         return
     figures.save(
@@ -102,60 +96,37 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     )
 
 
-def levels(config: Any) -> list[int]:
+def levels(run: Run) -> list[int]:
     """Return 1, 2, a quarter, a half and all of the levels that a sampler walks."""
-    steps = walked(config)
+    steps = walked(run)
     wanted = (1, 2, round(steps / 4), round(steps / 2), steps)
     return sorted({level for level in wanted if 1 <= level <= steps})
 
 
-def walked(config: Any) -> int:
-    """Return how many levels a sampler walks."""
-    return config.sampling_steps or config.diffusion_steps
+def walked(run: Run) -> int:
+    """Return how many levels the sampler of a run walks."""
+    return run.acting.sampling_steps or run.config.diffusion_steps
 
 
-def _played(run: Run, options: Options) -> dict[str, tuple[float, ...]]:
-    """Play the episodes; give the metric with its bounds and count."""
-    record, _ = evaluate_control(
-        run, episodes=options.episodes, seed=options.seed, devices=select_devices()
-    )
-    if "score" in record:
-        bounds = (record["score"], record["score_low"], record["score_high"])
-        return {"score": (*bounds, options.episodes)}
-    bounds = (record["mean_return"], *record["return_interval"])
-    return {"return": (*bounds, options.episodes)}
-
-
-def plans_per_second(run: Run, options: Options) -> tuple[float, float, float]:
-    """Time the compiled planner of one problem; the median and its interval."""
+def plans_per_second(run: Run, options: Options) -> dict[str, Any]:
+    """Time the compiled planner of one problem that goes on from a plan: a row."""
     assert run.algorithm.plan is not None
-    env = make_env(run)
-    observation = np.asarray(env.reset(seed=options.seed)[0], np.float32)[None]
-    env.close()
+    observation, goal = first_observation(run, options.seed)
     plan = jax.jit(run.algorithm.plan)
     # Time does not depend on what is gone on from: here, on standing still.
-    row = np.append(np.zeros(run.document["dataset"]["action_dim"]), observation)
-    followed = np.tile(row.astype(np.float32), (1, run.config.horizon, 1))
+    row = np.append(np.zeros(run.spec.action_dim), observation).astype(np.float32)
+    rows = run.config.horizon - run.config.history + 1
+    problem = Problem(
+        history=observation[None], goal=goal, init=np.tile(row, (1, rows, 1))
+    )
     rates = []
     for call in range(options.calls + 1):
-        key = jax.block_until_ready(jax.random.key(call))
+        keys = jax.block_until_ready(jax.random.key(call)[None])
         started = time.perf_counter()
-        jax.block_until_ready(plan(run.states, key, observation, init=followed))
+        jax.block_until_ready(plan(run.states, keys, problem))
         rates.append(1 / (time.perf_counter() - started))
-    rates = rates[1:]  # the first call compiles
-    low, high = bootstrap_interval(rates, statistic=np.median)
-    return float(np.median(rates)), low, high
-
-
-def _command(options: Options) -> str:
-    """Write the command that measures the same again."""
-    steps = options.sampling_steps
-    return (
-        f"python -m benchmarks.warm_start RUN --episodes {options.episodes} "
-        f"--seed {options.seed} --calls {options.calls}"
-        + (f" --sampling-steps {steps}" if steps else "")
-        + (f" --levels {' '.join(map(str, options.levels))}" if options.levels else "")
-    )
+    # The first call compiles.
+    return {"metric": "plans_per_second", **measured(rates[1:], statistic=np.median)}
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ device.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 from jaxdiff.diffusion import (
+    SAMPLERS,
+    SCHEDULES,
     Clamp,
     NoiseLevels,
     SampleOutput,
@@ -37,26 +39,33 @@ from jaxdiff.diffusion import (
 from jaxdiff.errors import UserError
 
 if TYPE_CHECKING:
-    from jaxdiff import evaluation as evaluate
     from jaxdiff import figures
-    from jaxdiff import plans as plan
-    from jaxdiff.data.episodes import load_dataset
-    from jaxdiff.run import load_run, train_run
+    from jaxdiff.algorithms import ALGORITHMS
+    from jaxdiff.evaluation import evaluate, make_env
+    from jaxdiff.plans import plan
+    from jaxdiff.run import load_policy, load_run
+    from jaxdiff.tasks.lookup import TASKS, load_dataset
+    from jaxdiff.training import train_run
 
 # Loaded when first asked for: what reads data, saves, draws or simulates.
-_FUNCTIONS = {
-    "load_dataset": "jaxdiff.data.episodes",
+_LATER = {
+    "ALGORITHMS": "jaxdiff.algorithms",
+    "TASKS": "jaxdiff.tasks.lookup",
+    "evaluate": "jaxdiff.evaluation",
+    "load_dataset": "jaxdiff.tasks.lookup",
+    "load_policy": "jaxdiff.run",
     "load_run": "jaxdiff.run",
-    "train_run": "jaxdiff.run",
+    "make_env": "jaxdiff.evaluation",
+    "plan": "jaxdiff.plans",
+    "train_run": "jaxdiff.training",
 }
-_MODULES = ("evaluate", "figures", "plan")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _FUNCTIONS:
-        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
-    if name in _MODULES:
-        return importlib.import_module(f"jaxdiff.{name}")
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
+    if name == "figures":
+        return importlib.import_module("jaxdiff.figures")
     raise AttributeError(f"module 'jaxdiff' has no attribute {name!r}")
 
 
@@ -65,6 +74,10 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "ALGORITHMS",
+    "SAMPLERS",
+    "SCHEDULES",
+    "TASKS",
     "Clamp",
     "NoiseLevels",
     "SampleOutput",
@@ -83,7 +96,9 @@ __all__ = [
     "from_x0",
     "linear_schedule",
     "load_dataset",
+    "load_policy",
     "load_run",
+    "make_env",
     "plan",
     "sample",
     "to_x0",

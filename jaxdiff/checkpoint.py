@@ -48,12 +48,14 @@ from jaxdiff.algorithms.base import TrainState
 from jaxdiff.errors import UserError, reason, writing
 from jaxdiff.progress import note
 
-FORMAT = 1
+FORMAT = 2
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 # What a configuration of this format holds.
 _DOCUMENT = {
     "algorithm": str,
     "config": dict,
+    "acting": dict,
+    "spec": dict,
     "training": dict,
     "seed": int,
     "dataset": dict,
@@ -62,10 +64,11 @@ _DOCUMENT = {
 }
 _DATASET = {
     "name": str,
-    "environment": (str, type(None)),
+    "environment": (dict, type(None)),
+    "evaluation": (dict, type(None)),
     "fingerprint": str,
     "references": dict,
-    "action_dim": int,
+    "metadata": dict,
 }
 # What a folder may hold before it has its config.json.
 _BEFORE_CONFIG = {
@@ -74,7 +77,7 @@ _BEFORE_CONFIG = {
     "statistics.npz",
     ".config.json.partial",
 }
-_NO_ROOM = "free some space or name another folder with --run"
+_NO_ROOM = "free some space or name another folder with `run`"
 
 
 def versions() -> dict[str, str]:
@@ -104,12 +107,12 @@ def is_fresh(path: Path) -> bool:
     elif "checkpoints" in found:
         raise UserError(
             f"{path} holds checkpoints without the config.json they belong to; "
-            "name another folder with --run"
+            "name another folder with `run`"
         )
     elif found - _BEFORE_CONFIG:
         raise UserError(
             f"{path} holds files that are not of a run, such as "
-            f"{min(found - _BEFORE_CONFIG)}; name a new or empty folder with --run"
+            f"{min(found - _BEFORE_CONFIG)}; name a new or empty folder with `run`"
         )
     return "checkpoints" not in found
 
@@ -125,7 +128,7 @@ def create_run(
       UserError: the folder cannot be written, or is not fresh.
     """
     if not is_fresh(path):
-        raise UserError(f"{path} already holds a run; name another folder with --run")
+        raise UserError(f"{path} already holds a run; name another folder with `run`")
     arrays: dict[str, Any] = dict(statistics)
     with writing(path / "config.json", _NO_ROOM):
         path.mkdir(exist_ok=True)
@@ -229,7 +232,7 @@ def locked(path: Path) -> Iterator[None]:
             except BlockingIOError as error:
                 raise UserError(
                     f"another process is training in {path}; wait for it to end or "
-                    "name another folder with --run"
+                    "name another folder with `run`"
                 ) from error
         yield
 
@@ -278,7 +281,7 @@ def save_state(
     folder = run / "checkpoints" / learner
     final = folder / f"{step:09d}"
     partial = folder / f".{step:09d}.partial"
-    with writing(final, "free some space, then go on with --resume"):
+    with writing(final, "free some space, then go on with `resume=True`"):
         for leftover in folder.glob(".*.partial"):
             shutil.rmtree(leftover, ignore_errors=True)
         _save_arrays(partial / "state", state)
@@ -398,7 +401,7 @@ def _restore(folder: Path, like: TrainState | None) -> TrainState:
         raise UserError(
             f"{folder} does not hold the arrays that this configuration asks for "
             f"({reason(error)}); it was made by other options or another version of "
-            "jaxdiff, so train into another folder with --run"
+            "jaxdiff, so train into another folder with `run`"
         ) from error
 
 

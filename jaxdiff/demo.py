@@ -1,6 +1,5 @@
 """The main job from nothing: make data, train, plan, act in MuJoCo, draw."""
 
-import dataclasses
 import json
 import time
 from collections.abc import Sequence
@@ -8,20 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from jaxdiff import figures
-from jaxdiff.data.episodes import load_dataset
+from jaxdiff.data.episodes import Dataset
 from jaxdiff.devices import Device
 from jaxdiff.errors import writing
+from jaxdiff.evaluation import evaluate
 from jaxdiff.plans import plan
 from jaxdiff.progress import note
-from jaxdiff.rollouts import Rollouts
-from jaxdiff.run import Run, load_run, require_maze, train_run
-from jaxdiff.tasks.pointmaze.scores import evaluate_maze, maze_references, plan_paths
+from jaxdiff.run import Run, load_run
+from jaxdiff.tasks.lookup import load_dataset
+from jaxdiff.tasks.pointmaze.figures import (
+    plot_denoising,
+    plot_episodes,
+    plot_horizons,
+)
+from jaxdiff.tasks.pointmaze.question import at_rest, run_maze
+from jaxdiff.tasks.pointmaze.recipe import RECIPES
+from jaxdiff.tasks.pointmaze.scores import MazeRollouts
 from jaxdiff.tasks.pointmaze.world import cell_to_xy, free_cells
-from jaxdiff.tasks.presets import preset
-from jaxdiff.tasks.recipes import RECIPES
+from jaxdiff.training import train_run
 
 RECIPE = "pointmaze-umaze"
 DATA_STEPS = 200_000
+BATCH = 32  # examples in an update, which the devices divide
 
 
 def demo(
@@ -47,16 +54,15 @@ def demo(
       UserError: the folder cannot be written, or holds a demo of other options.
     """
     dataset = _dataset(out / "data", seed)
-    config, training = preset("diffuser", "demo", RECIPE)
+    training = {"batch_size": BATCH}
     if num_steps is not None:
-        learner = dataclasses.replace(training["denoiser"], num_steps=num_steps)
-        training = {"denoiser": learner}
+        training["num_steps"] = num_steps
     started = time.monotonic()
     run = train_run(
         "diffuser",
         dataset,
         out / "run",
-        config=config,
+        preset="demo",
         training=training,
         seed=seed,
         devices=devices,
@@ -65,20 +71,19 @@ def demo(
     train_seconds = time.monotonic() - started
     # The same network acts twice: by plans of one horizon, and by earliest arrival.
     game: dict[str, Any] = {"episodes": episodes, "seed": seed + 1000}
-    references = maze_references(require_maze(run), **game)
-    game |= {"devices": devices, "references": references}
+    game["devices"] = devices
     by_horizon = load_run(run.path, overrides={"choose": "fixed"})
-    fixed, _ = evaluate_maze(by_horizon, **game)
-    record, rollouts = evaluate_maze(run, **game)
+    fixed, _ = evaluate(by_horizon, **game)
+    record, played = evaluate(run, **game)
     result = {
         **{name: record[name] for name in _REPORTED},
         **{f"fixed_{name}": fixed[name] for name in _REPORTED[:5]},
-        "plan_seconds": _draw(run, rollouts, out / "figures"),
+        "plan_seconds": _draw(run, played, out / "figures"),
         "train_seconds": train_seconds,
         "episodes": episodes,
         "updates": int(run.states["denoiser"].step),
     }
-    with writing(out / "demo.json", "name another folder with --out"):
+    with writing(out / "demo.json", "name another folder with `out`"):
         (out / "demo.json").write_text(json.dumps(result, indent=2) + "\n")
     return result
 
@@ -95,47 +100,33 @@ _REPORTED = (
 )
 
 
-def _dataset(root: Path, seed: int) -> Any:
+def _dataset(root: Path, seed: int) -> Dataset:
     recipe = RECIPES[RECIPE]
     if not (root / recipe.dataset_id / "data").is_dir():
         recipe.make(steps=DATA_STEPS, seed=seed, root=root)
     return load_dataset(RECIPE, root=root)
 
 
-def _draw(run: Run, rollouts: Rollouts, folder: Path) -> float:
+def _draw(run: Run, played: MazeRollouts, folder: Path) -> float:
     """Draw what happened; return the seconds that one plan takes, once compiled."""
-    maze = require_maze(run)
-    figures.save(draw_episodes(run, rollouts), folder / "plans.png")
+    maze = run_maze(run)
+    figures.save(plot_episodes(run, played), folder / "plans.png")
 
     cells = free_cells(maze)
     start, goal = cell_to_xy(maze, cells[0]), cell_to_xy(maze, cells[-1])
     config = run.config
     positions = {
-        horizon: plan(run, start, goal, horizon=horizon).observations[0, :, :2]
+        horizon: plan(run, at_rest(start), goal, horizon=horizon).observations[0, :, :2]
         for horizon in (config.horizons[2], config.horizon, config.horizons[-1])
     }
-    figures.save(figures.plot_horizons(maze, positions, goal), folder / "horizons.png")
+    figures.save(plot_horizons(maze, positions, goal), folder / "horizons.png")
 
     started = time.monotonic()
-    ranked = plan(run, start, goal, horizon=config.horizon)  # compiled above
+    ranked = plan(run, at_rest(start), goal, horizon=config.horizon)  # compiled above
     seconds = time.monotonic() - started
     figures.save(
-        figures.plot_denoising(maze, ranked.path[..., :2], start=start, goal=goal),
+        plot_denoising(maze, ranked.path[..., :2], start=start, goal=goal),
         folder / "denoising.png",
     )
     note(f"pictures are in {folder}")
     return seconds
-
-
-def draw_episodes(run: Run, rollouts: Rollouts, *, count: int = 8) -> Any:
-    """Draw the first plans of some episodes and the paths that were driven."""
-    paths = plan_paths(rollouts, action_dim=run.document["dataset"]["action_dim"])
-    assert rollouts.goals is not None
-    return figures.plot_plans(
-        require_maze(run),
-        paths[:count],
-        executed=rollouts.observations[:count, :, :2],
-        starts=rollouts.observations[:count, 0, :2],
-        goals=rollouts.goals[:count],
-        titles=[f"return {value:.0f}" for value in rollouts.returns[:count]],
-    )

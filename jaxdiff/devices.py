@@ -1,4 +1,4 @@
-"""Which devices a run uses and where its arrays lie: one home for both questions."""
+"""Which devices a run uses, and where its arrays lie."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ Device: TypeAlias = Any  # jax.Device, which type checkers do not see as a class
 
 
 def request_cpu_devices(count: int) -> None:
-    """Ask for `count` virtual CPU devices; in vain once JAX has touched a device.
+    """Ask for `count` virtual CPU devices; no effect once JAX has touched a device.
 
     XLA's threads inside one operation gain little at the sizes of planners; splitting
     the batch over two virtual devices uses two cores.
@@ -48,13 +48,13 @@ def select_devices(
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"no {platform} device can be used on this machine ({reason(error)}); "
-            "install JAX for it, or choose another one with --platform"
+            "install JAX for it, or choose another one with `platform`"
         ) from error
     if count is None:
         return devices
     if count < 1 or count > len(devices):
         raise UserError(
-            f"{count} devices were asked for with --devices, and this machine offers "
+            f"{count} devices were asked for with `devices`, and this machine offers "
             f"{len(devices)} ({devices[0].platform}); ask for 1 to {len(devices)}"
         )
     return devices[:count]

@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend."""
+"""The error that tells a user what to change, in one sentence."""
 
 import contextlib
 import os
@@ -24,11 +24,11 @@ def reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike, advice: str) -> Iterator[None]:
-    """Make the folder of `path`, and turn what keeps it from being written into words.
+    """Make the folder of `path`, and explain errors of the file system in a sentence.
 
     Args:
       path: the file or folder being written.
-      advice: what to do about it, the second half of the sentence.
+      advice: what the user can do, the second half of the sentence.
 
     Raises:
       UserError: no permission, no space, or no such place.

@@ -1,91 +1,186 @@
-"""Closed-loop evaluation: policies act in simulators, and the scores they earn."""
+"""Closed-loop evaluation: a run plays the task of its dataset and is scored."""
 
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from jaxdiff.errors import UserError
-from jaxdiff.rollouts import MakePolicy, Policy, Rollouts, agent, random_policy, rollout
-from jaxdiff.run import Run, maze_of
-from jaxdiff.scoring import bootstrap, save_evaluation, score
-from jaxdiff.tasks.claw.scores import claw_of, evaluate_claw
-from jaxdiff.tasks.control import evaluate_control
-from jaxdiff.tasks.doom.scores import evaluate_doom, is_doom
-from jaxdiff.tasks.kitchen.scores import evaluate_kitchen, is_kitchen
-from jaxdiff.tasks.pointmaze.scores import (
-    d4rl_score,
-    evaluate_maze,
-    expert_policy,
-    maze_references,
-    plan_paths,
-    play_maze,
-)
-from jaxdiff.tasks.pointmaze.world import Setting, setting_of_dataset
+import gymnasium
+import numpy as np
+
+from jaxdiff.data.spec import Environment
+from jaxdiff.devices import Device
+from jaxdiff.errors import UserError, writing
+from jaxdiff.options import override, to_plain
+from jaxdiff.run import Run
+from jaxdiff.tasks.base import Task
+from jaxdiff.tasks.lookup import task_of
 
 
-def evaluate_run(
+def evaluate(
     run: Run,
     *,
-    setting: Setting | None = None,
     episodes: int = 100,
-    latency: float | None = None,
-    live: bool = False,
-    **options: Any,
+    seed: int = 1_000,
+    num_envs: int = 100,
+    options: Any = None,
+    devices: Sequence[Device] | None = None,
+    environment: str | None = None,
+    trust: bool = False,
+    guidance: Any = None,
 ) -> tuple[dict[str, Any], Any]:
-    """Score a run in the task of its dataset.
+    """Score a run in the environment of its dataset.
+
+    The environment is the one that the dataset names for evaluation, else the one that
+    it was recorded in.
 
     Args:
       run: a trained planner or policy.
-      setting: of a maze; by default that of the dataset.
-      episodes: how many; of a claw machine, plays of every scene; of Doom, minutes.
-      latency: of decisions at Doom, see `evaluate_doom`.
-      live: play Doom by its own clock.
-      **options: what all of them take, such as `seed`, `num_envs` and `devices`.
+      episodes: how many; a task may count something else, such as minutes.
+      seed: of the first episode, and of the policy's noise in it.
+      num_envs: environments side by side; one program acts in all of them.
+      options: options of the task, an instance of its class or a mapping.
+      devices: the batch of environments is split over them.
+      environment: another Gymnasium id, `Id` or `module:Id`, to play instead.
+      trust: import the module that the run's own environment `module:Id` names.
+      guidance: arrays that take the place of acting options.
 
     Returns:
-      What `evaluate_maze`, `evaluate_claw`, `evaluate_kitchen`, `evaluate_doom` or
-      `evaluate_control` returns: a record of the scores, and what was played.
+      A record of the scores, JSON values, and what was played.
 
     Raises:
-      UserError: a latency or live play of a task that is played in no real time.
+      UserError: the environment is unknown, is not installed, asks for trust, or does
+        not fit the run.
     """
-    if is_doom(run):
-        return evaluate_doom(
-            run, episodes=episodes, latency=latency, live=live, **options
-        )
-    if live or latency is not None:
+    played_in = environment_of(run, environment, trust=trust)
+    task = task_of(played_in)
+    options = options_of(task, run, options)
+    _check_fit(run, task, played_in, options)
+    started = time.monotonic()
+    played = task.play(
+        task,
+        lambda count, seeds: run.policy(
+            count, seeds=seeds, devices=devices, guidance=guidance
+        ),
+        played_in,
+        options,
+        episodes=episodes,
+        seed=seed,
+        num_envs=num_envs,
+        label=run.name,
+    )
+    record = {
+        "setting": run.dataset["name"],
+        "environment": played_in.id,
+        "episodes": episodes,
+        "seed": seed,
+        "num_envs": num_envs,
+        **task.score(played, options, run.dataset["references"]),
+        "acting": to_plain(run.acting),
+        "seconds": time.monotonic() - started,
+    }
+    return record, played
+
+
+def environment_of(
+    run: Run, environment: str | None = None, *, trust: bool = False
+) -> Environment:
+    """Return the environment to score a run in.
+
+    Args:
+      run: the run.
+      environment: another Gymnasium id to use instead of the run's.
+      trust: accept an id `module:Id` that is stored in the run, whose module is code.
+
+    Raises:
+      UserError: the run knows no environment, or one that asks for trust.
+    """
+    if environment is not None:
+        return Environment(environment)
+    stored = run.environment()
+    if stored is None:
         raise UserError(
-            f"{run.path} was trained on {run.document['dataset']['name']}, which waits "
-            "for every action; leave out --live and --latency"
+            f"{run.path} was trained on {run.dataset['name']}, which does not say the "
+            "environment it was recorded in; name one with `environment`"
         )
-    if maze_of(run) is not None:
-        setting = setting or setting_of_dataset(run.document["dataset"]["name"])
-        return evaluate_maze(run, setting=setting, episodes=episodes, **options)
-    if claw_of(run) is not None:
-        return evaluate_claw(run, samples=episodes, **options)
-    if is_kitchen(run):
-        return evaluate_kitchen(run, episodes=episodes, **options)
-    return evaluate_control(run, episodes=episodes, **options)
+    if ":" in stored.id and not trust:
+        raise UserError(
+            f"{run.path} asks for the environment {stored.id}, whose module is code; "
+            f"name it again with `environment={stored.id}`, or accept it with "
+            "`trust=True`"
+        )
+    return stored
 
 
-__all__ = [
-    "MakePolicy",
-    "Policy",
-    "Rollouts",
-    "Setting",
-    "agent",
-    "bootstrap",
-    "d4rl_score",
-    "evaluate_claw",
-    "evaluate_control",
-    "evaluate_doom",
-    "evaluate_kitchen",
-    "evaluate_maze",
-    "evaluate_run",
-    "expert_policy",
-    "maze_references",
-    "plan_paths",
-    "play_maze",
-    "random_policy",
-    "rollout",
-    "save_evaluation",
-    "score",
-]
+def options_of(task: Task, run: Run, options: Any = None) -> Any:
+    """Complete options of a task from what the dataset of a run says.
+
+    Args:
+      task: the task.
+      run: the run.
+      options: an instance of `task.options`, a mapping of some of them, or None.
+    """
+    if options is None or isinstance(options, Mapping):
+        options = override(task.options(), options or {}, f"the task {task.name}")
+    return task.settle(options, run.dataset["metadata"])
+
+
+def make_env(
+    run: Run,
+    *,
+    options: Any = None,
+    environment: str | None = None,
+    trust: bool = False,
+) -> gymnasium.Env:
+    """Make one environment of a run as its policies see it; see `evaluate`.
+
+    Use it for a loop of your own:
+
+        env = jaxdiff.make_env(run)
+    """
+    played_in = environment_of(run, environment, trust=trust)
+    task = task_of(played_in)
+    return task.make_env(played_in, options_of(task, run, options))
+
+
+def _check_fit(run: Run, task: Task, environment: Environment, options: Any) -> None:
+    """Check that observations and actions have the sizes that the run was built for."""
+    env = task.make_env(environment, options)
+    try:
+        spaces = env.observation_space, env.action_space
+    finally:
+        env.close()
+    seen, actions = spaces
+    if isinstance(seen, gymnasium.spaces.Dict):
+        seen = seen["observation"]
+    sizes = {
+        "actions": (int(np.prod(actions.shape or ())), run.spec.action_dim),
+        "observations": (int(np.prod(seen.shape or ())), run.spec.observation_dim),
+    }
+    for what, (found, wanted) in sizes.items():
+        if found != wanted:
+            raise UserError(
+                f"the environment {environment.id} has {what} of {found} numbers, and "
+                f"{run.path} was trained on {what} of {wanted}; name the environment "
+                "of the dataset with `environment`"
+            )
+
+
+def save_evaluation(run: Run, record: Mapping[str, Any]) -> Path:
+    """Write a record into the run folder as `evaluations/NNN.json`.
+
+    Raises:
+      UserError: the folder cannot be written.
+      ValueError: the record holds a NaN or an infinity, which JSON does not have.
+    """
+    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
+    folder = run.path / "evaluations"
+    taken = [int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal()]
+    path = folder / f"{max(taken, default=-1) + 1:03d}.json"
+    partial = path.with_suffix(".partial")
+    with writing(path, "check the permissions of the run folder or free some space"):
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    return path

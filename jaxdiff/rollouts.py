@@ -1,25 +1,16 @@
 """Closed-loop play: policies act in simulators, many episodes side by side."""
 
 import dataclasses
-import functools
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
 import jax
 import numpy as np
 
-from jaxdiff.algorithms.base import Algorithm, TrainState
-from jaxdiff.devices import Device, share, split_batch
 from jaxdiff.errors import UserError
+from jaxdiff.policy import ActingPolicy, MakePolicy
 from jaxdiff.progress import progress
-from jaxdiff.run import Run
-
-# (observation [B, O], goal [B, G] or None, reset [B]) -> (action [B, A], plan or None)
-Policy = Callable[[np.ndarray, Any, np.ndarray], tuple[np.ndarray, Any]]
-# (number of environments, seed of the policy's own randomness) -> Policy
-MakePolicy = Callable[[int, int], Policy]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,83 +19,42 @@ class Rollouts:
 
     Attributes:
       returns: `[N]`, sum of the environment's rewards.
-      peaks: `[N]`, the largest of them.
-      successes: `[N]` bool, whether the environment ever reported success.
+      peaks: `[N]`, the largest reward.
+      successes: `[N]` bool, whether the environment ever reported success, or None if
+        it never said whether.
       lengths: `[N]`, steps until the episode ended.
       observations: `[N, T + 1, O]`; after an episode's end its last one is repeated.
-      goals: `[N, G]`, or None where the environment has no goals.
+      goals: `[N, G]`, the first goal of each episode, or None without goals.
       plans: `[N, H, A + O]`, the first plan of each episode, or None.
     """
 
     returns: np.ndarray
     peaks: np.ndarray
-    successes: np.ndarray
+    successes: np.ndarray | None
     lengths: np.ndarray
     observations: np.ndarray
     goals: np.ndarray | None
     plans: np.ndarray | None
 
 
-def agent(
-    algorithm: Algorithm,
-    states: Mapping[str, TrainState],
-    *,
-    num_envs: int,
-    seed: int = 0,
-    devices: Sequence[Device] | None = None,
-) -> Policy:
-    """Make a policy of a trained algorithm: one compiled program, called each step.
-
-    All agents of one algorithm share the program, whatever their states and seeds.
+class RandomPolicy:
+    """Draws uniform actions.
 
     Args:
-      algorithm: what was trained.
-      states: its states.
-      num_envs: B, environments acting side by side.
-      seed: of the agent's own randomness.
-      devices: the batch is split over as many of them as divide it; by default one.
+      action_space: of one environment.
+      seed: of the actions.
     """
-    devices = list(devices) if devices is not None else jax.devices()[:1]
-    devices = devices[: math.gcd(len(devices), num_envs)]
-    states = share(dict(states), devices)
-    carry = split_batch(algorithm.init_carry(num_envs), devices)
-    key = share(jax.random.key(seed), devices)
-    step = _compiled_step(algorithm.act)
 
-    def policy(observation, goal, reset):
-        nonlocal carry, key
-        inputs = (np.asarray(observation, np.float32), reset)
-        goal = None if goal is None else np.asarray(goal, np.float32)
-        observed, was_reset, goal = split_batch((*inputs, goal), devices)
-        output, carry, key = step(states, carry, key, observed, was_reset, goal)
-        plan = output.plan if bool(np.any(reset)) else None
-        return np.asarray(output.action), plan
+    def __init__(self, action_space: gymnasium.spaces.Box, *, seed: int = 0) -> None:
+        self._space, self._rng = action_space, np.random.default_rng(seed)
 
-    return policy
+    def __call__(self, observation: np.ndarray, goal: Any = None) -> np.ndarray:
+        """Return actions `[B, A]`, whatever is observed."""
+        shape = (len(observation), *self._space.shape)
+        return self._rng.uniform(self._space.low, self._space.high, shape)
 
-
-@functools.lru_cache(maxsize=8)  # programs are large, so the oldest may go
-def _compiled_step(act: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile acting once for each algorithm, however many agents it serves."""
-
-    @jax.jit
-    def step(states, carry, key, observation, reset, goal):
-        key, act_key = jax.random.split(key)
-        output, carry = act(states, carry, act_key, observation, reset, goal=goal)
-        return output, carry, key
-
-    return step
-
-
-def random_policy(action_space: gymnasium.spaces.Box, *, seed: int = 0) -> Policy:
-    """Draw uniform actions."""
-    rng = np.random.default_rng(seed)
-
-    def policy(observation, goal, reset):
-        shape = (len(observation), *action_space.shape)
-        return rng.uniform(action_space.low, action_space.high, shape), None
-
-    return policy
+    def reset(self, mask: Any = None, seeds: Any = None) -> None:
+        """Do nothing: nothing is remembered."""
 
 
 def rollout(
@@ -119,12 +69,12 @@ def rollout(
 ) -> Rollouts:
     """Play episodes to their end, many side by side.
 
-    Episode `i` is reset with seed `seed + i`, so that several policies meet the same
-    starts and goals whatever `num_envs` is.
+    Episode `i` is reset with seed `seed + i`, and so is the noise of the policy in it.
+    All policies meet the same starts and goals, and one policy draws the same noise,
+    whatever `num_envs` is.
 
     Args:
-      make_policy: `(number of environments, seed) -> Policy`, called once a wave with
-        the seed of the wave's first episode, so that no two waves share their noise.
+      make_policy: `(number of environments, their seeds) -> ActingPolicy`.
       make_env: makes one environment, with Box or goal-dictionary observations.
       episodes: N.
       num_envs: environments side by side; a wave plays one episode in each.
@@ -132,18 +82,20 @@ def rollout(
       options: passed to every reset.
       label: shown beside the progress bar.
     """
-    for flag, count in (("--episodes", episodes), ("--num-envs", num_envs)):
+    for name, count in (("episodes", episodes), ("num_envs", num_envs)):
         if count < 1:
-            raise UserError(f"{flag} is {count}; it must be at least 1")
+            raise UserError(f"`{name}` is {count}; it must be at least 1")
     num_envs = min(num_envs, episodes)
     # Plain environments in lock-step: Gymnasium's vector environments either restart
     # by themselves, adding steps of the next episode, or refuse to step past an end.
     envs = [make_env() for _ in range(num_envs)]
+    policy = make_policy(num_envs, [seed + i for i in range(num_envs)])
     waves = []
     with progress(episodes, label, unit="episode") as bar:
         for first in range(0, episodes, num_envs):
             seeds = [seed + first + i for i in range(num_envs)]
-            wave = play_wave(make_policy(num_envs, seeds[0]), envs, seeds, options)
+            policy.reset(seeds=seeds)
+            wave = play_wave(policy, envs, seeds, options)
             count = min(num_envs, episodes - first)
             waves.append(jax.tree.map(lambda x, n=count: x[:n], wave))
             bar(count)
@@ -151,47 +103,22 @@ def rollout(
         env.close()
     return Rollouts(
         **{
-            name: _joined([wave[name] for wave in waves])
-            for name in Rollouts.__dataclass_fields__
+            field.name: _joined([wave[field.name] for wave in waves])
+            for field in dataclasses.fields(Rollouts)
         }
     )
 
 
-def play(
-    run: Run,
-    make_env: Callable[[], gymnasium.Env],
-    *,
-    devices: Sequence[Device] | None = None,
-    **options: Any,
-) -> Rollouts:
-    """Play a run in an environment.
-
-    Args:
-      run: a trained planner or policy.
-      make_env: as in `rollout`.
-      devices: the batch of environments is split over them.
-      **options: of `rollout`.
-    """
-    return rollout(
-        lambda n, seed: agent(
-            run.algorithm, run.states, num_envs=n, seed=seed, devices=devices
-        ),
-        make_env,
-        label=run.name,
-        **options,
-    )
-
-
 def play_wave(
-    policy: Policy,
-    envs: list[gymnasium.Env],
+    policy: ActingPolicy,
+    envs: Sequence[gymnasium.Env],
     seeds: Sequence[int],
     options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Play one episode in every environment, in lock-step.
 
     Args:
-      policy: acts in all of them, also in those whose episode has ended.
+      policy: acts in all of them, also in those whose episode has ended. It was reset.
       envs: B environments.
       seeds: of their resets.
       options: passed to every reset.
@@ -200,42 +127,47 @@ def play_wave(
       the fields of `Rollouts`.
     """
     starts = [
-        _split(env.reset(seed=seed, options=options)[0])
+        _parts(env.reset(seed=seed, options=options)[0])
         for env, seed in zip(envs, seeds, strict=True)
     ]
     observation = np.stack([start[0] for start in starts])
     goal = None if starts[0][1] is None else np.stack([start[1] for start in starts])
+    first_goal = None if goal is None else goal.copy()
     count = len(envs)
     returns, lengths = np.zeros(count), np.zeros(count, np.int64)
-    peaks = np.full(count, -np.inf)
+    peaks, told = np.full(count, -np.inf), False
     successes, running = np.zeros(count, bool), np.ones(count, bool)
-    path, reset, plans = [observation], np.ones(count, bool), None
+    path, plans = [observation], None
     while running.any():
-        action, plan = policy(observation, goal, reset)
-        plans = plan if plans is None else plans
-        reset = np.zeros(count, bool)
+        action = policy(observation, goal)
+        if len(path) == 1:
+            plans = getattr(getattr(policy, "last", None), "plan", None)
         observation = observation.copy()
-        for i in np.flatnonzero(running):
-            following, reward, terminated, truncated, info = envs[i].step(action[i])
-            observation[i] = _split(following)[0]
+        goal = None if goal is None else goal.copy()
+        for i in map(int, np.flatnonzero(running)):
+            seen, reward, terminated, truncated, info = envs[i].step(action[i])
+            observation[i], new_goal = _parts(seen)
+            if goal is not None:
+                goal[i] = new_goal
             returns[i] += float(reward)
             peaks[i] = max(peaks[i], float(reward))
             lengths[i] += 1
+            told |= "success" in info or "is_success" in info
             successes[i] |= bool(info.get("success", info.get("is_success", False)))
             running[i] = not (terminated or truncated)
         path.append(observation)
     return {
         "returns": returns,
         "peaks": peaks,
-        "successes": successes,
+        "successes": successes if told else None,
         "lengths": lengths,
         "observations": np.stack(path, axis=1).astype(np.float32),
-        "goals": goal,
+        "goals": first_goal,
         "plans": None if plans is None else np.asarray(plans),
     }
 
 
-def _split(observation: Any) -> tuple[np.ndarray, Any]:
+def _parts(observation: Any) -> tuple[np.ndarray, Any]:
     """Separate a goal-dictionary observation into observation and goal."""
     if isinstance(observation, dict):
         return observation["observation"], observation["desired_goal"]

@@ -1,4 +1,8 @@
-"""Runs: from a dataset to a folder, and from a folder back to something that acts."""
+"""Runs: from a dataset to a folder, and from a folder back to something that acts.
+
+This module knows no task. It is handed a loaded dataset and its `Spec`; the functions
+that find both by name are `jaxdiff.training.train_run` and `jaxdiff.evaluation`.
+"""
 
 import dataclasses
 import typing
@@ -10,13 +14,20 @@ import jax
 import numpy as np
 
 from jaxdiff import checkpoint
-from jaxdiff.algorithms import ALGORITHMS, Algorithm, Entry, TrainState
-from jaxdiff.data.episodes import Dataset, join_episodes, load_dataset, split_episodes
+from jaxdiff.algorithms import ALGORITHMS
+from jaxdiff.algorithms.base import Algorithm, Entry, Preset, TrainConfig, TrainState
+from jaxdiff.data.episodes import Dataset, join_episodes, split_episodes
+from jaxdiff.data.spec import (
+    Environment,
+    Spec,
+    spec_from_plain,
+    spec_to_plain,
+)
 from jaxdiff.devices import Device
 from jaxdiff.errors import UserError, reason
-from jaxdiff.options import from_plain, to_plain
-from jaxdiff.tasks.pointmaze.world import Maze, maze_of_environment
-from jaxdiff.train import TrainConfig, train_learners
+from jaxdiff.options import from_plain, override, to_plain
+from jaxdiff.policy import Policy
+from jaxdiff.train import train_learners
 
 
 class Run(NamedTuple):
@@ -25,9 +36,11 @@ class Run(NamedTuple):
     Attributes:
       path: its folder.
       name: of the algorithm.
-      config: options of the algorithm.
+      config: options that training read.
+      acting: options that may change after training.
       statistics: what was measured on the dataset.
-      algorithm: built from the three above.
+      spec: what the algorithm was built for.
+      algorithm: built from the four above.
       states: of its learners.
       document: the whole of `config.json`.
     """
@@ -35,23 +48,62 @@ class Run(NamedTuple):
     path: Path
     name: str
     config: Any
+    acting: Any
     statistics: Any
+    spec: Spec
     algorithm: Algorithm
     states: Mapping[str, TrainState]
     document: Mapping[str, Any]
 
+    def policy(
+        self,
+        num_envs: int = 1,
+        *,
+        seeds: Sequence[int] | None = None,
+        devices: Sequence[Device] | None = None,
+        guidance: Any = None,
+    ) -> Policy:
+        """Return what acts in `num_envs` environments side by side.
 
-def train_run(
+        Args:
+          num_envs: B.
+          seeds: `[B]` seeds of its noise; by default the index of each environment.
+          devices: the batch is split over as many of them as divide it.
+          guidance: arrays that take the place of acting options.
+        """
+        return Policy(
+            self.algorithm,
+            self.states,
+            self.spec,
+            num_envs=num_envs,
+            seeds=seeds,
+            devices=devices,
+            guidance=guidance,
+        )
+
+    @property
+    def dataset(self) -> Mapping[str, Any]:
+        """What the run remembers of its dataset: name, environment, references, ..."""
+        return self.document["dataset"]
+
+    def environment(self) -> Environment | None:
+        """Return the environment that policies are scored in, if it is known."""
+        stored = self.dataset["evaluation"] or self.dataset["environment"]
+        return None if stored is None else Environment(**stored)
+
+
+def train(
     algorithm: str,
-    dataset: str | Dataset,
+    dataset: Dataset,
+    spec: Spec,
     path: str | Path,
+    options: Preset,
     *,
-    config: Any,
-    training: TrainConfig | Mapping[str, TrainConfig],
     seed: int = 0,
     devices: Sequence[Device] | None = None,
     resume: bool = False,
     evaluate: Callable[[Run], tuple[str, float]] | None = None,
+    announce: Callable[[Mapping[str, TrainConfig]], None] | None = None,
 ) -> Run:
     """Train an algorithm on a dataset into a run folder.
 
@@ -60,67 +112,75 @@ def train_run(
 
     Args:
       algorithm: a name of `ALGORITHMS`.
-      dataset: a `Dataset`, or a recipe, Minari id or path to load.
+      dataset: the data.
+      spec: what the algorithm is built for.
       path: the run folder; made if it is not there.
-      config: options of the algorithm.
-      training: options of training, of all learners alike or by the learner's name;
-        those of a learner that the algorithm does not have are left out.
+      options: of training, acting and each learner. Learners that the algorithm does
+        not have are left out.
       seed: of everything random.
       devices: to train on, by default one.
       resume: go on with the run in the folder; a missing folder starts fresh.
       evaluate: scores the run now and then, see `TrainConfig.eval_every`; the best
         checkpoint is kept.
+      announce: called with the options of each learner right before training begins,
+        if any of it is left to do.
 
     Raises:
       UserError: the folder holds other files than a run's, or a run while `resume` is
         off, or a run of other options, of another dataset or of more updates.
     """
     path = Path(path)
-    if isinstance(dataset, str):
-        dataset = load_dataset(dataset)
-    entry = _entry(algorithm)
+    entry = ALGORITHMS.find(algorithm)
     asked = {
         "algorithm": algorithm,
-        "config": to_plain(config),
+        "config": to_plain(options.config),
+        "acting": to_plain(options.acting),
         "seed": seed,
+        "spec": spec_to_plain(spec),
         "dataset": {
             "name": dataset.name,
-            "environment": dataset.environment,
+            "environment": _environment(dataset.environment),
+            "evaluation": _environment(dataset.evaluation),
             "fingerprint": dataset.fingerprint,
             "references": dict(dataset.references),
-            "action_dim": dataset.episodes.actions.shape[1],
+            "metadata": dict(dataset.metadata),
         },
     }
-    train, held_out = split_episodes(join_episodes(dataset.episodes))
+    data, held_out = split_episodes(join_episodes(dataset.episodes))
     with checkpoint.locked(path):
         fresh = checkpoint.is_fresh(path)
         if fresh:
-            arrays = _pack(entry.measure(config, train))
+            arrays = _pack(entry.measure(options.config, data, spec))
         elif not resume:
             raise UserError(
-                f"{path} already holds a run; go on with it by --resume, or name "
-                "another folder with --run"
+                f"{path} already holds a run; go on with it by `resume=True`, or name "
+                "another folder with `run`"
             )
         else:
             document, arrays = checkpoint.read_run(path)
             _check_same(path, entry, document, asked)
         statistics = _unpack(entry.statistics, arrays)
-        built = entry.build(
-            config, statistics, action_dim=asked["dataset"]["action_dim"]
-        )
-        configs = _by_learner(training, built)
-        asked["training"] = {name: to_plain(each) for name, each in configs.items()}
+        built = entry.build(options.config, options.acting, statistics, spec)
+        training = by_learner(options.training, built)
+        asked["training"] = {name: to_plain(each) for name, each in training.items()}
         # Nothing is written before the options are known to build something.
         if fresh:
             document = checkpoint.create_run(path, asked, arrays)
         else:
-            _check_training(path, document["training"], configs)
-            document = checkpoint.update_run(path, training=asked["training"])
-        run = Run(path, algorithm, config, statistics, built, {}, document)
+            _check_training(path, document["training"], training)
+            document = checkpoint.update_run(
+                path, training=asked["training"], acting=asked["acting"]
+            )
+        run = Run(
+            path, algorithm, options.config, options.acting, statistics, spec, built,
+            {}, document,
+        )  # fmt: skip
+        if announce is not None and _unfinished(path, training):
+            announce(training)
         states = train_learners(
             built,
-            train,
-            configs=configs,
+            data,
+            configs=training,
             seed=seed,
             devices=devices,
             held_out=held_out,
@@ -139,95 +199,84 @@ def load_run(
     Args:
       path: the run folder.
       best: take the checkpoint of the best evaluation instead of the newest.
-      overrides: options of acting to change, such as `{"candidates": 8}`.
+      overrides: acting options to change, such as `{"candidates": 8}`.
 
     Raises:
-      UserError: the folder is missing, foreign, damaged or of another version.
+      UserError: the folder is missing, foreign, damaged or of another version, its
+        algorithm is not known, or an override is no acting option.
+    """
+    run = open_run(path, overrides=overrides)
+    states: dict[str, TrainState] = {}
+    for name in run.algorithm.learners:
+        found = checkpoint.restore_state(run.path, name, best=best)
+        if found is None:
+            raise UserError(
+                f"{path} holds no checkpoint of {name} yet; train it with "
+                f"`jaxdiff train {run.name} --dataset {run.dataset['name']} --run "
+                f"{path} --resume`"
+            )
+        states[name] = found[1]
+    return run._replace(states=states)
+
+
+def open_run(path: str | Path, *, overrides: Mapping[str, Any] | None = None) -> Run:
+    """Read the options of a run and build its algorithm, without any parameters.
+
+    Args:
+      path: the run folder.
+      overrides: as in `load_run`.
+
+    Raises:
+      UserError: as in `load_run`.
     """
     path = Path(path)
     document, arrays = checkpoint.read_run(path)
-    entry = _entry(document["algorithm"])
+    entry = ALGORITHMS.find(document["algorithm"])
     try:
         config = from_plain(entry.config, document["config"])
+        acting = from_plain(entry.acting, document["acting"])
+        spec = spec_from_plain(document["spec"])
         statistics = _unpack(entry.statistics, arrays)
-    except (KeyError, TypeError, ValueError, UserError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
         raise UserError(
             f"{path / 'config.json'} does not fit this version of jaxdiff "
             f"({reason(error)}); use version {document['versions'].get('jaxdiff')} or "
             "train again"
         ) from error
-    config = _overridden(document["algorithm"], config, overrides or {})
-    built = entry.build(
-        config, statistics, action_dim=document["dataset"]["action_dim"]
-    )
-    states: dict[str, TrainState] = {}
-    for name in built.learners:
-        found = checkpoint.restore_state(path, name, best=best)
-        if found is None:
-            raise UserError(
-                f"{path} holds no checkpoint of {name} yet; train it with "
-                f"`jaxdiff train {document['algorithm']} --dataset "
-                f"{document['dataset']['name']} --run {path} --resume`"
-            )
-        states[name] = found[1]
-    return Run(path, document["algorithm"], config, statistics, built, states, document)
+    acting = override(acting, overrides or {}, f"acting with {entry.name}")
+    built = entry.build(config, acting, statistics, spec)
+    return Run(path, entry.name, config, acting, statistics, spec, built, {}, document)
 
 
-def _overridden(algorithm: str, config: Any, overrides: Mapping[str, Any]) -> Any:
-    known = {field.name for field in dataclasses.fields(config)}
-    unknown = sorted(overrides.keys() - known)
-    if unknown:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in unknown)
-        raise UserError(f"{algorithm} has no option {flags}; leave it out")
-    return dataclasses.replace(config, **overrides)
+def training_of(run: Run) -> dict[str, TrainConfig]:
+    """Return how the learners of a run were trained."""
+    stored = run.document["training"]
+    return {name: from_plain(TrainConfig, each) for name, each in stored.items()}
 
 
-def maze_of(run: Run) -> Maze | None:
-    """Return the maze of a run's dataset, or None for another environment."""
-    return maze_of_environment(run.document["dataset"]["environment"])
+def load_policy(
+    path: str | Path,
+    *,
+    num_envs: int = 1,
+    best: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+) -> Policy:
+    """Load a run and return what acts, for `num_envs` environments; see `load_run`."""
+    return load_run(path, best=best, overrides=overrides).policy(num_envs)
 
 
-def require_maze(run: Run) -> Maze:
-    """Return the maze of a run's dataset.
-
-    Raises:
-      UserError: the dataset is of another environment.
-    """
-    maze = maze_of(run)
-    if maze is None:
-        raise UserError(
-            f"{run.path} was trained on {run.document['dataset']['name']}, which is no "
-            "maze; give this command a run of a maze"
-        )
-    return maze
-
-
-def _entry(algorithm: str) -> Entry:
-    if algorithm not in ALGORITHMS:
-        raise UserError(
-            f"there is no algorithm {algorithm!r}; choose one of "
-            f"{', '.join(ALGORITHMS)}"
-        )
-    return ALGORITHMS[algorithm]
-
-
-def read_training(document: Mapping[str, Any]) -> TrainConfig | dict[str, TrainConfig]:
-    """Rebuild the "training" of a run's configuration: options by learner.
-
-    Of early runs, which had one learner, it holds the options themselves.
-
-    Raises:
-      TypeError, UserError: what it holds are no such options.
-    """
-    if all(isinstance(each, Mapping) for each in document.values()):
-        return {name: from_plain(TrainConfig, each) for name, each in document.items()}
-    return from_plain(TrainConfig, document)
-
-
-def _by_learner(
+def by_learner(
     training: TrainConfig | Mapping[str, TrainConfig], built: Algorithm
 ) -> dict[str, TrainConfig]:
-    """Give every learner its options of training."""
+    """Give every learner its options of training.
+
+    Args:
+      training: of all learners alike, or by the learner's name.
+      built: the algorithm.
+
+    Raises:
+      UserError: a learner is missing.
+    """
     if isinstance(training, TrainConfig):
         return dict.fromkeys(built.learners, training)
     missing = [name for name in built.learners if name not in training]
@@ -240,10 +289,22 @@ def _by_learner(
     return {name: training[name] for name in built.learners}
 
 
+def _environment(environment: Environment | None) -> dict[str, Any] | None:
+    """Give an environment as JSON values."""
+    return None if environment is None else environment._asdict()
+
+
 def _check_same(
     path: Path, entry: Entry, document: Mapping[str, Any], asked: dict[str, Any]
 ) -> None:
-    """Refuse to resume a run with other options, by their names."""
+    """Refuse to resume a run on other data, or with other options, by their names."""
+    # The data come first, because the defaults of options may depend on them.
+    if document["dataset"]["fingerprint"] != asked["dataset"]["fingerprint"]:
+        raise UserError(
+            f"{path} was trained on other data than {asked['dataset']['name']} holds "
+            "now (their fingerprints differ); restore that dataset, or name another "
+            "folder with `run`"
+        )
     # What an option that the run does not know would have been is its default.
     known = {**to_plain(entry.config()), **document["config"]}
     before, now = (
@@ -251,21 +312,23 @@ def _check_same(
         for part, config in ((document, known), (asked, asked["config"]))
     )
     _refuse_changes(path, before, now)
-    if document["dataset"]["fingerprint"] != asked["dataset"]["fingerprint"]:
-        raise UserError(
-            f"{path} was trained on other data than {asked['dataset']['name']} holds "
-            "now (their fingerprints differ); restore that dataset, or name another "
-            "folder with --run"
-        )
+
+
+def _unfinished(path: Path, training: Mapping[str, TrainConfig]) -> bool:
+    """Whether a learner has updates to make."""
+    return any(
+        max(checkpoint.saved_steps(path, name), default=0) < config.num_steps
+        for name, config in training.items()
+    )
 
 
 def _check_training(
     path: Path, before: Mapping[str, Any], configs: Mapping[str, TrainConfig]
 ) -> None:
     """Refuse to resume a run with another kind of training, or with less of it."""
-    for i, (name, config) in enumerate(configs.items()):
-        prefix = f"{name}." if i else ""
-        found, now = before.get(name, before), to_plain(config)
+    for name, config in configs.items():
+        prefix = f"{name}." if len(configs) > 1 else ""
+        found, now = before.get(name, {}), to_plain(config)
         for option in _MAY_CHANGE:
             now.pop(option)
         _refuse_changes(
@@ -276,9 +339,9 @@ def _check_training(
         done = max(checkpoint.saved_steps(path, name), default=0)
         if done > config.num_steps:
             raise UserError(
-                f"{path} holds {name} after {done} updates, and --{prefix}num-steps is "
+                f"{path} holds {name} after {done} updates, and `{prefix}num_steps` is "
                 f"{config.num_steps}; ask for at least {done}, or name another folder "
-                "with --run"
+                "with `run`"
             )
 
 
@@ -290,14 +353,14 @@ def _refuse_changes(
     path: Path, before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> None:
     changed = [
-        f"{name} (was {before.get(name)}, now {now.get(name)})"
+        f"`{name}` was {before.get(name)} and is now {now.get(name)}"
         for name in dict.fromkeys([*now, *before])
         if before.get(name) != now.get(name)
     ]
     if changed:
         raise UserError(
             f"{path} was trained with other options ({', '.join(changed)}); resume "
-            "with the old ones, or name another folder with --run"
+            "with the old ones, or name another folder with `run`"
         )
 
 
@@ -314,7 +377,7 @@ def _unpack(kind: type, arrays: Mapping[str, np.ndarray], prefix: str = "") -> A
     """Rebuild a record of class `kind` from what `_pack` made of one.
 
     Raises:
-      UserError: a field is missing, for another version of jaxdiff wrote the arrays.
+      UserError: a field is missing, because another version wrote the arrays.
     """
     if not dataclasses.is_dataclass(kind):
         raise UserError(

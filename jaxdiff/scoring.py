@@ -1,4 +1,4 @@
-"""Scores on a scale from chance to expert, their intervals, and where they are kept.
+"""Scores on a scale from chance to expert, and their intervals.
 
 With R a mean return over episodes, on a scale where 0 is a random policy and 100 the
 reference expert,
@@ -8,16 +8,12 @@ reference expert,
 Intervals are percentile bootstrap intervals over episodes.
 """
 
-import json
-import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxdiff.errors import UserError, writing
-from jaxdiff.run import Run
+from jaxdiff.errors import UserError
 
 
 def on_scale(value: float, chance: float, expert: float) -> float:
@@ -36,8 +32,8 @@ def reference_scores(
       interval: of it.
 
     Returns:
-      `score`, `score_low` and `score_high`; nothing where the references are missing or
-      are no scale.
+      `score`, `score_low` and `score_high`; nothing where a reference is missing or the
+      expert's is not above the random policy's.
     """
     if not {"random", "expert"} <= references.keys():
         return {}
@@ -79,8 +75,8 @@ def score(
 
     def of(drawn: np.ndarray) -> float:
         own, chance, expert = drawn.mean(1)
-        # Of few episodes some draws hold only such as pay expert and random policy
-        # alike: 0 / 0, a draw that says nothing about the score.
+        # A draw of few episodes may pay the expert no more than the random policy.
+        # Its score would be 0 / 0, so it is left out.
         return on_scale(own, chance, expert) if expert > chance else np.nan
 
     low, high = bootstrap(table, of, confidence=confidence, seed=seed)
@@ -93,8 +89,8 @@ def require_scale(random_returns: np.ndarray, expert_returns: np.ndarray) -> Non
     if expert <= chance:
         raise UserError(
             f"in {len(expert_returns)} episodes the expert earned {expert:g} and the "
-            f"random policy {chance:g}, between which there is no score; play more "
-            "episodes with --episodes"
+            f"random policy {chance:g}, which leaves no scale for a score; play more "
+            "`episodes`"
         )
 
 
@@ -123,21 +119,3 @@ def bootstrap(
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(values, [tail, 1 - tail])
     return float(low), float(high)
-
-
-def save_evaluation(run: Run, record: dict[str, Any]) -> Path:
-    """Write a record, such as of `evaluate_maze`, into the run folder, numbered.
-
-    Raises:
-      UserError: the folder cannot be written.
-      ValueError: the record holds a NaN or an infinity, which JSON does not have.
-    """
-    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
-    folder = run.path / "evaluations"
-    taken = [int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal()]
-    path = folder / f"{max(taken, default=-1) + 1:03d}.json"
-    partial = path.with_suffix(".partial")
-    with writing(path, "mend the permissions of the run folder or free some space"):
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    return path

@@ -24,39 +24,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff import checkpoint
-from jaxdiff.algorithms.base import Algorithm, Learner, Metrics, TrainState
+from jaxdiff.algorithms.base import (
+    Algorithm,
+    Learner,
+    Metrics,
+    TrainConfig,
+    TrainState,
+)
 from jaxdiff.devices import Device, first_replica, replicate
 from jaxdiff.errors import UserError
-from jaxdiff.options import check_options
 from jaxdiff.progress import note, progress
 
 # Score of the states of all learners: a name and a value, the higher the better.
 Evaluate = Callable[[Mapping[str, TrainState]], tuple[str, float]]
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """How one learner is trained.
-
-    Attributes:
-      num_steps: updates in all.
-      batch_size: examples an update, over all devices.
-      log_every: updates a dispatch; metrics are reported as often.
-      save_every: updates between two checkpoints.
-      eval_every: updates between two evaluations; 0 for none.
-      keep: newest checkpoints kept, beside the best one.
-    """
-
-    num_steps: int = 100_000
-    batch_size: int = 32
-    log_every: int = 50
-    save_every: int = 1_000
-    eval_every: int = 0
-    keep: int = 2
-
-    def __post_init__(self) -> None:
-        counts = ("num_steps", "batch_size", "log_every", "save_every", "keep")
-        check_options(self, eval_every=0, **dict.fromkeys(counts, 1))
 
 
 def train_learners(
@@ -80,16 +60,16 @@ def train_learners(
       configs: learner name -> `TrainConfig`.
       seed: of every random draw, together with learner, update and example.
       devices: devices to train on, by default one; the batch is split over them.
-      held_out: data for the held-out loss, prepared and drawn from as `data` is; left
-        out with a note where it cannot be prepared, being too short for instance.
-      hyper: arrays that updates read, passed on as they are.
+      held_out: data for the held-out loss, prepared and drawn from as `data` is. If it
+        cannot be prepared, because it is too short for instance, a note says so.
+      hyper: arrays that updates read, beside the number of updates, "num_steps".
       run: run folder for metrics and checkpoints. Training goes on from the newest
         whole checkpoint found there; a finished learner is not trained again.
-      evaluate: called every `eval_every` updates of the last learner, for acting may
-        need them all, with the states of all; its highest value marks the best
-        checkpoint.
+      evaluate: called with the states of all learners, every `eval_every` updates of
+        the last one, because acting may need them all; its highest value marks the
+        best checkpoint.
       donate: whether a dispatch reuses the memory of its input: by default on
-        accelerators only, for it was measured slower on CPU.
+        accelerators only, because it was measured slower on CPU.
 
     Returns:
       Learner name -> `TrainState` with NumPy leaves.
@@ -110,7 +90,7 @@ def train_learners(
             key=jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode())),
             devices=devices,
             finished=dict(states),
-            hyper=dict(hyper or {}),
+            hyper={"num_steps": np.int32(configs[name].num_steps), **(hyper or {})},
             donate=devices[0].platform != "cpu" if donate is None else donate,
             run=run,
         )
@@ -251,7 +231,7 @@ def _held_out_loss(job: _Job, held_out: Any) -> Callable[[TrainState], float] | 
     try:
         prepared = _prepare(job, held_out)
     except UserError as error:
-        note(f"{job.name} has no held-out loss, for of the held-out data {error}")
+        note(f"{job.name} has no held-out loss ({error})")
         return None
     key = jax.random.fold_in(job.key, np.uint32(2**32 - 3))
     keys = jax.random.split(key, (2, 8 * job.config.batch_size))
@@ -320,8 +300,8 @@ def _check_finite(job: _Job, step: int, state: TrainState) -> None:
 def _not_finite(job: _Job, step: int, what: str) -> UserError:
     kept = f" (what was saved before is kept in {job.run})" if job.run else ""
     return UserError(
-        f"training of {job.name} stopped by update {step}, for {what}{kept}; lower "
-        "--learning-rate or look for extreme values in the dataset"
+        f"training of {job.name} stopped by update {step} because {what}{kept}; lower "
+        "`learning_rate` or look for extreme values in the dataset"
     )
 
 
@@ -349,7 +329,7 @@ def _check(name: str, config: TrainConfig, devices: Sequence[Device]) -> None:
     if config.batch_size % len(devices):
         raise UserError(
             f"the batch of {config.batch_size} examples of {name} does not divide over "
-            f"{len(devices)} devices; choose a --batch-size divisible by it"
+            f"{len(devices)} devices; choose a `batch_size` divisible by it"
         )
 
 

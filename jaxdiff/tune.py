@@ -1,21 +1,20 @@
 """Which guidance earns most: settings tried side by side, in closed loop.
 
-How strongly plans should be guided belongs to the units of the rewards, so it is found
-by acting. Every setting of scale, stop level and steps plays the same episodes, with
-the same noise in its plans, in one program: it is `jax.vmap`ped over scales and stop
-levels, and steps, which change the program, are blocks of it. A setting whose actions
-are not finite in one of its episodes has failed.
+The best strength of guidance depends on the units of the rewards, so it is found by
+acting. Every setting of scale, stop level and steps plays the same episodes, with the
+same noise in its plans, in one program. It is `jax.vmap`ped over scales and stop
+levels, and has a block for each number of steps, which changes the program. A setting
+whose actions are not finite in one of its episodes has failed.
 
-The best of many settings looks better than it is. What it earns in the episodes in
-which it was chosen is therefore no result: score it by `jaxdiff evaluate`, which plays
-others.
+The best of many settings looks better than it is, so its return in the episodes that
+chose it is no result: score it by `jaxdiff evaluate`, which plays other episodes.
 """
 
 import dataclasses
 import itertools
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -28,11 +27,11 @@ from jaxdiff.algorithms.base import Algorithm, TrainState
 from jaxdiff.algorithms.planning.diffuser import Guidance, diffuser
 from jaxdiff.algorithms.planning.receding_horizon import Carry
 from jaxdiff.errors import UserError
+from jaxdiff.evaluation import environment_of, make_env, save_evaluation
 from jaxdiff.progress import progress
-from jaxdiff.rollouts import Policy, play_wave
-from jaxdiff.run import Run, maze_of
-from jaxdiff.scoring import bootstrap, save_evaluation
-from jaxdiff.tasks.control import make_env
+from jaxdiff.rollouts import play_wave
+from jaxdiff.run import Run
+from jaxdiff.scoring import bootstrap
 
 
 def tune_guidance(
@@ -44,17 +43,21 @@ def tune_guidance(
     episodes: int = 4,
     max_steps: int = 200,
     seed: int = 0,
+    environment: str | None = None,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Play all settings; write `evaluations/NNN.json` and `figures/guidance.png`.
 
     Args:
       run: a run of control with a model of returns.
       scales: to try, of the option `guide_scale`.
-      stops: likewise, of `guide_stop`.
-      steps: likewise, of `guide_steps`.
+      stops: to try, of the option `guide_stop`.
+      steps: to try, of the option `guide_steps`.
       episodes: E of each setting, the same for all.
       max_steps: episodes are cut here.
       seed: of the first episode and of the noise.
+      environment: another Gymnasium id to play, as in `jaxdiff.evaluation.evaluate`.
+      trust: import the module that the run's own environment `module:Id` names.
 
     Returns:
       What it writes: among others `table`, a row a setting with its options and
@@ -66,44 +69,45 @@ def tune_guidance(
     """
     _check_run(run)
     scales, stops, steps = (
-        _checked(flag, values, least)
-        for flag, values, least in (
-            ("--scales", scales, 0),
-            ("--stops", stops, 0),
-            ("--steps", steps, 1),
+        _checked(name, values, least)
+        for name, values, least in (
+            ("scales", scales, 0),
+            ("stops", stops, 0),
+            ("steps", steps, 1),
         )
     )
-    for flag, count in (("--episodes", episodes), ("--max-steps", max_steps)):
+    for name, count in (("episodes", episodes), ("max_steps", max_steps)):
         if count < 1:
-            raise UserError(f"{flag} is {count}; it must be at least 1")
+            raise UserError(f"`{name}` is {count}; it must be at least 1")
     started = time.monotonic()
     blocks = [
         diffuser(
-            dataclasses.replace(run.config, guide_steps=count),
+            run.config,
+            dataclasses.replace(run.acting, guide_steps=count),
             run.statistics,
-            action_dim=run.document["dataset"]["action_dim"],
+            run.spec,
         )
         for count in steps
     ]
     pairs = np.array(list(itertools.product(stops, scales)), np.float32)
-    act = settings_policy(
+    policy = SettingsPolicy(
         blocks,
         run.states,
         Guidance(scale=pairs[:, 1], stop=pairs[:, 0]),
-        episodes=episodes,
-        seed=seed,
+        seeds=range(seed, seed + episodes),
     )
     shape = (len(steps), len(stops), len(scales), episodes)
-    returns = _play(run, act, shape, max_steps=max_steps, seed=seed)
+    played_in = {"environment": environment, "trust": trust}
+    returns = _play(lambda: make_env(run, **played_in), policy, shape, max_steps, seed)
     table = _table(returns, steps, stops, scales)
     known = [row for row in table if row["mean_return"] is not None]
     record = {
         "tuned": "guidance",
-        "setting": run.document["dataset"]["name"],
-        "environment": run.document["dataset"]["environment"],
+        "setting": run.dataset["name"],
+        "environment": environment_of(run, **played_in).id,
         "episodes": episodes,
         "max_steps": max_steps,
-        "candidates": run.config.candidates,
+        "candidates": run.acting.candidates,
         "seed": seed,
         "best": max(known, key=lambda row: row["mean_return"], default=None),
         "table": table,
@@ -118,10 +122,10 @@ def tune_guidance(
 
 
 def default_stops(run: Run) -> list[int]:
-    """Name three stop levels: none, half and three quarters of the noise levels.
+    """Return three stop levels: none, half and three quarters of the noise levels.
 
-    Smaller ones may all be the same to a sampler of few steps: it visits few levels,
-    and the last of its steps, whose posterior variance is 0, is never guided.
+    A sampler of few steps may not tell smaller ones apart: it visits few levels, and
+    the last of its steps, whose posterior variance is 0, is never guided.
     """
     levels = getattr(run.config, "diffusion_steps", 0)
     return sorted({0, levels // 2, 3 * levels // 4})
@@ -140,57 +144,85 @@ def evaluate_command(run: Run, setting: Mapping[str, Any], *, best: bool) -> str
         "guide_stop": setting["guide_stop"],
         "guide_steps": setting["guide_steps"],
     }
-    if run.config.candidates != run.document["config"].get("candidates"):
-        options["candidates"] = run.config.candidates
+    if run.acting.candidates != run.document["acting"].get("candidates"):
+        options["candidates"] = run.acting.candidates
     flags = [f"--{name.replace('_', '-')} {value}" for name, value in options.items()]
     return " ".join(
         ["jaxdiff evaluate", shlex.quote(str(run.path)), *flags, *["--best"] * best]
     )
 
 
-def settings_policy(
-    blocks: Sequence[Algorithm],
-    states: Mapping[str, TrainState],
-    guidance: Guidance,
-    *,
-    episodes: int,
-    seed: int = 0,
-) -> Policy:
-    """Make a policy of S guidances in each of K algorithms, E agents each.
+class SettingsPolicy:
+    """Acts by S guidances in each of K algorithms, in E environments each.
+
+    It is a policy of K S E environments, in this order, whose episodes begin together.
+    Noise is that of `jaxdiff.policy` and the same for all settings.
 
     Args:
       blocks: K algorithms that plan without goals.
       states: of them all.
       guidance: leaves `[S]`.
-      episodes: E.
-      seed: of the noise, which is the same for all settings.
-
-    Returns:
-      a policy of K S E environments, in this order, that begin together.
+      seeds: `[E]`, of the noise.
     """
-    settings = len(guidance.scale)
-    # Who begins together renews plans together. With one clock for all settings,
-    # planning stays behind its `cond`; batched, it would be done in every step.
-    axes = Carry(plan=0, last=None, index=None, remaining=None)  # type: ignore
-    carries = []
-    for block in blocks:
-        carry = block.init_carry(episodes)
-        plans = jnp.broadcast_to(carry.plan, (settings, *carry.plan.shape))
-        carries.append(dataclasses.replace(carry, plan=plans))
-    key = jax.random.key(seed)
 
-    @jax.jit
-    def step(states, guidance, carries, key, observations, reset):
-        key, act_key = jax.random.split(key)
+    def __init__(
+        self,
+        blocks: Sequence[Algorithm],
+        states: Mapping[str, TrainState],
+        guidance: Guidance,
+        *,
+        seeds: Sequence[int],
+    ) -> None:
+        self._shape = len(blocks), len(guidance.scale), len(seeds)
+        self._held = states, guidance
+        self._seeds = np.array(seeds, np.uint32)
+        self._blocks, self._step = blocks, jax.jit(_act_side_by_side(blocks))
+        self.reset()
+
+    def reset(self, mask: Any = None, seeds: Any = None) -> None:
+        """Begin new episodes in all environments."""
+        _, settings, episodes = self._shape
+        self._steps, self._carries = 0, []
+        for block in self._blocks:
+            carry = block.init_carry(episodes)
+            own = {
+                name: jnp.repeat(getattr(carry, name)[None], settings, axis=0)
+                for name in _OWN
+            }
+            self._carries.append(dataclasses.replace(carry, **own))
+
+    def __call__(self, observation: np.ndarray, goal: Any = None) -> np.ndarray:
+        """Return actions `[K S E, A]` for observations `[K S E, O]`."""
+        observed = np.asarray(observation, np.float32).reshape(*self._shape, -1)
+        actions, self._carries = self._step(
+            *self._held, self._carries, self._seeds, self._steps, observed
+        )
+        self._steps += 1
+        return np.asarray(actions).reshape(len(observation), -1)
+
+
+# What each setting remembers for itself. Environments that begin together renew plans
+# together: with one clock for all settings planning stays behind its `cond`; batched,
+# it would be done in every step.
+_OWN = ("seen", "plan")
+_AXES = Carry(seen=0, plan=0, last=None, index=None, remaining=None)  # type: ignore
+
+
+def _act_side_by_side(blocks: Sequence[Algorithm]) -> Callable[..., Any]:
+    """Build the step of a `SettingsPolicy`."""
+
+    def step(states, guidance, carries, seeds, count, observations):
+        keys = jax.vmap(lambda s: jax.random.fold_in(jax.random.key(s), count))(seeds)
+        reset = jnp.full(len(seeds), count == 0)
 
         def act_in(block):
             def act(carry, observation, guidance):
                 output, carry = block.act(
-                    states, carry, act_key, observation, reset, guidance=guidance
+                    states, carry, keys, observation, reset, guidance=guidance
                 )
                 return output.action, carry
 
-            return jax.vmap(act, in_axes=(axes, 0, 0), out_axes=(0, axes))
+            return jax.vmap(act, in_axes=(_AXES, 0, 0), out_axes=(0, _AXES))
 
         actions, carries = zip(
             *(
@@ -201,18 +233,9 @@ def settings_policy(
             ),
             strict=True,
         )
-        return jnp.stack(actions), list(carries), key
+        return jnp.stack(actions), list(carries)
 
-    def policy(observation, goal, reset):
-        nonlocal carries, key
-        shape = (len(blocks), settings, episodes)
-        observed = np.asarray(observation, np.float32).reshape(*shape, -1)
-        actions, carries, key = step(
-            states, guidance, carries, key, observed, np.asarray(reset)[:episodes]
-        )
-        return np.asarray(actions).reshape(len(observation), -1), None
-
-    return policy
+    return step
 
 
 class _Finite(gymnasium.Wrapper):
@@ -225,26 +248,34 @@ class _Finite(gymnasium.Wrapper):
 
 
 def _play(
-    run: Run, act: Policy, shape: tuple[int, ...], *, max_steps: int, seed: int
+    make: Callable[[], gymnasium.Env],
+    policy: SettingsPolicy,
+    shape: tuple[int, ...],
+    max_steps: int,
+    seed: int,
 ) -> np.ndarray:
-    """Play all settings; give the returns `[..., E]`, NaN in failed episodes."""
-    episodes = shape[-1]
+    """Play all settings; return the returns `[..., E]`, NaN in failed episodes."""
     envs: list[gymnasium.Env] = [
-        gymnasium.wrappers.TimeLimit(_Finite(make_env(run)), max_steps)
+        gymnasium.wrappers.TimeLimit(_Finite(make()), max_steps)
         for _ in range(int(np.prod(shape)))
     ]
-    seeds = [seed + i % episodes for i in range(len(envs))]
+    seeds = [seed + i % shape[-1] for i in range(len(envs))]
     with progress(max_steps, "tune guidance") as bar:
-
-        def policy(*observed):
-            answer = act(*observed)
-            bar(1)
-            return answer
-
-        played = play_wave(policy, envs, seeds)
+        played = play_wave(_Counted(policy, bar), envs, seeds)
     for env in envs:
         env.close()
     return played["returns"].reshape(shape)
+
+
+class _Counted:
+    """A policy that moves a progress bar with every step."""
+
+    def __init__(self, policy: SettingsPolicy, bar: Callable[[int], Any]) -> None:
+        self._policy, self._bar, self.reset = policy, bar, policy.reset
+
+    def __call__(self, observation: np.ndarray, goal: Any = None) -> np.ndarray:
+        self._bar(1)
+        return self._policy(observation, goal)
 
 
 def _table(
@@ -270,31 +301,26 @@ def _table(
 
 
 def _check_run(run: Run) -> None:
-    if maze_of(run) is not None:
-        raise UserError(
-            f"{run.path} is a run of a maze, where plans have goals; give this command "
-            "a run of control, such as Hopper"
-        )
     if not getattr(run.config, "return_model", False):
         raise UserError(
             f"{run.path} has no model of returns that could guide its plans; train a "
-            "run with --return-model"
+            "run with `return_model=True`"
         )
     if run.config.goal_dim:
         raise UserError(
-            f"{run.path} plans for goals (its goal_dim is {run.config.goal_dim}); give "
-            "this command a run with --goal-dim 0"
+            f"{run.path} plans for goals (its `goal_dim` is {run.config.goal_dim}); "
+            "give this command a run with `goal_dim=0`"
         )
 
 
-def _checked(flag: str, values: Sequence[Any], least: int) -> list[Any]:
-    """Check what is to be tried, and bring it into order."""
+def _checked(name: str, values: Sequence[Any], least: int) -> list[Any]:
+    """Check the values to try, and sort them."""
     if not len(values):
-        raise UserError(f"{flag} is empty; name at least one number to try")
+        raise UserError(f"`{name}` is empty; name at least one number to try")
     for value in values:
         if not least <= value < np.inf:
             raise UserError(
-                f"{flag} has {value}; all of its numbers must be finite and at least "
+                f"`{name}` has {value}; all of its numbers must be finite and at least "
                 f"{least}"
             )
     return sorted(set(values))

@@ -11,9 +11,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 import pytest
 
-from jaxdiff.cli import main
-from jaxdiff.tasks.recipes import RECIPES
-
 # A Diffuser that trains in seconds; it plans, if badly.
 TINY = (
     *("--dim", "8", "--dim-mults", "1", "--horizon", "16", "--train-horizons"),
@@ -50,7 +47,9 @@ def compilations():
 def tiny_data(tmp_path_factory):
     """A folder of datasets that holds pointmaze-umaze, of 1200 steps."""
     root = tmp_path_factory.mktemp("datasets")
-    RECIPES["pointmaze-umaze"].make(steps=1200, root=root)
+    from jaxdiff.tasks.lookup import recipes
+
+    recipes()["pointmaze-umaze"].make(steps=1200, root=root)
     return root
 
 
@@ -60,6 +59,8 @@ def tiny_run(tiny_data, tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "tiny"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MINARI_DATASETS_PATH", str(tiny_data))
+        from jaxdiff.cli import main
+
         named = ("--dataset", "pointmaze-umaze", "--run", str(path))
         main(["train", "diffuser", *named, *TINY])
     return path

@@ -1,4 +1,4 @@
-"""The house rules that a type checker cannot see."""
+"""Rules of the structure that a type checker cannot see."""
 
 import ast
 import pathlib
@@ -13,22 +13,32 @@ import jaxdiff
 PACKAGE = pathlib.Path(jaxdiff.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# Each room, and the rooms that it may import; leaves may be imported by everyone.
-LEAVES = {"errors", "options", "record", "progress", "devices"}
-ROOMS = {
-    "envs": set(),
-    "data": {"envs"},
+# Each part, and the parts that it may import. Leaves may be imported by all.
+LEAVES = {"errors", "options", "pytree", "progress", "devices", "registry"}
+LOWER = {
     "diffusion": set(),
     "networks": set(),
+    "data": set(),
     "algorithms": {"data", "diffusion", "networks"},
 }
-WORK = {
-    *("checkpoint", "train", "run", "plan", "evaluate", "figures", "presets"),
-    *(
-        "demo",
-        "tune",
-    ),
+MIDDLE = {"train", "checkpoint", "run", "policy", "rollouts", "scoring", "figures"}
+UPPER = {"plans", "evaluation", "training", "tune"}
+TOP = {"demo", "cli", "__main__"}
+ALLOWED = {
+    **{name: parts | LEAVES for name, parts in LOWER.items()},
+    **{name: LEAVES for name in LEAVES},
+    **{name: LEAVES | set(LOWER) | MIDDLE for name in MIDDLE},
+    "tasks": LEAVES | set(LOWER) | MIDDLE,
+    **{name: LEAVES | set(LOWER) | MIDDLE | UPPER | {"tasks"} for name in UPPER},
 }
+
+# Words that name a task. Only jaxdiff/tasks and the demo may use them.
+TASK_WORDS = set(
+    [
+        *("maze", "pointmaze", "antmaze", "claw", "kitchen", "franka", "doom"),
+        *("vizdoom", "pusht", "hopper", "walker2d", "halfcheetah"),
+    ]
+)
 
 
 def dotted(path):
@@ -52,15 +62,15 @@ def imported(module, tree):
     return found
 
 
-def room(module):
+def place(module):
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else ""
 
 
 def neighbours(module, tree):
-    """The rooms of this package that a module imports from, its own left out."""
+    """The parts of this package that a module imports from, its own left out."""
     names = {name for name in imported(module, tree) if name.split(".")[0] == "jaxdiff"}
-    return {room(name) for name in names} - {room(module)}
+    return {place(name) for name in names} - {place(module)}
 
 
 def names_used(tree):
@@ -73,37 +83,67 @@ def names_used(tree):
 
 
 def test_every_module_has_a_place():
-    rooms = {room(module) for module in trees()}
-    assert rooms - {"", "cli", "__main__"} - LEAVES - WORK == set(ROOMS)
+    places = {place(module) for module in trees()} - {""}
+    assert places == set(ALLOWED) | TOP
 
 
 def test_imports_run_one_way():
     for module, tree in trees().items():
-        found = neighbours(module, tree)
-        where = room(module)
-        if where in LEAVES:
-            assert found <= LEAVES, module
-        elif where in ROOMS:
-            assert found <= ROOMS[where] | LEAVES, module
-        elif where in WORK:
-            assert "cli" not in found, module
+        if place(module) in ALLOWED:
+            # The version is all that lies in the package itself.
+            found = neighbours(module, tree) - {""}
+            assert found <= ALLOWED[place(module)], module
 
 
-def test_diffusion_is_mathematics_alone():
+@pytest.mark.parametrize("parts", [MIDDLE, UPPER], ids=["middle", "upper"])
+def test_no_circle_of_imports(parts):
+    needs = {name: set() for name in parts}
     for module, tree in trees().items():
-        if room(module) == "diffusion":
-            assert neighbours(module, tree) <= {"record"}, module
-
-
-def test_the_workrooms_do_not_import_in_a_circle():
-    needs = {name: set() for name in WORK}
-    for module, tree in trees().items():
-        if room(module) in WORK:
-            needs[room(module)] |= neighbours(module, tree) & WORK
+        if place(module) in parts:
+            needs[place(module)] |= neighbours(module, tree) & parts
     while needs:
         ready = {name for name, needed in needs.items() if not needed & set(needs)}
         assert ready, f"a circle among {sorted(needs)}"
         needs = {name: needed for name, needed in needs.items() if name not in ready}
+
+
+def words_of(text):
+    """Whole words of an identifier or a string, in small letters."""
+    parts = re.split(r"[^A-Za-z0-9]+", re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", text))
+    return {part.lower() for part in parts} | {text.lower()}
+
+
+def said(tree):
+    """Identifiers, imports and strings of a file; docstrings are left out."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(
+            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        )
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+        and isinstance(node.body[0].value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        for field in ("id", "attr", "arg", "name", "module", "asname"):
+            value = getattr(node, field, None)
+            if isinstance(value, str):
+                yield value
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in docstrings
+        ):
+            yield node.value
+
+
+def test_only_tasks_and_the_demo_name_a_task():
+    for module, tree in trees().items():
+        if place(module) in ("tasks", "demo"):
+            continue
+        for text in said(tree):
+            assert not words_of(text) & TASK_WORDS, (module, text)
 
 
 def users(*wanted):
@@ -123,7 +163,7 @@ def test_each_power_has_one_home():
     assert users("jax.pmap") == {"jaxdiff.train"}
     assert users("orbax", "ocp") == {"jaxdiff.checkpoint"}
     gradients = users("jax.grad", "jax.value_and_grad", "jax.vjp")
-    assert {m for m in gradients if room(m) == "diffusion"} == {
+    assert {m for m in gradients if place(m) == "diffusion"} == {
         "jaxdiff.diffusion.guide"
     }
 
@@ -157,7 +197,7 @@ def test_library_code_is_not_jitted_inside():
     assert not {
         module
         for module in users("jax.jit", "jax.pjit")
-        if room(module) in {"diffusion", "networks", "algorithms"}
+        if place(module) in {"diffusion", "networks", "algorithms"}
     }
 
 

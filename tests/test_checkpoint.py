@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -33,7 +34,6 @@ def state_of(value):
         step=jnp.int32(value),
         params={"w": jnp.linspace(-value, value, 40).reshape(8, 5), "b": value},
         slow={"ema": {"w": jnp.full((8, 5), jnp.nan), "b": -value}},
-        model_state={},
         opt_state=(jnp.int32(value), {"mu": jnp.zeros(3)}),
     )
 
@@ -227,14 +227,17 @@ def test_damaged_record_of_the_best_is_no_record(tmp_path, capsys, text):
 DOCUMENT = {
     "algorithm": "diffuser",
     "config": {"horizon": 16},
+    "acting": {"candidates": 2},
+    "spec": {"action_dim": 2},
     "training": {},
     "seed": 0,
     "dataset": {
         "name": "d",
         "environment": None,
+        "evaluation": None,
         "fingerprint": "f",
         "references": {},
-        "action_dim": 2,
+        "metadata": {},
     },
 }
 
@@ -258,9 +261,11 @@ def test_run_is_read_back(tmp_path):
     np.testing.assert_array_equal(statistics["mean"], np.arange(6.0))
 
 
-def test_other_format_is_refused_with_the_reason(tmp_path):
-    edit(made_run(tmp_path), format=7, versions={"jaxdiff": "9.9"})
-    with pytest.raises(UserError, match=r"by jaxdiff 9\.9 in run format 7.* reads.* 1"):
+@pytest.mark.parametrize(("form", "version"), [(1, "0.1.0"), (7, "9.9")])
+def test_other_format_is_refused_with_the_reason(tmp_path, form, version):
+    edit(made_run(tmp_path), format=form, versions={"jaxdiff": version})
+    said = rf"by jaxdiff {re.escape(version)} in run format {form},.* reads format 2;"
+    with pytest.raises(UserError, match=said):
         read_run(tmp_path)
 
 
@@ -269,8 +274,10 @@ def test_other_format_is_refused_with_the_reason(tmp_path):
     [
         {"algorithm": 3},
         {"dataset": None},
-        {"dataset": {**DOCUMENT["dataset"], "action_dim": "2"}},
+        {"dataset": {**DOCUMENT["dataset"], "metadata": "2"}},
         {"config": []},
+        {"acting": None},
+        {"spec": "flat"},
     ],
 )
 def test_foreign_configuration_is_refused(tmp_path, change):
@@ -377,7 +384,7 @@ def test_disk_that_fills_up_while_saving_is_one_sentence(tmp_path):
         "from jaxdiff.checkpoint import save_state\n"
         "from jaxdiff.errors import UserError\n"
         "state = TrainState(step=np.int32(1), params=np.random.default_rng(0)"
-        ".normal(size=5000), slow={}, model_state={}, opt_state={})\n"
+        ".normal(size=5000), slow={}, opt_state={})\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))\n"
         "try: save_state(pathlib.Path(sys.argv[1]), 'a', state, step=1)\n"
         "except UserError as error: print(error)\n"

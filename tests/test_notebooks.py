@@ -5,7 +5,10 @@ import pytest
 from nbclient import NotebookClient
 
 # Minutes each: they train networks whose pictures are worth a look.
-LONG = ("01_diffusion_and_a_maze", "03_imitation_at_the_claw")
+LONG = (
+    *("01_diffusion_and_a_maze", "02_planning_for_reward"),
+    *("03_imitation_at_the_claw", "05_decision_diffuser"),
+)
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 

@@ -1,14 +1,26 @@
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 
+from jaxdiff.cli.parsing import in_flags
 from jaxdiff.errors import UserError, reason, writing
-from jaxdiff.options import check_options, from_plain, to_plain
+from jaxdiff.options import (
+    Named,
+    Options,
+    above,
+    at_least,
+    at_most,
+    from_plain,
+    override,
+    to_plain,
+)
+
+SHAPES = {"round": 1, "square": 2}
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Own(Options):
     count: int = 3
     rate: float = 0.5
     widths: tuple[int, ...] = (1, 2)
@@ -16,46 +28,101 @@ class Options:
     limit: float | None = None
     wide: bool = False
     name: str = "x"
+    shape: Annotated[str, Named(SHAPES)] = "round"
 
-    def __post_init__(self):
-        check_options(self, count=1, widths=1, limit=0)
+    def faults(self):
+        yield from super().faults()
+        yield from at_least(self, 1, "count", "widths")
+        yield from at_least(self, 0, "limit")
+        yield from at_most(self, 10, "count")
+        yield from above(self, 0, "rate")
+
+
+@dataclasses.dataclass(frozen=True)
+class More(Own):
+    extra: int = 0
+
+    def faults(self):
+        yield from super().faults()
+        yield from at_least(self, 0, "extra")
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"count": 0}, "--count is 0; it must be at least 1"),
-        ({"count": 2.0}, "--count is 2.0; it must be a whole number"),
-        ({"count": True}, "--count is True; it must be a whole number"),
-        ({"rate": "fast"}, "--rate is 'fast'; it must be a finite number"),
-        ({"rate": True}, "--rate is True; it must be a finite number"),
-        ({"rate": float("inf")}, "--rate is inf; it must be a finite number"),
-        ({"widths": (1, 0)}, r"--widths is \(1, 0\); it must be at least 1"),
-        ({"widths": (1, "2")}, "--widths is .*; it must be a list, each a whole"),
-        ({"widths": 4}, "--widths is 4; it must be a list"),
-        ({"kind": "up"}, "--kind is 'up'; it must be one of left, right"),
-        ({"limit": -0.1}, "--limit is -0.1; it must be at least 0"),
-        ({"limit": "none"}, "--limit is 'none'; it must be a finite number or none"),
-        ({"wide": 1}, "--wide is 1; it must be true or false"),
-        ({"name": None}, "--name is None; it must be a word"),
+        ({"count": 0}, "`count` is 0; it must be at least 1"),
+        ({"count": 11}, "`count` is 11; it must be at most 10"),
+        ({"count": 2.0}, "`count` is 2.0; it must be a whole number"),
+        ({"count": True}, "`count` is True; it must be a whole number"),
+        ({"rate": 0}, "`rate` is 0; it must be above 0"),
+        ({"rate": "fast"}, "`rate` is 'fast'; it must be a finite number"),
+        ({"rate": True}, "`rate` is True; it must be a finite number"),
+        ({"rate": float("inf")}, "`rate` is inf; it must be a finite number"),
+        ({"widths": (1, 0)}, r"`widths` is \(1, 0\); it must be at least 1"),
+        ({"widths": (1, "2")}, "`widths` is .*; it must be a list, each a whole"),
+        ({"widths": 4}, "`widths` is 4; it must be a list"),
+        ({"kind": "up"}, "`kind` is 'up'; it must be one of left, right"),
+        ({"limit": -0.1}, "`limit` is -0.1; it must be at least 0"),
+        ({"limit": "none"}, "`limit` is 'none'; it must be a finite number or none"),
+        ({"wide": 1}, "`wide` is 1; it must be true or false"),
+        ({"name": None}, "`name` is None; it must be a word"),
+        ({"shape": "oval"}, "`shape` is 'oval'; it must be one of round, square"),
     ],
 )
 def test_unsound_option_is_named(change, words):
     with pytest.raises(UserError, match=f"^{words}"):
-        Options(**change)
+        Own(**change)
+
+
+def test_all_faults_are_named_at_once_those_of_the_base_too():
+    with pytest.raises(UserError) as caught:
+        More(count=0, limit=-1.0, extra=-1)
+    for name in ("count", "limit", "extra"):
+        assert f"`{name}` is" in str(caught.value)
+    with pytest.raises(UserError) as caught:
+        More(count="many", rate="fast")
+    assert "`count`" in str(caught.value)
+    assert "`rate`" in str(caught.value)
+
+
+def test_a_name_that_is_added_to_a_table_may_be_chosen():
+    SHAPES["oval"] = 3
+    try:
+        assert Own(shape="oval").shape == "oval"
+    finally:
+        del SHAPES["oval"]
 
 
 def test_sound_options_pass_through_json():
     for options in (
-        Options(),
-        Options(count=1, rate=2, widths=(3,), kind="right", limit=0.0, wide=True),
+        Own(),
+        Own(count=1, rate=2, widths=(3,), kind="right", limit=0.0, wide=True),
     ):
-        assert from_plain(Options, to_plain(options)) == options
+        assert from_plain(Own, to_plain(options)) == options
 
 
 def test_unknown_name_is_refused():
     with pytest.raises(TypeError, match="colour"):
-        from_plain(Options, {"colour": "red"})
+        from_plain(Own, {"colour": "red"})
+    with pytest.raises(UserError, match="acting has no option `colour`, `size`; its"):
+        override(Own(), {"size": 1, "colour": "red", "count": 2}, "acting")
+    assert override(Own(), {"count": 2}, "acting") == Own(count=2)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("`sampling_steps` is 3", "--sampling-steps is 3"),
+        ("choose `lost=0`", "choose --lost 0"),
+        ("choose `controller='action'`", "choose --controller action"),
+        ("pass `resume=True`", "pass --resume"),
+        ("or `drop_timeouts=False`", "or --no-drop-timeouts"),
+        ("`policy.num_steps` is 1", "--policy.num-steps is 1"),
+        ("run `jaxdiff list`", "run `jaxdiff list`"),
+    ],
+)
+def test_the_command_line_spells_options_as_flags(said, shown):
+    assert in_flags(said) == shown
 
 
 def test_reason_is_one_line():

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from jaxdiff.algorithms.base import Algorithm
-from jaxdiff.algorithms.planning.diffuser import DiffuserConfig, Plans
+from jaxdiff.algorithms.planning.diffuser import DiffuserActing, DiffuserConfig
+from jaxdiff.algorithms.planning.planner import Plans
 from jaxdiff.data.normalizer import fit_normalizer
+from jaxdiff.data.spec import Layout, Spec
 from jaxdiff.errors import UserError
 from jaxdiff.plans import plan, save_plans
 from jaxdiff.run import Run
@@ -18,16 +20,18 @@ LEVELS = 3
 
 
 def imagine(
-    states, key, observation, goal, *, horizon=None, candidates=None, return_path=False
-):
+    states, keys, problem, *, horizon, candidates, return_path, value, project,
+    value_span, init_level=None,
+):  # fmt: skip
     """Plans whose every entry tells whose it is: candidates by their dynamics_error."""
     horizon = 8 if horizon is None else horizon
-    dynamics_error = jax.random.uniform(key, (1, candidates))
+    dynamics_error = jax.random.uniform(keys[0], (1, candidates))
+    goal = problem.goal
     x = jnp.broadcast_to(
         dynamics_error[..., None, None],
         (1, candidates, horizon, ACTIONS + OBSERVATIONS),
     )
-    x = x.at[:, :, 0, ACTIONS:].set(observation)
+    x = x.at[:, :, 0, ACTIONS:].set(problem.history[:, -1])
     if goal is not None:
         x = x.at[:, :, -1, ACTIONS : ACTIONS + goal.shape[-1]].set(goal)
     path = jnp.stack([x + level for level in reversed(range(LEVELS + 1))])
@@ -38,33 +42,28 @@ def imagine(
     )
 
 
-def planning_run(*, maze=True, normalizer="limits", planner=imagine, goal_dim=2):
+def planning_run(*, normalizer="limits", planner=imagine, goal_dim=2, data_goals=2):
     # Data within two metres of the centre, no faster than five metres a second.
     limits = np.array([[1, 1, 2, 2, 5, 5]], np.float32)
     rows = np.concatenate([-limits, limits])
     config = DiffuserConfig(
         horizon=8, horizons=(4, 8, 12), dim_mults=(1, 2), normalizer=normalizer,
-        goal_dim=goal_dim, choose="earliest" if goal_dim else "fixed",
+        goal_dim=goal_dim, clip=None if normalizer == "gaussian" else 1.0,
     )  # fmt: skip
-    environment = "PointMaze_UMaze-v3" if maze else "Hopper-v5"
     return Run(
         path="runs/here",
         name="planner",
         config=config,
+        acting=DiffuserActing(),
+        spec=Spec((OBSERVATIONS,), ACTIONS, data_goals, Layout(goal=(0, 1, 2, 3))),
         statistics=types.SimpleNamespace(normalizer=fit_normalizer(normalizer, rows)),
         algorithm=Algorithm({}, None, None, planner),
         states={},
-        document={
-            "dataset": {
-                "name": "data",
-                "environment": environment,
-                "action_dim": ACTIONS,
-            }
-        },
+        document={},
     )
 
 
-START, GOAL = (1.0, 1.0), (-1.0, -1.0)  # metres, both in free cells
+START, GOAL = (1.0, 1.0, 0.0, 0.0), (-1.0, -1.0)
 
 
 def test_the_most_consistent_plan_comes_first():
@@ -89,25 +88,14 @@ def test_the_plan_worth_most_comes_first_if_that_is_asked(tmp_path):
         return plans.replace(expected_return=10 * plans.dynamics_error)
 
     run = planning_run(planner=worth)
-    options = {"return_model": True, "horizons": (), "choose": "fixed"}
-    config = dataclasses.replace(run.config, dim=32, rank="return", **options)
-    ranked = plan(run._replace(config=config), START, GOAL, candidates=5)
+    acting = dataclasses.replace(run.acting, rank="return")
+    ranked = plan(run._replace(acting=acting), START, GOAL, candidates=5)
     assert (np.diff(ranked.expected_return) < 0).all()
     np.testing.assert_allclose(ranked.expected_return, 10 * ranked.dynamics_error)
     np.testing.assert_array_equal(ranked.observations[:, 1, 0], ranked.dynamics_error)
     save_plans(ranked, tmp_path / "plan.npz")
     with np.load(tmp_path / "plan.npz") as stored:
         np.testing.assert_array_equal(stored["expected_return"], ranked.expected_return)
-
-
-def test_a_position_in_a_maze_is_a_state_at_rest():
-    ranked = plan(planning_run(), START, GOAL)
-    np.testing.assert_array_equal(
-        ranked.observations[:, 0], np.tile([*START, 0, 0], (8, 1))
-    )
-    np.testing.assert_array_equal(ranked.observations[:, -1, :2], [GOAL] * 8)
-    moving = plan(planning_run(), (*START, 0.5, -0.5), GOAL)
-    np.testing.assert_array_equal(moving.observations[0, 0], [*START, 0.5, -0.5])
 
 
 def test_a_goal_may_be_left_out():
@@ -131,15 +119,11 @@ def test_seeds_and_horizons():
 @pytest.mark.parametrize(
     ("start", "goal", "words"),
     [
-        ((0.0, 0.0), GOAL, "start .*wall"),
-        (START, (-0.5, 0.0), "goal .*wall"),
-        ((7.0, 1.0), GOAL, "start .*outside"),
-        (START, (1.0, 99.0), "goal .*outside"),
-        ((np.nan, 1.0), GOAL, "start"),
+        ((np.nan, 1.0, 0.0, 0.0), GOAL, "start"),
         (START, (np.inf, 1.0), "goal"),
-        ((*START, np.nan, 0.0), GOAL, "start"),
-        ((*START, 0.0), GOAL, "start"),
-        ((*START, 0.0, 0.0, 0.0), GOAL, "start"),
+        ((1.0, 1.0, np.nan, 0.0), GOAL, "start"),
+        ((1.0, 1.0, 0.0), GOAL, "start .*4 finite numbers"),
+        ((*START, 0.0), GOAL, "start .*4 finite numbers"),
         ((1.0,), GOAL, "start"),
         (START, (1.0,), "goal"),
         (START, (), "goal"),
@@ -153,52 +137,44 @@ def test_problems_that_cannot_be_are_refused(start, goal, words):
 
 
 @pytest.mark.parametrize(
-    ("maze", "goal_dim", "goal"),
+    ("data_goals", "goal_dim", "goal"),
     [
-        (True, 2, GOAL),
-        (True, 4, GOAL),  # at rest there
-        (True, 4, (*GOAL, 0.5, 0.0)),
-        (True, 1, GOAL[:1]),
-        (False, 1, (9.0,)),
-        (False, 3, (0.0, 1.0, 2.0)),
+        (2, 2, GOAL),
+        (2, 4, GOAL),  # the rest is zero
+        (2, 4, (*GOAL, 0.5, 0.0)),
+        (2, 1, GOAL[:1]),
+        (0, 1, (9.0,)),
+        (0, 3, (0.0, 1.0, 2.0)),
     ],
 )
-def test_goals_that_the_run_was_trained_to_meet(maze, goal_dim, goal):
-    ranked = plan(planning_run(maze=maze, goal_dim=goal_dim), (*START, 0, 0), goal)
+def test_goals_that_the_run_was_trained_to_meet(data_goals, goal_dim, goal):
+    run = planning_run(data_goals=data_goals, goal_dim=goal_dim)
+    ranked = plan(run, START, goal)
     np.testing.assert_array_equal(ranked.observations[0, -1, : len(goal)], goal)
 
 
 @pytest.mark.parametrize(
-    ("maze", "goal_dim", "goal", "words"),
+    ("data_goals", "goal_dim", "goal", "words"),
     [
-        (True, 2, (*GOAL, 0.0, 0.0), "the 2 leading entries"),
-        (True, 4, GOAL[:1], "the 2 to 4 leading entries"),
-        (True, 1, GOAL, "the 1 leading entries"),
-        (False, 3, (0.0, 1.0), "the 3 leading entries"),
-        (False, 3, (0.0, 1.0, 2.0, 3.0), "the 3 leading entries"),
-        (True, 0, GOAL, "without goals"),
-        (False, 0, (1.0,), "without goals"),
+        (2, 2, (*GOAL, 0.0, 0.0), "the first 2 entries"),
+        (2, 4, GOAL[:1], "the first 2 to 4 entries"),
+        (2, 1, GOAL, "the first 1 entries"),
+        (0, 3, (0.0, 1.0), "the first 3 entries"),
+        (0, 3, (0.0, 1.0, 2.0, 3.0), "the first 3 entries"),
+        (2, 0, GOAL, "without goals"),
+        (0, 0, (1.0,), "without goals"),
     ],
 )
-def test_goals_that_would_be_passed_over_are_refused(maze, goal_dim, goal, words):
+def test_goals_that_would_be_passed_over_are_refused(data_goals, goal_dim, goal, words):
     with pytest.raises(UserError, match=words):
-        plan(planning_run(maze=maze, goal_dim=goal_dim), (*START, 0, 0), goal)
-
-
-def test_outside_mazes_a_start_is_a_whole_observation():
-    run = planning_run(maze=False)
-    ranked = plan(run, (0.0, 0.0, 1.0, 0.0))
-    np.testing.assert_array_equal(ranked.observations[0, 0], [0, 0, 1, 0])
-    for start in ((0.0, 0.0), (0.0, 0.0, np.inf, 0.0)):
-        with pytest.raises(UserError, match=r"(?i)start .*4 finite numbers"):
-            plan(run, start)
+        plan(planning_run(data_goals=data_goals, goal_dim=goal_dim), START, goal)
 
 
 def test_a_second_plan_compiles_nothing(compilations):
     run = planning_run()
     plan(run, START, GOAL)
     compilations.clear()
-    plan(run, GOAL, START, seed=1)
+    plan(run, (-1.0, 1.0, 0.5, 0.0), (1.0, 0.5), seed=1)
     assert not compilations
 
 
@@ -214,16 +190,16 @@ def test_only_planners_plan():
 
 def test_a_start_beyond_the_data_is_warned_of(capsys):
     run = planning_run()
-    plan(run, (*START, 0.0, 4.9), GOAL)
+    plan(run, (1.0, 1.0, 0.0, 4.9), GOAL)
     assert not capsys.readouterr().err
-    plan(run, (*START, 0.0, -5.1), GOAL)
+    plan(run, (1.0, 1.0, 0.0, -5.1), GOAL)
     assert "dimension 3" in capsys.readouterr().err
-    plan(run, (*START, 5.1, 0.0), GOAL)
+    plan(run, (1.0, 1.0, 5.1, 0.0), GOAL)
     assert "dimension 2;" in capsys.readouterr().err
-    plan(run, (*START, 5.1, -5.1), GOAL)
+    plan(run, (1.0, 1.0, 5.1, -5.1), GOAL)
     assert "dimensions 2, 3;" in capsys.readouterr().err
     # A Gaussian has no range to leave.
-    plan(planning_run(normalizer="gaussian"), (*START, 50.0, 0.0), GOAL)
+    plan(planning_run(normalizer="gaussian"), (1.0, 1.0, 50.0, 0.0), GOAL)
     assert not capsys.readouterr().err
 
 
@@ -242,10 +218,3 @@ def test_plans_are_saved_by_field(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         save_plans(ranked, tmp_path / "file" / "plan.npz")
-
-
-def test_a_planner_that_takes_no_task_says_so():
-    with pytest.raises(
-        UserError, match=r"planner plans for the conditions .* no value"
-    ):
-        plan(planning_run(), (-1.0, 1.0), (1.0, 1.0), value=lambda x: x.sum((1, 2)))

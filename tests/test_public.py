@@ -29,8 +29,8 @@ def test_every_public_name_is_there():
     for name in jaxdiff.__all__:
         assert getattr(jaxdiff, name) is not None
     assert set(jaxdiff.__all__) <= set(dir(jaxdiff))
-    assert callable(jaxdiff.plans.plan)
-    assert callable(jaxdiff.evaluation.evaluate_maze)
+    assert callable(jaxdiff.plan)
+    assert callable(jaxdiff.evaluate)
     assert re.fullmatch(r"\d+\.\d+\.\d+", jaxdiff.__version__)
     with pytest.raises(AttributeError, match="nonsense"):
         _ = jaxdiff.nonsense

@@ -12,35 +12,39 @@ from points import STEPS, straight_lines
 
 from jaxdiff import checkpoint
 from jaxdiff import run as runs
-from jaxdiff.algorithms.base import TrainState
-from jaxdiff.algorithms.planning.diffuser import DiffuserConfig
+from jaxdiff.algorithms.base import Preset, TrainConfig, TrainState
+from jaxdiff.algorithms.planning.diffuser import DiffuserActing, DiffuserConfig
 from jaxdiff.checkpoint import append_metrics, read_run, save_state
 from jaxdiff.data.episodes import Dataset, fingerprint
+from jaxdiff.data.spec import Environment, Layout, Spec
 from jaxdiff.errors import UserError
-from jaxdiff.run import load_run, train_run
-from jaxdiff.train import TrainConfig
+from jaxdiff.run import load_run, open_run, training_of
 
 CONFIG = DiffuserConfig(
-    horizon=STEPS,
-    horizons=(STEPS,),
-    diffusion_steps=2,
-    dim=8,
-    dim_mults=(1, 1),
-    action_weight=1.0,
-    candidates=1,
-    controller="action",
+    horizon=STEPS, diffusion_steps=2, dim=8, dim_mults=(1, 1), action_weight=1.0
 )
+ACTING = DiffuserActing(candidates=1)
+SPEC = Spec((2,), action_dim=2, goal_dim=2, layout=Layout(goal=(0, 1)))
 EPISODES = straight_lines()
-DATASET = Dataset("lines", EPISODES, None, fingerprint(EPISODES), {})
+PLACE = Environment("Lines-v0", {"width": 3}, max_episode_steps=9)
+DATASET = Dataset(
+    "lines", EPISODES, (2,), fingerprint(EPISODES), environment=PLACE,
+    references={"random": 1.0}, metadata={"quality": "straight"},
+)  # fmt: skip
 
 
-def train(path, num_steps=2, *, batch_size=8, resume=False, devices=None, **options):
-    return train_run(
+def train(
+    path, num_steps=2, *, batch_size=8, resume=False, devices=None, dataset=DATASET,
+    acting=None, **options,
+):  # fmt: skip
+    config = dataclasses.replace(CONFIG, **options)
+    training = {"denoiser": TrainConfig(num_steps=num_steps, batch_size=batch_size)}
+    return runs.train(
         "diffuser",
-        DATASET,
+        dataset,
+        SPEC,
         path,
-        config=dataclasses.replace(CONFIG, **options),
-        training=TrainConfig(num_steps=num_steps, batch_size=batch_size),
+        Preset(config, acting or ACTING, training),
         resume=resume,
         devices=devices,
     )
@@ -51,18 +55,18 @@ def quick(monkeypatch):
     """Put something in the place of training that only leaves its marks in the run."""
     seen = []
 
-    def fit(algorithm, data, *, configs, run, **options):
+    def train_learners(algorithm, data, *, configs, run, **options):
         states = {}
         for learner in algorithm.learners:
             step = configs[learner].num_steps
             append_metrics(run, {"learner": learner, "step": step, "loss": 1.0})
-            state = TrainState(jnp.int32(step), {"w": jnp.ones(2)}, {}, {}, {})
+            state = TrainState(jnp.int32(step), {"w": jnp.ones(2)}, {}, {})
             save_state(run, learner, jax.device_get(state), step=step)
             states[learner] = state
         seen.append(data)
         return states
 
-    monkeypatch.setattr(runs, "fit", fit)
+    monkeypatch.setattr(runs, "train_learners", train_learners)
     return seen
 
 
@@ -75,7 +79,7 @@ def trained(tmp_path, quick):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"horizon": STEPS + 1}, "not a positive multiple"),
+        ({"goal_dim": 3}, "a goal gives at most 2 entries"),
         ({"horizon": 100 * STEPS}, "no window of horizon"),
         ({"batch_size": 9, "devices": jax.devices()[:2]}, "does not divide"),
     ],
@@ -91,8 +95,8 @@ def test_a_failed_first_try_leaves_the_folder_free(tmp_path, request, wrong, wor
 
 
 def test_what_cannot_be_built_writes_nothing(tmp_path):
-    with pytest.raises(UserError, match="not a positive multiple"):
-        train(tmp_path, horizon=STEPS + 1)
+    with pytest.raises(UserError, match="`sampling_steps` is 3; it must be at most 2"):
+        train(tmp_path, acting=DiffuserActing(sampling_steps=3))
     assert {entry.name for entry in tmp_path.iterdir()} <= {".lock"}
 
 
@@ -111,13 +115,76 @@ def test_metrics_of_a_try_that_saved_nothing_are_gone(trained):
     assert [line["learner"] for line in lines] == ["denoiser"]
 
 
+def test_a_run_is_read_back_as_it_was_trained(trained):
+    run = load_run(trained)
+    assert (run.name, run.config, run.acting) == ("diffuser", CONFIG, ACTING)
+    assert run.spec == SPEC
+    assert run.environment() == PLACE
+    assert run.dataset["name"] == "lines"
+    assert run.dataset["references"] == {"random": 1.0}
+    assert run.dataset["metadata"] == {"quality": "straight"}
+    assert training_of(run) == {"denoiser": TrainConfig(num_steps=2, batch_size=8)}
+    assert int(run.states["denoiser"].step) == 2
+    assert open_run(trained).states == {}
+
+
+def test_the_environment_to_score_in_is_the_one_named_for_it(tmp_path, quick):
+    other = Environment("Other-v1")
+    named = DATASET._replace(evaluation=other)
+    assert train(tmp_path / "named", dataset=named).environment() == other
+    nowhere = DATASET._replace(environment=None)
+    assert train(tmp_path / "none", dataset=nowhere).environment() is None
+
+
+def test_a_run_of_release_0_1_is_refused_in_one_sentence(trained):
+    document = json.loads((trained / "config.json").read_text())
+    del document["sha256"], document["acting"], document["spec"]
+    document |= {"format": 1, "versions": {"jaxdiff": "0.1.0"}}
+    checkpoint._write_sealed(trained / "config.json", document)
+    before = (trained / "config.json").read_bytes()
+    for attempt in (lambda: load_run(trained), lambda: train(trained, resume=True)):
+        with pytest.raises(UserError, match=r"by jaxdiff 0\.1\.0 in run format 1") as e:
+            attempt()
+        assert str(e.value).endswith("use that version or train again")
+    assert (trained / "config.json").read_bytes() == before
+
+
 def test_a_run_is_neither_replaced_nor_resumed_with_other_options(trained):
     before = (trained / "config.json").read_bytes()
     with pytest.raises(UserError, match="already holds a run"):
         train(trained)
-    with pytest.raises(UserError, match=r"other options \(action_weight"):
+    said = r"other options \(`action_weight` was 1\.0 and is now 2\.0\)"
+    with pytest.raises(UserError, match=said):
         train(trained, resume=True, action_weight=2.0)
     assert (trained / "config.json").read_bytes() == before
+
+
+def test_all_options_that_changed_are_named(trained):
+    with pytest.raises(UserError) as refused:
+        train(trained, resume=True, action_weight=2.0, dim=16, horizon=4)
+    for changed in (
+        "`action_weight` was 1.0 and is now 2.0",
+        "`dim` was 8 and is now 16",
+        f"`horizon` was {STEPS} and is now 4",
+    ):
+        assert changed in str(refused.value)
+
+
+def test_acting_options_may_change_when_a_run_is_resumed(trained):
+    acting = dataclasses.replace(ACTING, candidates=3, sampler="ddim")
+    assert train(trained, 3, resume=True, acting=acting).acting == acting
+    assert load_run(trained).acting == acting
+    assert load_run(trained).config == CONFIG
+
+
+def test_options_that_came_later_count_as_their_defaults(trained):
+    document = json.loads((trained / "config.json").read_text())
+    del document["sha256"], document["config"]["discount"]
+    checkpoint._write_sealed(trained / "config.json", document)
+    assert load_run(trained).config == CONFIG
+    train(trained, 3, resume=True)
+    with pytest.raises(UserError, match=r"`discount` was 0\.997 and is now 0\.9"):
+        train(trained, 3, resume=True, discount=0.9)
 
 
 def test_statistics_of_another_version_are_refused_in_one_sentence(trained):
@@ -141,31 +208,36 @@ def test_a_foreign_folder_is_refused_and_left_alone(tmp_path, name, resume):
     assert {entry.name for entry in tmp_path.iterdir()} == {name, ".lock"}
 
 
-def test_an_override_that_is_no_option_is_named(trained):
-    with pytest.raises(UserError, match="has no option --guess; leave it out"):
-        load_run(trained, overrides={"guess": 1, "temperature": 0.5})
+def test_other_data_are_refused(trained):
+    other = DATASET._replace(fingerprint="changed")
+    with pytest.raises(UserError, match=r"other data .*\(their fingerprints differ\)"):
+        train(trained, 3, resume=True, dataset=other)
+
+
+def test_an_override_that_is_no_acting_option_is_named(trained):
+    for name in ("guess", "normalizer"):
+        with pytest.raises(UserError) as refused:
+            load_run(trained, overrides={name: 1, "temperature": 0.5})
+        said = str(refused.value)
+        assert f"acting with diffuser has no option `{name}`; its options" in said
+        assert "`temperature`" in said
     loaded = load_run(trained, overrides={"temperature": 0.5})
-    assert loaded.config.temperature == 0.5
+    assert loaded.acting.temperature == 0.5
+    with pytest.raises(UserError, match="`sampling_steps` is 3; it must be at most 2"):
+        load_run(trained, overrides={"sampling_steps": 3})
 
 
 def test_fewer_updates_than_were_done_are_refused(trained):
     before = (trained / "config.json").read_bytes()
-    with pytest.raises(UserError, match=r"denoiser after 2 updates.*--num-steps is 1"):
+    with pytest.raises(UserError, match=r"denoiser after 2 updates.*`num_steps` is 1"):
         train(trained, 1, resume=True)
     assert (trained / "config.json").read_bytes() == before
 
 
 def with_returns(path, training, *, resume=False):
-    return train_run(
-        "diffuser",
-        DATASET,
-        path,
-        config=dataclasses.replace(
-            CONFIG, return_model=True, dim=32, horizons=(), choose="fixed"
-        ),
-        training=training,
-        resume=resume,
-    )
+    config = dataclasses.replace(CONFIG, return_model=True, dim=32)
+    options = Preset(config, ACTING, training)
+    return runs.train("diffuser", DATASET, SPEC, path, options, resume=resume)
 
 
 def test_each_learner_has_its_options_of_training(tmp_path, quick):
@@ -178,19 +250,18 @@ def test_each_learner_has_its_options_of_training(tmp_path, quick):
     assert {name: int(state.step) for name, state in run.states.items()} == {
         "denoiser": 3, "returns": 5,
     }  # fmt: skip
-    document, _ = read_run(tmp_path)
     del training["nobody"]
-    assert runs.read_training(document["training"]) == training
+    assert training_of(open_run(tmp_path)) == training
     assert set(load_run(tmp_path).states) == {"denoiser", "returns"}
     # More of the second learner alone; not with other batches, and not less of it.
     training["returns"] = TrainConfig(num_steps=6, batch_size=4)
     with_returns(tmp_path, training, resume=True)
     assert read_run(tmp_path)[0]["training"]["returns"]["num_steps"] == 6
     training["returns"] = TrainConfig(num_steps=6, batch_size=2)
-    with pytest.raises(UserError, match=r"returns.batch_size \(was 4, now 2\)"):
+    with pytest.raises(UserError, match=r"`returns.batch_size` was 4 and is now 2"):
         with_returns(tmp_path, training, resume=True)
     training["returns"] = TrainConfig(num_steps=4, batch_size=4)
-    with pytest.raises(UserError, match=r"returns after 6 .*--returns.num-steps is 4"):
+    with pytest.raises(UserError, match=r"returns after 6 .*`returns.num_steps` is 4"):
         with_returns(tmp_path, training, resume=True)
 
 
@@ -200,24 +271,6 @@ def test_options_of_training_serve_all_learners_or_name_each(tmp_path, quick):
     with pytest.raises(UserError, match=r"training for returns, only for denoiser"):
         with_returns(tmp_path / "one", {"denoiser": TrainConfig(num_steps=4)})
     assert not (tmp_path / "one" / "config.json").exists()
-
-
-def test_a_run_of_before_there_were_several_learners_goes_on(trained):
-    document = json.loads((trained / "config.json").read_text())
-    del document["sha256"]
-    # One set of options, and none of those that came later.
-    document["training"] = document["training"]["denoiser"]
-    for name in ("return_model", "discount", "guide_scale", "rank"):
-        del document["config"][name]
-    checkpoint._write_sealed(trained / "config.json", document)
-    assert load_run(trained).config == CONFIG
-    assert runs.read_training(document["training"]) == TrainConfig(
-        num_steps=2, batch_size=8
-    )
-    with pytest.raises(UserError, match=r"\(batch_size \(was 8, now 4\)\)"):
-        train(trained, 3, batch_size=4, resume=True)
-    train(trained, 3, resume=True)
-    assert read_run(trained)[0]["training"]["denoiser"]["num_steps"] == 3
 
 
 def test_a_stream_cut_for_storage_is_trained_on_as_one_episode(tmp_path, quick):
@@ -236,12 +289,12 @@ def test_a_stream_cut_for_storage_is_trained_on_as_one_episode(tmp_path, quick):
         terminated=np.zeros(count, bool),
         goals=None,
     )
-    train_run(
+    runs.train(
         "diffuser",
-        Dataset("stream", episodes, None, fingerprint(episodes), {}),
+        Dataset("stream", episodes, (4,), fingerprint(episodes)),
+        Spec((4,), action_dim=2),
         tmp_path / "run",
-        config=CONFIG,
-        training=TrainConfig(num_steps=1, batch_size=8),
+        Preset(CONFIG, ACTING, TrainConfig(num_steps=1, batch_size=8)),
     )
     (train,) = quick
     assert train.lengths.tolist() == [length * count * 95 // 100]

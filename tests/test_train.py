@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -12,9 +13,9 @@ import numpy as np
 import pytest
 from toy import OFFSET, SLOPE, line_algorithm, line_data
 
-from jaxdiff.algorithms.base import accumulated, ema
+from jaxdiff.algorithms.base import TrainConfig, accumulated, cosine_decay, ema
 from jaxdiff.errors import UserError
-from jaxdiff.train import TrainConfig, _stop_requested, train_learners
+from jaxdiff.train import _stop_requested, train_learners
 
 
 def fit_line(*, steps=60, data=None, algorithm=None, **kwargs):
@@ -178,7 +179,8 @@ def poisoned_update(algorithm, *, at):
     def update(state, *args, **kwargs):
         state, metrics = learner.update(state, *args, **kwargs)
         slope = jnp.where(state.step == at, jnp.nan, state.params["slope"])
-        return state.replace(params={**state.params, "slope": slope}), metrics
+        params = {**state.params, "slope": slope}
+        return dataclasses.replace(state, params=params), metrics
 
     return algorithm._replace(learners={"line": learner._replace(update=update)})
 
@@ -187,7 +189,9 @@ def poisoned_update(algorithm, *, at):
 def test_parameters_that_are_not_finite_are_neither_saved_nor_returned(tmp_path, saved):
     run = tmp_path if saved else None
     algorithm = poisoned_update(line_algorithm(), at=40)
-    with pytest.raises(UserError, match=r"line .* update 40, for params/slope is no"):
+    with pytest.raises(
+        UserError, match=r"line .* update 40 because params/slope is no"
+    ):
         fit_line(steps=40, run=run, algorithm=algorithm)
     if saved:
         folder = tmp_path / "checkpoints" / "line"
@@ -247,12 +251,8 @@ def test_batch_must_divide_over_devices():
 
 @pytest.mark.parametrize("field", ["num_steps", "batch_size", "log_every", "keep"])
 def test_counts_must_be_positive(field):
-    with pytest.raises(UserError, match=f"--{field.replace('_', '-')} is 0"):
-        train_learners(
-            line_algorithm(),
-            line_data(),
-            configs={"line": TrainConfig(**{field: 0})},
-        )
+    with pytest.raises(UserError, match=f"`{field}` is 0; it must be at least 1"):
+        TrainConfig(**{field: 0})
 
 
 def test_donation_changes_nothing():
@@ -271,6 +271,29 @@ def test_accumulated_gradient_is_that_of_the_whole_batch():
         np.testing.assert_allclose(
             accumulated(jax.grad(loss), parts)(1.5, keys, batch), whole, rtol=1e-5
         )
+
+
+def test_learning_rate_falls_to_nothing_over_its_share_of_the_updates():
+    factors = [float(cosine_decay(step, 10)) for step in (0, 5, 10, 20)]
+    np.testing.assert_allclose(factors, [1.0, 0.5, 0.0, 0.0], atol=1e-6)
+
+    def moved(steps, share):
+        """How far the slope went in the second half of the updates."""
+        algorithm, slopes = line_algorithm(learning_rate_decay=share), []
+        options = {"eval_every": steps // 2, "save_every": steps // 2}
+        fit_line(
+            steps=steps,
+            algorithm=algorithm,
+            options=options,
+            evaluate=lambda states: (
+                "slope", slopes.append(states["line"].params["slope"]) or 0.0
+            ),
+        )  # fmt: skip
+        return abs(slopes[1] - slopes[0])
+
+    # The same share stands for more updates in a longer training.
+    assert moved(20, 0.5) == moved(40, 0.5) == 0.0
+    assert moved(20, 1.0) > 0.0
 
 
 def test_ema_copies_until_start_and_then_averages_every_few_updates():

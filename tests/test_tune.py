@@ -1,6 +1,5 @@
 """Settings of guidance side by side: the same as one by one, and the best is found."""
 
-import dataclasses
 import json
 import types
 
@@ -9,60 +8,50 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from planners import POINT, held, replaced, use_network
 from points import straight_lines
 
 from jaxdiff import cli, tune
-from jaxdiff.algorithms.base import TrainState
 from jaxdiff.algorithms.planning import diffuser as module
 from jaxdiff.algorithms.planning.diffuser import (
+    DiffuserActing,
     DiffuserConfig,
     Guidance,
-    Plans,
     diffuser,
     measure,
 )
+from jaxdiff.algorithms.planning.planner import Plans
 from jaxdiff.diffusion import cosine_schedule, ddpm, subgrid, value_guide
 from jaxdiff.errors import UserError
+from jaxdiff.evaluation import evaluate
 from jaxdiff.options import to_plain
+from jaxdiff.policy import Policy
 from jaxdiff.run import Run
-from jaxdiff.tasks.control import evaluate_control
-from jaxdiff.tune import default_stops, evaluate_command, settings_policy, tune_guidance
+from jaxdiff.tune import SettingsPolicy, default_stops, evaluate_command, tune_guidance
 
 GUIDED = DiffuserConfig(
     horizon=4,
-    horizons=(),
     diffusion_steps=6,
     dim=16,
     dim_mults=(1, 2),
     prediction="x0",
     clip=None,
     normalizer="gaussian",
-    goal_dim=0,
     return_model=True,
-    candidates=2,
-    rank="return",
-    choose="fixed",
-    controller="action",
-    replan_every=1,
 )
-STATISTICS = measure(GUIDED, straight_lines(30))
+ACTING = DiffuserActing(candidates=2, rank="return", replan_every=1)
+STATISTICS = measure(GUIDED, straight_lines(30), POINT)
 
 
 def build(**options):
-    return diffuser(dataclasses.replace(GUIDED, **options), STATISTICS, action_dim=2)
+    config, acting = replaced(GUIDED, ACTING, options)
+    return diffuser(config, acting, STATISTICS, POINT)
 
 
 # --- one program for all settings ----------------------------------------------------
 
 
-def holding(params):
-    """A state that only the planner reads."""
-    return TrainState(
-        step=0, params=None, slow={"ema": params}, model_state={}, opt_state=()
-    )
-
-
-STATES = {"denoiser": holding(0.6), "returns": holding(0.8)}
+STATES = {"denoiser": held(0.6), "returns": held(0.8)}
 
 
 @pytest.fixture
@@ -70,8 +59,9 @@ def pointwise(monkeypatch):
     """Networks of one number, so that nothing takes long to compile."""
     denoise = types.SimpleNamespace(apply=lambda p, x, t: p * jnp.tanh(x))
     value = types.SimpleNamespace(apply=lambda p, x, t: p * jnp.sin(x).sum((1, 2)))
-    monkeypatch.setattr(module, "_network", lambda config: denoise)
+    name = use_network(monkeypatch, denoise)
     monkeypatch.setattr(module, "_return_network", lambda config: value)
+    return name
 
 
 SETTINGS = [(3.0, 0), (3.0, 3), (9.0, 3), (0.0, 0), (9.0, 6)]  # of 6 levels
@@ -85,70 +75,56 @@ ALONE = [(1, 0), (1, 1), (3, 2), (1, 3)]
 )
 def test_every_setting_acts_as_a_run_of_its_options(pointwise, episodes, options):
     scales, stops = np.array(SETTINGS, np.float32).T
-    counts = (1, 3)
-    policy = settings_policy(
+    counts, options = (1, 3), {"network": pointwise, **options}
+    seeds = range(7, 7 + episodes)
+    policy = SettingsPolicy(
         [build(guide_steps=count, **options) for count in counts],
         STATES,
         Guidance(scale=scales, stop=stops),
-        episodes=episodes,
-        seed=7,
+        seeds=seeds,
     )
     shape = (len(counts), len(SETTINGS), episodes)
     # All settings see the same, so that actions differ by guidance alone.
     seen = np.random.default_rng(0).uniform(-1, 1, (5, 1, 1, episodes, 2))
     observations = np.broadcast_to(seen, (5, *shape, 2))
-    resets = np.arange(5) == 0
     flat = [np.prod(shape), 2]
-    together = [
-        policy(observed.reshape(flat), None, np.full(flat[0], reset))[0]
-        for observed, reset in zip(observations, resets, strict=True)
-    ]
+    together = [policy(observed.reshape(flat)) for observed in observations]
     together = np.reshape(together, (5, *shape, 2))
     for count, s in ALONE:
         (scale, stop), k = SETTINGS[s], counts.index(count)
         alone = build(guide_scale=scale, guide_stop=stop, guide_steps=count, **options)
-        act, carry, key = (
-            jax.jit(alone.act),
-            alone.init_carry(episodes),
-            jax.random.key(7),
-        )
-        for t, reset in enumerate(resets):
-            key, act_key = jax.random.split(key)
-            observed = observations[t, k, s].astype(np.float32)
-            output, carry = act(
-                STATES, carry, act_key, observed, np.full(episodes, reset)
-            )
-            np.testing.assert_allclose(together[t, k, s], output.action, atol=1e-5)
+        acting = Policy(alone, STATES, POINT, num_envs=episodes, seeds=seeds)
+        for t in range(5):
+            action = acting(observations[t, k, s])
+            np.testing.assert_allclose(together[t, k, s], action, atol=1e-5)
     # Settings differ, but for guidance that is off or never begins.
     first = together[0, :, :, 0, 0] - together[0, :, 3:4, 0, 0]
     assert len(np.unique(first[:, :3].round(4))) == 6
     np.testing.assert_allclose(first[:, 3:], 0, atol=1e-6)
 
 
+def plans_of(value, batch, horizon):
+    """Plans whose every entry is a value."""
+    x, zeros = jnp.zeros((batch, 1, horizon, 4)) + value, jnp.zeros((batch, 1))
+    return Plans(trajectories=x, dynamics_error=zeros, expected_return=zeros)
+
+
 def test_clocks_are_shared_so_that_plans_are_made_when_due(monkeypatch):
     made = []
 
-    def plan(states, key, observation, goal=None, *, horizon, guidance):
-        jax.debug.callback(lambda scale: made.append(float(scale)), guidance.scale)
-        x = jnp.zeros((len(observation), 1, horizon, 4)) + guidance.scale
-        return Plans(x, jnp.zeros((len(x), 1)), jnp.zeros((len(x), 1)))
+    def plan(states, keys, problem, *, horizon):
+        scale = problem.guidance.scale
+        jax.debug.callback(lambda scale: made.append(float(scale)), scale)
+        return plans_of(scale, len(problem.history), horizon)
 
-    monkeypatch.setattr(module, "_planner", lambda *args: plan)
+    monkeypatch.setattr(module, "planner", lambda *args: plan)
     guidance = Guidance(scale=np.array([1.0, 2.0]), stop=np.zeros(2))
-    policy = settings_policy([build(replan_every=3)], {}, guidance, episodes=1)
-    for t in range(5):
-        action, _ = policy(np.zeros((2, 2)), None, np.full(2, t == 0))
+    policy = SettingsPolicy([build(replan_every=3)], {}, guidance, seeds=[0])
+    for _ in range(5):
+        action = policy(np.zeros((2, 2)))
         np.testing.assert_array_equal(action, [[1, 1], [2, 2]])
     jax.effects_barrier()
     assert sorted(made) == [1, 1, 2, 2]
-
-
-def test_guidance_needs_a_model_of_returns(pointwise):
-    plain = build(return_model=False, rank="consistency")
-    with pytest.raises(UserError, match="--return-model"):
-        plain.plan(
-            STATES, jax.random.key(0), jnp.zeros((1, 2)), guidance=Guidance(1.0, 0)
-        )
 
 
 # --- closed loop ---------------------------------------------------------------------
@@ -174,32 +150,39 @@ class Target(gymnasium.Env):
 gymnasium.register("Target-v0", Target)
 
 
-def planner(config, statistics, action_dim):
+def planner(config, acting, statistics, spec, pieces):
     """Plans whose actions say their guidance: 10 a step, 1 a level, and the scale."""
 
-    def plan(states, key, observation, goal=None, *, horizon, guidance=None):
-        guidance = guidance or Guidance(config.guide_scale, config.guide_stop)
+    def plan(states, keys, problem, *, horizon):
+        guidance = problem.guidance or Guidance(
+            scale=acting.guide_scale, stop=acting.guide_stop
+        )
         scale = jnp.where(guidance.scale > 3, jnp.nan, guidance.scale)
-        value = 10 * config.guide_steps + guidance.stop + scale
-        x = jnp.zeros((len(observation), 1, horizon, 4)) + value
-        return Plans(x, jnp.zeros((len(x), 1)), jnp.zeros((len(x), 1)))
+        value = 10 * acting.guide_steps + guidance.stop + scale
+        return plans_of(value, len(problem.history), horizon)
 
     return plan
 
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "_planner", planner)
+    monkeypatch.setattr(module, "planner", planner)
     return made_run(tmp_path / "a run")
 
 
 def made_run(path, environment="Target-v0", **options):
-    config = dataclasses.replace(GUIDED, **options)
+    config, acting = replaced(GUIDED, ACTING, options)
     dataset = {
-        "name": "toy", "environment": environment, "action_dim": 2, "references": {},
+        "name": "toy", "references": {}, "metadata": {}, "evaluation": None,
+        "environment": {"id": environment, "kwargs": {}, "max_episode_steps": None},
     }  # fmt: skip
-    document = {"dataset": dataset, "config": to_plain(GUIDED)}
-    return Run(path, "diffuser", config, STATISTICS, build(**options), {}, document)
+    document = {
+        "dataset": dataset, "config": to_plain(GUIDED), "acting": to_plain(ACTING),
+    }  # fmt: skip
+    return Run(
+        path, "diffuser", config, acting, STATISTICS, POINT, build(**options), {},
+        document,
+    )  # fmt: skip
 
 
 LISTS = {"scales": [0.25, 1.0, 7.0], "stops": [4, 0, 2], "steps": [2, 1]}
@@ -230,7 +213,7 @@ def test_the_best_setting_earns_the_same_when_it_is_evaluated(run):
     record = tune_guidance(run, **LISTS, episodes=2, max_steps=5)
     best = {k: v for k, v in record["best"].items() if k.startswith("guide")}
     gymnasium.register("Target5-v0", Target, max_episode_steps=5)
-    scored, _ = evaluate_control(
+    scored, _ = evaluate(
         made_run(run.path, "Target5-v0", **best), episodes=2, num_envs=2, seed=0
     )
     assert scored["mean_return"] == pytest.approx(record["best"]["mean_return"])
@@ -243,6 +226,7 @@ def test_the_command_prints_what_to_do_next(run, monkeypatch, capsys):
         return made_run(path, **overrides)
 
     monkeypatch.setattr("jaxdiff.run.load_run", load)
+    monkeypatch.setattr("jaxdiff.run.open_run", lambda path: run)
     arguments = [
         *("tune-guidance", str(run.path), "--best", "--episodes", "1"),
         *("--max-steps", "2", "--candidates", "5", "--scales", "0.5", "1e-5"),
@@ -264,7 +248,7 @@ def test_the_command_prints_what_to_do_next(run, monkeypatch, capsys):
 
 @pytest.mark.parametrize("sampling_steps", [4, 5, 10, 20])
 def test_default_stops_differ_even_in_few_steps(run, sampling_steps):
-    run = run._replace(config=dataclasses.replace(GUIDED, diffusion_steps=20))
+    run = run._replace(config=replaced(GUIDED, ACTING, {"diffusion_steps": 20})[0])
     steps = ddpm(subgrid(cosine_schedule(20), sampling_steps))
     moves = [
         [bool(step(stop, i, steps)) for i in range(sampling_steps)]
@@ -291,16 +275,16 @@ def test_a_command_names_only_what_was_changed(run):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"scales": []}, "--scales is empty"),
-        ({"stops": []}, "--stops is empty"),
-        ({"steps": []}, "--steps is empty"),
-        ({"scales": [0.1, -1.0]}, r"--scales has -1.0; .*at least 0"),
-        ({"scales": [np.nan]}, "--scales has nan"),
-        ({"scales": [np.inf]}, "--scales has inf"),
-        ({"stops": [-2]}, "--stops has -2"),
-        ({"steps": [0]}, "--steps has 0; .*at least 1"),
-        ({"episodes": 0}, "--episodes is 0"),
-        ({"max_steps": 0}, "--max-steps is 0"),
+        ({"scales": []}, "`scales` is empty"),
+        ({"stops": []}, "`stops` is empty"),
+        ({"steps": []}, "`steps` is empty"),
+        ({"scales": [0.1, -1.0]}, r"`scales` has -1.0; .*at least 0"),
+        ({"scales": [np.nan]}, "`scales` has nan"),
+        ({"scales": [np.inf]}, "`scales` has inf"),
+        ({"stops": [-2]}, "`stops` has -2"),
+        ({"steps": [0]}, "`steps` has 0; .*at least 1"),
+        ({"episodes": 0}, "`episodes` is 0"),
+        ({"max_steps": 0}, "`max_steps` is 0"),
     ],
 )
 def test_what_cannot_be_tried_is_refused(run, change, words):
@@ -310,21 +294,20 @@ def test_what_cannot_be_tried_is_refused(run, change, words):
 
 
 def test_runs_that_cannot_be_guided_are_refused(run):
-    for environment, options, words in (
-        ("PointMaze_UMaze-v3", {}, "run of a maze"),
-        ("Target-v0", {"return_model": False, "rank": "consistency"}, "--return-model"),
-        ("Target-v0", {"goal_dim": 2}, "--goal-dim 0"),
+    for options, words in (
+        ({"return_model": False, "rank": "consistency"}, "`return_model=True`"),
+        ({"goal_dim": 2}, "`goal_dim=0`"),
     ):
         with pytest.raises(UserError, match=words):
-            tune_guidance(made_run(run.path, environment, **options), **LISTS)
+            tune_guidance(made_run(run.path, **options), **LISTS)
 
 
 def test_environments_are_closed(run, monkeypatch):
     closed = []
     make_env = tune.make_env
 
-    def make(run):
-        env = make_env(run)
+    def make(run, **options):
+        env = make_env(run, **options)
         monkeypatch.setattr(env, "close", lambda: closed.append(env))
         return env
 

@@ -15,14 +15,17 @@ same batch. Every statistic over a batch goes through `pmean` when `axis_name` i
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from jaxdiff.data.episodes import Dataset
+from jaxdiff.data.spec import Spec
 from jaxdiff.errors import UserError
+from jaxdiff.options import Options, at_least
 from jaxdiff.pytree import pytree_dataclass
 
 # A nest of arrays; the recursive type of chex refuses the one of optax.
@@ -38,14 +41,12 @@ class TrainState:
       step: updates made so far, `[]` int32.
       params: parameters that the optimizer moves.
       slow: averaged copies of parameters by name ("ema", "target").
-      model_state: what networks keep beside parameters, such as batch statistics.
       opt_state: the optimizer's state.
     """
 
     step: jax.Array
     params: ArrayTree
     slow: ArrayTree
-    model_state: ArrayTree
     opt_state: optax.OptState
 
 
@@ -62,10 +63,10 @@ class Averaging(NamedTuple):
     """How parameters are averaged; see `ema`.
 
     Attributes:
-      decay: as in `ema`.
-      every: likewise.
-      start: likewise.
-      part: the entry of the parameters that is averaged; None for all of them.
+      decay: weight of the old average each time it moves.
+      every: updates between two moves of the average.
+      start: the average is a plain copy until this update.
+      part: name of the parameters to average; None averages all of them.
     """
 
     decay: float
@@ -83,6 +84,7 @@ def supervised(
     *,
     averaging: Averaging,
     accumulate: int = 1,
+    learning_rate_decay: float = 0.0,
 ) -> Learner:
     """Build the learner that descends a loss and averages its parameters.
 
@@ -90,11 +92,12 @@ def supervised(
       prepare: as in a `Learner`.
       draw: as in a `Learner`.
       init_params: `(key, batch) -> params`.
-      losses: `(params, keys, batch) -> (mean loss, metrics)`; of several, each update
-        descends the next.
-      optimizer: of the parameters.
-      averaging: of the averaged parameters, which are `slow["ema"]`.
-      accumulate: slices in which a batch is worked through, see `accumulated`.
+      losses: functions `(params, keys, batch) -> (mean loss, metrics)`. Updates take
+        turns among them.
+      optimizer: moves the parameters.
+      averaging: how `slow["ema"]` follows the parameters.
+      accumulate: number of slices that a batch is split into, see `accumulated`.
+      learning_rate_decay: as in `descent`.
     """
     gradients = [
         accumulated(jax.grad(loss, has_aux=True), accumulate) for loss in losses
@@ -102,13 +105,19 @@ def supervised(
 
     def gradient(state, keys, batch, frozen, hyper):
         del frozen, hyper
-        # The switch stands around the gradients: one inside the loss would keep what
-        # each of its branches needs for the way back.
+        # The switch stands around the gradients. Inside the loss it would keep what
+        # the backward pass of every branch needs.
         turn = state.step % len(gradients)
         return jax.lax.switch(turn, gradients, state.params, keys, batch)
 
     return descent(
-        prepare, draw, init_params, gradient, optimizer, averages={"ema": averaging}
+        prepare,
+        draw,
+        init_params,
+        gradient,
+        optimizer,
+        averages={"ema": averaging},
+        learning_rate_decay=learning_rate_decay,
     )
 
 
@@ -120,8 +129,10 @@ def descent(
     optimizer: optax.GradientTransformation,
     *,
     averages: Mapping[str, Averaging] | None = None,
+    learning_rate_decay: float = 0.0,
+    undecayed: Sequence[str] = (),
 ) -> Learner:
-    """Build the learner that follows a gradient, of a loss or of no one loss.
+    """Build the learner that follows a gradient, which need not be that of one loss.
 
     Args:
       prepare: as in a `Learner`.
@@ -131,6 +142,11 @@ def descent(
         a mean over the batch; devices are averaged here.
       optimizer: of the parameters.
       averages: name in `slow` -> how that copy of the parameters is averaged.
+      learning_rate_decay: share of the updates over which the learning rate falls to 0
+        along a cosine; 0 keeps it. Updates then read `hyper["num_steps"]`, the number
+        of updates of the whole training, which `train_learners` passes.
+      undecayed: entries of the parameters whose updates the decay leaves alone, such as
+        running averages.
     """
     averages = dict(averages or {})
 
@@ -144,7 +160,6 @@ def descent(
             step=jnp.int32(0),
             params=params,
             slow={name: part(params, each) for name, each in averages.items()},
-            model_state={},
             opt_state=optimizer.init(params),
         )
 
@@ -152,6 +167,15 @@ def descent(
         found = gradient(state, keys, batch, frozen, hyper)
         grads, metrics = pmean(found, axis_name)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        if learning_rate_decay:
+            # Optimizers are linear in their rate, so their updates may be scaled.
+            over = learning_rate_decay * hyper["num_steps"]
+            factor = cosine_decay(state.step, over)
+            slower: Any = jax.tree.map(lambda update: factor * update, updates)
+            whole: Any = updates
+            for name in undecayed:
+                slower = {**slower, name: whole[name]}
+            updates = slower
         params = optax.apply_updates(state.params, updates)
         step = state.step + 1
         slow = {
@@ -208,19 +232,89 @@ class Algorithm(NamedTuple):
 
     Attributes:
       learners: name -> `Learner`.
-      act: `(states, carry, key, observation [B, O], reset [B], goal=None) ->
-        (ActOutput, carry)`, in environment units; `states` maps learner names to
-        `TrainState`, `carry` is what acting remembers (history, the last plan).
+      act: `(states, carry, keys [B], observation [B, O], reset [B], goal=None,
+        guidance=None) -> (ActOutput, carry)`, in environment units. `states` maps
+        learner names to `TrainState`; `carry` is what acting remembers, such as a
+        history or the plan being followed. Each environment has a key of its own, so
+        that its noise does not depend on how many act side by side. `guidance` is a
+        tree of arrays that takes the place of acting options; None for those options.
       init_carry: `(batch_size) -> carry`.
-      plan: for planners, `(states, key, observation [B, O], goal=None, *, horizon=None,
-        candidates=None, return_path=False)` -> candidate plans in environment units;
-        None for policies.
+      plan: for planners, `(states, keys [B], problem, *, horizon=None, candidates=None,
+        return_path=False) -> Plans`, see `jaxdiff.algorithms.planning.planner`; None
+        for policies.
     """
 
     learners: Mapping[str, Learner]
     act: Callable[..., tuple[ActOutput, Any]]
     init_carry: Callable[[int], Any]
     plan: Callable[..., Any] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(Options):
+    """How one learner is trained.
+
+    Attributes:
+      num_steps: number of updates.
+      batch_size: examples in an update, over all devices.
+      log_every: updates between two lines of metrics.
+      save_every: updates between two checkpoints.
+      eval_every: updates between two evaluations; 0 for none.
+      keep: newest checkpoints to keep, beside the best one.
+    """
+
+    num_steps: int = 100_000
+    batch_size: int = 32
+    log_every: int = 50
+    save_every: int = 1_000
+    eval_every: int = 0
+    keep: int = 2
+
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used."""
+        counts = ("num_steps", "batch_size", "log_every", "save_every", "keep")
+        yield from at_least(self, 1, *counts)
+        yield from at_least(self, 0, "eval_every")
+
+
+class Preset(NamedTuple):
+    """Options to start from.
+
+    Attributes:
+      config: options that training reads.
+      acting: options that may change after training.
+      training: name of a learner -> how it is trained. It may name learners that
+        other options would add.
+    """
+
+    config: Any
+    acting: Any
+    training: Mapping[str, TrainConfig]
+
+
+class Entry(NamedTuple):
+    """An algorithm, as a run and the command line know it.
+
+    Attributes:
+      name: what commands call it, such as "diffusion-bc".
+      summary: one line for the list of commands.
+      config: class of the options that training reads, a frozen dataclass.
+      acting: class of the options that may change after training.
+      statistics: class of what it measures on a dataset, a `pytree_dataclass`.
+      measure: `(config, episodes, spec) -> statistics`.
+      build: `(config, acting, statistics, spec) -> Algorithm`; refuses options that do
+        not fit each other or the data with a `UserError`.
+      generic: `(dataset, spec) -> Preset` for data that no task has presets for.
+    """
+
+    name: str
+    summary: str
+    config: type
+    acting: type
+    statistics: type
+    measure: Callable[..., Any]
+    build: Callable[..., Algorithm]
+    generic: Callable[[Dataset, Spec], Preset]
 
 
 def pmean(tree: Any, axis_name: str | None) -> Any:
@@ -240,7 +334,7 @@ def accumulated(grad_fn: Callable[..., Any], parts: int) -> Callable[..., Any]:
         if len(keys) % parts:
             raise UserError(
                 f"a batch of {len(keys)} examples on a device does not divide into "
-                f"{parts} slices; choose an --accumulate that divides it"
+                f"{parts} slices; choose an `accumulate` that divides it"
             )
         split = jax.tree.map(
             lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), (keys, batch)
@@ -253,11 +347,15 @@ def accumulated(grad_fn: Callable[..., Any], parts: int) -> Callable[..., Any]:
     return sliced
 
 
-def decaying(learning_rate: float, updates: int) -> optax.ScalarOrSchedule:
-    """Let a learning rate fall to 0 along a cosine in so many updates; 0: never."""
-    if not updates:
-        return learning_rate
-    return optax.cosine_decay_schedule(learning_rate, updates)
+def cosine_decay(step: Any, over: Any) -> jax.Array:
+    """Return the factor of a learning rate that falls from 1 to 0 along a cosine.
+
+    Args:
+      step: updates made before this one.
+      over: updates after which it is 0.
+    """
+    share = jnp.minimum(step / over, 1.0)
+    return 0.5 * (1 + jnp.cos(jnp.pi * share))
 
 
 def ema(
@@ -282,3 +380,22 @@ def ema(
     rate = jnp.where(step % every == 0, 1.0 - decay, 0.0)
     rate = jnp.where(step <= start, 1.0, rate)
     return optax.incremental_update(params, slow, rate)
+
+
+def by_part(
+    optimizers: Mapping[str, optax.GradientTransformation],
+) -> optax.GradientTransformation:
+    """Optimize each entry of the parameters by an optimizer of its own."""
+
+    def init(params):
+        return {name: each.init(params[name]) for name, each in optimizers.items()}
+
+    def update(updates, state, params=None):
+        pairs = {
+            name: each.update(updates[name], state[name], params and params[name])
+            for name, each in optimizers.items()
+        }
+        moves = {name: pair[0] for name, pair in pairs.items()}
+        return moves, {name: pair[1] for name, pair in pairs.items()}
+
+    return optax.GradientTransformation(init, update)

@@ -1,1 +1,1 @@
-"""Recorded experience: reading, windows, normalisation and local data makers."""
+"""Recorded data: reading, episodes, windows, transitions, normalisation, storage."""

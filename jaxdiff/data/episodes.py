@@ -1,20 +1,20 @@
 """Episodes: one flat record for every dataset, however it was stored.
 
 An episode of T transitions takes T + 1 rows: the observations o_0 ... o_T, the
-actions a_0 ... a_{T-1} and rewards r_0 ... r_{T-1}, with a zero action and a zero
-reward in the last row. Episodes lie one after another, so that row `starts[e] + t`
-is step t of episode e, and nothing else is needed to cut windows or transitions.
+actions a_0 ... a_{T-1} and the rewards r_0 ... r_{T-1}, with a zero action and a zero
+reward in the last row. Episodes lie one after another, and row `starts[e] + t` is step
+t of episode e. Windows and transitions are cut from these rows.
 """
 
 import hashlib
-import os
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdiff.data.locate import locate_dataset
-from jaxdiff.data.readers import Recording, as_float32, read_d4rl, read_minari, read_npz
+from jaxdiff.data.recording import Recording
+from jaxdiff.data.spec import Environment
 from jaxdiff.errors import UserError, reason
 from jaxdiff.pytree import pytree_dataclass
 
@@ -24,13 +24,14 @@ class Episodes:
     """E episodes in M = sum(lengths + 1) rows, as NumPy arrays on the host.
 
     Attributes:
-      observations: float32 `[M, O]`; of pictures uint8, flattened.
+      observations: float32 `[M, O]`; pictures are uint8, flattened.
       actions: float32 `[M, A]`, zero in the last row of each episode.
       rewards: float32 `[M]`, zero in the last row of each episode.
       starts: int64 `[E]`, first row of each episode.
       lengths: int64 `[E]`, number of transitions of each episode.
-      terminated: bool `[E]`, the task ended there, as opposed to a time limit.
-      goals: float32 `[M, G]`, the goal active in each row, or None.
+      terminated: bool `[E]`, True where the task ended, False where a time limit ended
+        the episode.
+      goals: float32 `[M, G]`, the goal of each row, or None.
     """
 
     observations: np.ndarray
@@ -42,9 +43,9 @@ class Episodes:
     goals: np.ndarray | None = None
 
 
-# Type and number of dimensions of each field of `Episodes`.
-_FIELDS: dict[str, tuple[type, int]] = {
-    "observations": (np.floating, 2),  # or bytes
+# Name of each field of `Episodes` -> its type and its number of dimensions.
+FIELDS: dict[str, tuple[type, int]] = {
+    "observations": (np.floating, 2),  # bytes for pictures
     "actions": (np.floating, 2),
     "rewards": (np.floating, 1),
     "starts": (np.integer, 1),
@@ -58,83 +59,55 @@ class Dataset(NamedTuple):
     """Episodes and where they come from.
 
     Attributes:
-      name: the name it was asked for by.
+      name: the name that it was loaded by.
       episodes: the data.
-      environment: Gymnasium id of the environment it was recorded in, if known.
+      observation_shape: of an observation before it was flattened: `(O,)`, or that of a
+        picture such as `(32, 32, 3)`.
       fingerprint: SHA-256 of the arrays, in hexadecimal.
+      environment: the environment that the data were recorded in, if known.
+      evaluation: the environment to score policies in; that of the recording if the
+        dataset names no other.
       references: mean returns `random` and `expert`, if known.
-      observation_shape: of an observation before it was flattened: `(O,)`, or that of
-        a picture such as `(32, 32, 3)`; empty where it is not known.
+      metadata: what else the dataset says of itself: `dataset_id`, and what its recipe
+        wrote, such as `quality` or `setting`.
     """
 
     name: str
     episodes: Episodes
-    environment: str | None
+    observation_shape: tuple[int, ...]
     fingerprint: str
-    references: Mapping[str, float]
-    observation_shape: tuple[int, ...] = ()
+    environment: Environment | None = None
+    evaluation: Environment | None = None
+    references: Mapping[str, float] = {}
+    metadata: Mapping[str, Any] = {}
 
 
-def load_dataset(
-    name: str | os.PathLike,
-    *,
-    root: str | os.PathLike | None = None,
-    download: bool = False,
-) -> Dataset:
-    """Load a dataset by recipe, Minari id or path.
-
-    Args:
-      name: a recipe such as "pointmaze-umaze", a Minari id such as
-        "D4RL/pointmaze/umaze-v2", or the path of a Minari dataset folder, of a D4RL
-        HDF5 file (see `readers.read_d4rl`) or of an NPZ file with the fields of
-        `Episodes`.
-      root: folder of local datasets; `MINARI_DATASETS_PATH`, or else Minari's own.
-      download: fetch a Minari id that is not stored locally.
-
-    Raises:
-      UserError: the dataset does not exist, cannot be fetched or is unsound.
-    """
-    name = os.fspath(name)
-    path = locate_dataset(name, root=root, download=download)
-    environment, references, shape = None, {}, ()
-    if path.suffix == ".npz":
-        needed = [name for name in _FIELDS if name != "goals"]
-        fields = read_npz(path, required=needed)
-        episodes = Episodes(
-            **{name: fields[name] for name in needed}, goals=fields.get("goals")
-        )
-    else:
-        recording = read_minari(path) if path.is_dir() else read_d4rl(path)
-        episodes = concatenate_episodes(recording, str(path))
-        environment, references = recording.environment, recording.references
-        shape = recording.observations[0].shape[1:]
-    check_episodes(episodes, str(path))
-    return Dataset(
-        name=name,
-        episodes=episodes,
-        environment=environment,
-        fingerprint=fingerprint(episodes),
-        references=references,
-        observation_shape=shape or episodes.observations.shape[1:],
-    )
-
-
-def concatenate_episodes(recording: Recording, where: str) -> Episodes:
+def episodes_of(
+    recording: Recording,
+    split: Callable[[Any], tuple[np.ndarray, np.ndarray | None]],
+    where: str,
+) -> Episodes:
     """Lay episodes one after another, with a zero action and reward at each end.
 
+    Args:
+      recording: E episodes as they were stored.
+      split: `(observations of an episode [T + 1, ...]) -> (observations [T + 1, O],
+        goals [T + 1, G] or None)`, how the task reads them. Goals that the recording
+        has beside its observations serve where `split` finds none.
+      where: origin of the data, which begins messages.
+
     Raises:
-      UserError: rows that do not fit together; `where` begins the message.
+      UserError: rows that do not fit together.
     """
     lengths = np.array([len(actions) for actions in recording.actions], np.int64)
-    goals = recording.goals or [None] * len(lengths)
-    fields: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("observations", "actions", "rewards", "goals")
-    }
+    parts = [split(raw) for raw in recording.observations]
+    observations = [part[0] for part in parts]
+    goals = [part[1] for part in parts if part[1] is not None] or recording.goals
     for e, length in enumerate(lengths):
         rows = {
-            "observations": (recording.observations[e], length + 1),
+            "observations": (observations[e], length + 1),
             "rewards": (recording.rewards[e], length),
-            "goals": (goals[e], length + 1),
+            "goals": (goals[e] if goals else None, length + 1),
         }
         for name, (value, wanted) in rows.items():
             if value is not None and len(value) != wanted:
@@ -142,11 +115,12 @@ def concatenate_episodes(recording: Recording, where: str) -> Episodes:
                     f"{where}: episode {e} has {length} actions and {len(value)} "
                     f"{name}; there must be {wanted}"
                 )
-        fields["observations"].append(_flat(recording.observations[e]))
-        fields["actions"].append(_end_in_zero(recording.actions[e]))
-        fields["rewards"].append(_end_in_zero(recording.rewards[e]))
-        if recording.goals:
-            fields["goals"].append(recording.goals[e])
+    fields: dict[str, list[np.ndarray]] = {
+        "observations": observations,
+        "actions": [_end_in_zero(actions) for actions in recording.actions],
+        "rewards": [_end_in_zero(rewards) for rewards in recording.rewards],
+        "goals": renew_stale_goals(goals),
+    }
     try:
         arrays = {
             name: as_float32(np.concatenate(x)) for name, x in fields.items() if x
@@ -167,14 +141,51 @@ def concatenate_episodes(recording: Recording, where: str) -> Episodes:
     )
 
 
+def renew_stale_goals(goals: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Replace first goals that an environment announced one step late.
+
+    Some streams, such as those of D4RL's mazes, are cut into episodes where a goal is
+    reached, and the first row of an episode still shows the goal of the episode before.
+    Data are recognised by that pattern: in nearly all episodes but the first, the first
+    goal is the last one of the episode before and differs from the second.
+
+    Args:
+      goals: E arrays `[T + 1, G]`.
+
+    Returns:
+      E arrays, unchanged unless the pattern is there; else the second goal of each
+      episode also stands in its first row.
+    """
+    stale = [
+        len(rows) > 1
+        and np.array_equal(rows[0], before[-1])
+        and not np.array_equal(rows[0], rows[1])
+        for before, rows in itertools.pairwise(goals)
+    ]
+    if not stale or np.mean(stale) < _NEARLY_ALL:
+        return list(goals)
+    return [
+        np.concatenate([rows[1:2], rows[1:]]) if len(rows) > 1 else rows
+        for rows in goals
+    ]
+
+
+_NEARLY_ALL = 0.9
+
+
+def as_float32(x: np.ndarray) -> np.ndarray:
+    """Convert numbers to float32; `check_episodes` refuses other types.
+
+    Bytes, which pictures are made of, stay bytes: they take a quarter of the memory.
+    """
+    if x.dtype == np.uint8 or not np.issubdtype(x.dtype, np.number):
+        return x
+    return x.astype(np.float32)
+
+
 def starts_of(lengths: np.ndarray) -> np.ndarray:
-    """Give the first row of each episode, from the numbers of transitions `[E]`."""
+    """Return the first row of each episode from its number of transitions, `[E]`."""
     return np.cumsum(lengths + 1) - (lengths + 1)
-
-
-def _flat(x: np.ndarray) -> np.ndarray:
-    """Make rows of pictures: `[T, ...]` -> `[T, O]`; what is not one stays as it is."""
-    return x.reshape(len(x), -1) if x.ndim > 2 else x
 
 
 def _end_in_zero(x: np.ndarray) -> np.ndarray:
@@ -186,19 +197,19 @@ def check_episodes(episodes: Episodes, where: str) -> None:
 
     Args:
       episodes: the record.
-      where: its origin, which begins the message.
+      where: origin of the record, which begins the message.
 
     Raises:
-      UserError: wrong type, shapes that disagree, an episode without transitions,
-        rows that are missing or left over, or values that are not finite.
+      UserError: a wrong type, shapes that disagree, an episode without transitions,
+        missing or surplus rows, or values that are not finite.
     """
     fields = {
         name: getattr(episodes, name)
-        for name in _FIELDS
+        for name in FIELDS
         if getattr(episodes, name) is not None
     }
     for name, value in fields.items():
-        kind, rank = _FIELDS[name]
+        kind, rank = FIELDS[name]
         is_picture = name == "observations" and value.dtype == np.uint8
         if not (is_picture or np.issubdtype(value.dtype, kind)):
             raise UserError(
@@ -213,7 +224,7 @@ def check_episodes(episodes: Episodes, where: str) -> None:
     _check_layout(fields, where)
     for name, value in fields.items():
         if not np.issubdtype(value.dtype, np.floating):
-            continue  # whole numbers are finite, and pictures are many
+            continue  # whole numbers are finite, and pictures are large
         rows = np.flatnonzero(~np.isfinite(value.reshape(len(value), -1)).all(-1))
         if len(rows):
             raise UserError(
@@ -254,9 +265,9 @@ def _check_layout(fields: Mapping[str, np.ndarray], where: str) -> None:
 
 
 def fingerprint(episodes: Episodes) -> str:
-    """Digest the arrays, with their names, types and shapes: SHA-256 in hexadecimal."""
+    """Return the SHA-256 of the arrays, names, types and shapes, in hexadecimal."""
     digest = hashlib.sha256()
-    for name in _FIELDS:
+    for name in FIELDS:
         value = getattr(episodes, name)
         if value is not None:
             digest.update(f"{name} {value.dtype.str} {value.shape}".encode())
@@ -265,7 +276,7 @@ def fingerprint(episodes: Episodes) -> str:
 
 
 def take_episodes(episodes: Episodes, index: Any) -> Episodes:
-    """Pick episodes by index, in that order: int `[K]` -> `Episodes` of K episodes."""
+    """Pick episodes by index, int `[K]`, in that order."""
     index = np.asarray(index, np.int64)
     lengths = episodes.lengths[index]
     spans = zip(episodes.starts[index].tolist(), lengths.tolist(), strict=True)
@@ -274,14 +285,14 @@ def take_episodes(episodes: Episodes, index: Any) -> Episodes:
 
 
 def acted_rows(episodes: Episodes) -> np.ndarray:
-    """List the rows that have an action: all but the last of each episode, `[N]`."""
+    """Return the rows that have an action, all but the last of each episode: `[N]`."""
     acted = np.ones(len(episodes.actions), bool)
     acted[episodes.starts + episodes.lengths] = False
     return np.flatnonzero(acted)
 
 
 def goals_beside(episodes: Episodes) -> np.ndarray:
-    """Give `[observation | goal]` of every row, or observations if there are no goals.
+    """Return `[observation | goal]` of every row, or observations without goals.
 
     Returns:
       `[M, O + G]` or `[M, O]`.
@@ -294,12 +305,12 @@ def goals_beside(episodes: Episodes) -> np.ndarray:
 def join_episodes(episodes: Episodes) -> Episodes:
     """Join episodes that were cut out of one stream, so that windows may cross the cut.
 
-    An episode goes on in the next one if it was not terminated and its last
-    observation is exactly the first of the next, as in a drive that is cut only for
-    storage. Its last row, which has no action, gives way to the row that repeats it.
+    An episode continues in the next one if it was not terminated and its last
+    observation equals the first of the next, as in a stream that is cut for storage.
+    Its last row, which has no action, is dropped, because the next row repeats it.
 
     Returns:
-      The longer episodes; `episodes` itself where no two belong together.
+      The longer episodes; `episodes` itself if none are joined.
     """
     ends = episodes.starts + episodes.lengths
     same = (
@@ -318,7 +329,7 @@ def join_episodes(episodes: Episodes) -> Episodes:
 def _of_rows(
     episodes: Episodes, rows: np.ndarray, lengths: np.ndarray, terminated: np.ndarray
 ) -> Episodes:
-    """Make episodes of some of the rows, by index or mask, in that order."""
+    """Make episodes of rows that are picked by index or mask, in that order."""
     return Episodes(
         observations=episodes.observations[rows],
         actions=episodes.actions[rows],
@@ -337,10 +348,10 @@ def split_episodes(
 
     Args:
       episodes: E episodes.
-      held_out: share of the episodes to set aside; at least one episode, and at least
-        one is left to train on. A single episode, such as a stream that
-        `join_episodes` made whole, is cut in time instead: its end is set aside.
-      seed: chooses which; both parts keep the order of the data.
+      held_out: share of the episodes to set aside. At least one is set aside and at
+        least one is left to train on. A single episode, such as a joined stream, is cut
+        in time and its end set aside.
+      seed: chooses the episodes; both parts keep the order of the data.
 
     Returns:
       The episodes to train on and those held out.

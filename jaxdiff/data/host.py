@@ -1,8 +1,8 @@
-"""Rows that stay in the memory of the host; programs fetch those that they index.
+"""Rows that stay in the memory of the host; programs fetch the rows that they index.
 
-Training keeps its data on the device. Pictures may be too many for that: 45,000 of
-150 x 280 pixels are 5.7 GB, as bytes. Wrapped, they are no argument of a program but
-part of it, and a batch travels when the program asks for it.
+Training keeps its data on the device. Pictures may be too large for that: 45,000 of
+150 x 280 pixels take 5.7 GB. `HostRows` stay on the host, and a program calls back for
+the rows of each batch.
 """
 
 from typing import Any
@@ -16,14 +16,14 @@ class HostRows:
     """An array on the host that is indexed inside of programs: a pytree of no leaves.
 
     Args:
-      rows: `[M, ...]`; it must not change any more.
+      rows: `[M, ...]`; it must not change later.
     """
 
     def __init__(self, rows: np.ndarray) -> None:
         self.rows = rows
 
     def __getitem__(self, index: jax.Array) -> jax.Array:
-        """Fetch rows, `[...]` -> `[..., ...]`; all of a batch at once under vmap."""
+        """Fetch rows by index `[...]`; under vmap all rows of a batch at once."""
         shape = (*index.shape, *self.rows.shape[1:])
         return jax.pure_callback(
             lambda index: self.rows[np.asarray(index)],
@@ -33,11 +33,11 @@ class HostRows:
         )
 
     def tree_flatten(self) -> tuple[tuple[()], "HostRows"]:
-        """Give no leaves: what is compared between two calls is which array it is."""
+        """Return no leaves; jit compares the array itself between two calls."""
         return (), self
 
     @classmethod
     def tree_unflatten(cls, rows: "HostRows", leaves: Any) -> "HostRows":
-        """Give the same rows again."""
+        """Return the same rows."""
         del leaves
         return rows

@@ -1,11 +1,11 @@
-"""K-means: the K points that stand for many with the least squared distance.
+"""K-means: K centres with a small squared distance to many points.
 
-Lloyd's algorithm repeats (1) and (2); k-means++ (Arthur & Vassilvitskii, 2007) begins
-with centres drawn from the points one after the other, by (3):
+Lloyd's algorithm repeats (1) and (2). k-means++ (Arthur & Vassilvitskii, 2007) draws
+the first centres from the points, one after another, by (3):
 
 (1) each point belongs to its nearest centre;
 (2) each centre moves to the mean of its points (one without points stays);
-(3) p(x) in proportion to the squared distance of x to the nearest centre so far.
+(3) p(x) is proportional to the squared distance of x to the nearest centre so far.
 """
 
 import jax
@@ -36,7 +36,15 @@ def kmeans(
 
 
 def nearest(points: jax.Array, centers: jax.Array) -> jax.Array:
-    """Give the index of each point's nearest centre: `[N, D]`, `[K, D]` -> `[N]`."""
+    """Return the index of the centre nearest to each point.
+
+    Args:
+      points: `[N, D]`.
+      centers: `[K, D]`.
+
+    Returns:
+      `[N]`.
+    """
     offsets = points[:, None] - centers
     return jnp.argmin(jnp.square(offsets).sum(-1), axis=-1)
 
@@ -47,7 +55,7 @@ def seed(key: jax.Array, points: jax.Array, num_centers: int) -> jax.Array:
 
     def draw(i, carry):
         centers, distances = carry
-        # Where all distances are 0 every point is as good as another.
+        # If all distances are 0, all points are equally likely.
         logits = jnp.where(distances.max() > 0, jnp.log(distances), 0.0)
         point = points[jax.random.categorical(jax.random.fold_in(key, i), logits)]
         closer = jnp.minimum(distances, jnp.square(points - point).sum(-1))

@@ -1,21 +1,21 @@
-"""Where a dataset lies: recipes, Minari ids and paths become files or folders."""
+"""Where a dataset lies: Minari ids and paths become files or folders."""
 
 import os
 import pathlib
 import re
 
+from jaxdiff.data.readers import READERS, reader_of
 from jaxdiff.data.storage import datasets_root
 from jaxdiff.errors import UserError, reason
-from jaxdiff.tasks.recipes import RECIPES
 
-# Name with a version, perhaps in namespaces: "D4RL/pointmaze/umaze-v2".
+# Name with a version, perhaps in namespaces: "D4RL/door/human-v2".
 _MINARI_ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
 
 
-def locate_dataset(
-    name: str, *, root: str | os.PathLike | None = None, download: bool = False
+def locate(
+    name: str, root: str | os.PathLike | None = None, download: bool = False
 ) -> pathlib.Path:
-    """Find the file or folder of a recipe, a Minari id or a path.
+    """Find the file or folder of a path or of a Minari id.
 
     Args:
       name: what to look for.
@@ -25,37 +25,33 @@ def locate_dataset(
     Raises:
       UserError: there is no such dataset; the message says what to do.
     """
-    if name in RECIPES:
-        made = datasets_root(root) / RECIPES[name].dataset_id
-        if (made / "data").is_dir():
-            return made
-        raise UserError(
-            f"the dataset {name!r} has not been made yet; run "
-            f"`jaxdiff data make {name}`"
-        )
-    path = pathlib.Path(name).expanduser()
-    if path.is_dir() and (path / "data" / "metadata.json").is_file():
-        return path
-    if path.is_file() and path.suffix in (".hdf5", ".h5", ".npz"):
-        return path
-    stored = datasets_root(root) / name
-    if (stored / "data" / "metadata.json").is_file():
-        return stored
+    path, stored = pathlib.Path(name).expanduser(), dataset_folder(name, root)
+    for place in (path, stored):
+        if reader_of(place) is not None:
+            return place
     if path.exists():
-        raise UserError(
-            f"{path} is no dataset; a path must be a Minari dataset folder, an HDF5 "
-            "file in D4RL's layout or an NPZ file with the fields of Episodes"
-        )
-    if path.suffix in (".hdf5", ".h5", ".npz") or path.is_absolute():
+        return path  # `readers.read` says what it should hold
+    suffixes = {end for reader in READERS.values() for end in reader.suffixes}
+    if path.suffix in suffixes or path.is_absolute():
         raise UserError(f"there is no file or folder {path}; check the path")
-    remote = _MINARI_ID.fullmatch(name)
-    if remote and download:
-        return _download(name, root)
-    advice = "allow the download" if remote else "name a recipe, a Minari id or a path"
-    raise UserError(
-        f"there is no dataset {name!r} in {datasets_root(root)}, and the recipes are "
-        f"{', '.join(RECIPES)}; {advice}"
-    )
+    if _MINARI_ID.fullmatch(name) is None:
+        raise UserError(
+            f"there is no dataset {name!r} in {datasets_root(root)}; name a recipe "
+            "(see `jaxdiff list`), a Minari id or a path"
+        )
+    if not download:
+        raise UserError(
+            f"there is no dataset {name!r} in {datasets_root(root)}; fetch it with "
+            "`download=True`"
+        )
+    return _download(name, root)
+
+
+def dataset_folder(
+    dataset_id: str, root: str | os.PathLike | None = None
+) -> pathlib.Path:
+    """Return the folder that a Minari id is stored in, whether it is there or not."""
+    return datasets_root(root) / dataset_id
 
 
 def local_datasets(root: str | os.PathLike | None = None) -> list[str]:
@@ -92,4 +88,4 @@ def _download(name: str, root: str | os.PathLike | None) -> pathlib.Path:
             del os.environ["MINARI_DATASETS_PATH"]
         else:
             os.environ["MINARI_DATASETS_PATH"] = previous
-    return datasets_root(root) / name
+    return dataset_folder(name, root)

@@ -1,18 +1,18 @@
 """Normalizers: data units to unit scale and back, one dimension at a time.
 
-Every normalizer is a piecewise linear map per dimension through K knots (x_k, u_k):
+A normalizer is a piecewise linear map of each dimension through K knots (x_k, u_k):
 
 (1) u = u_k + (x - x_k) (u_{k+1} - u_k) / (x_{k+1} - x_k),     x_k <= x < x_{k+1},
 
-and back by exchanging x and u. The kinds differ only in their knots:
+and the way back exchanges x and u. The kinds differ only in their knots:
 
 (2) Gaussian   mean -+ std -> -+1, without bounds;
 (3) limits     min -> -1, max -> +1; the way back is bounded by [min, max];
 (4) CDF        x_k -> 2 (share of the data <= x_k) - 1, bounded both ways.
 
-With two knots the line is continued outside them, so that (2) and (3) are affine. An
-empirical CDF has nothing to continue with. (2)-(4) are the normalizers of Diffuser
-(Janner et al., 2022, arXiv:2205.09991) and Decision Diffuser (Ajay et al., 2023,
+The line of two knots continues outside them, so that (2) and (3) are affine. An
+empirical CDF ends at its outer knots. (2)-(4) are the normalizers of Diffuser (Janner
+et al., 2022, arXiv:2205.09991) and Decision Diffuser (Ajay et al., 2023,
 arXiv:2211.15657). A dimension that never changes maps to 0 and back to its constant.
 """
 
@@ -33,7 +33,7 @@ class Normalizer:
 
     Attributes:
       knots: `[K, D]`, data units, not decreasing along K.
-      units: `[K, D]`, what the knots map to.
+      units: `[K, D]`, values that the knots map to.
       low: `[D]`, smallest value that `unnormalize` returns; -inf for none.
       high: `[D]`, largest value that `unnormalize` returns; inf for none.
     """
@@ -45,7 +45,7 @@ class Normalizer:
 
 
 def fit_normalizer(kind: Kind, x: np.ndarray) -> Normalizer:
-    """Fit the normalizer of a kind to data `[N, D]`, none of them padding."""
+    """Fit the normalizer of a kind to data `[N, D]`, without padding."""
     return {"gaussian": fit_gaussian, "limits": fit_limits, "cdf": fit_cdf}[kind](x)
 
 
@@ -76,17 +76,17 @@ def fit_cdf(x: np.ndarray, *, max_knots: int = 1000) -> Normalizer:
 
     Args:
       x: the data.
-      max_knots: with more distinct values than this, at least 3, every so many-th of
-        them becomes a knot.
+      max_knots: most knots, at least 3; of more distinct values evenly spaced ones
+        become knots.
     """
     x = np.asarray(x, np.float64)
     tables = [np.unique(column, return_counts=True) for column in x.T]
-    # Three knots at least, for two would be continued beyond the data.
+    # At least three knots, because the line of two continues beyond the data.
     size = max(3, min(max_knots, max(len(values) for values, _ in tables)))
     knots, units = [], []
     for values, counts in tables:
-        # A dimension of few values repeats some knots; segments of no width are
-        # never entered.
+        # A dimension of few values repeats some knots; no value lies in a segment of
+        # no width.
         index = np.round(np.linspace(0, len(values) - 1, size)).astype(int)
         knots.append(values[index])
         units.append(2 * np.cumsum(counts)[index] / len(x) - 1)
@@ -96,7 +96,7 @@ def fit_cdf(x: np.ndarray, *, max_knots: int = 1000) -> Normalizer:
 def fit_pixels(x: np.ndarray) -> Normalizer:
     """Map images `[N, D]` from black, 0, to white: 255, or 1 if nothing is above 1.
 
-    The bounds are those of pixels, whatever the data; all dimensions have one scale.
+    Bounds and scale are those of pixels, the same in all dimensions.
     """
     white = 255.0 if x.max() > 1 else 1.0
     low, high = np.zeros(x.shape[1], np.float32), np.full(x.shape[1], white, np.float32)
@@ -144,9 +144,9 @@ def take_dimensions(normalizer: Normalizer, index: slice | np.ndarray) -> Normal
 
 
 def _normalizer(x, knots, units, low, high) -> Normalizer:
-    """Build the record; dimensions that never change get units of 0."""
-    # Compared exactly: the rounding error of a mean makes the standard deviation of
-    # a constant positive.
+    """Build the normalizer; dimensions that never change get units of 0."""
+    # Extremes are compared, because the rounding error of a mean makes the standard
+    # deviation of a constant positive.
     constant = x.min(0) == x.max(0)
     knots = np.where(constant, x[0], np.asarray(knots))
     units = np.broadcast_to(np.reshape(units, (len(knots), -1)), knots.shape)
@@ -162,11 +162,11 @@ def _interpolate(x: jax.Array, xs: jax.Array, ys: jax.Array) -> jax.Array:
     """Evaluate the piecewise linear map of each dimension: `[..., D]`."""
 
     def one_dimension(x, xs, ys):
-        # Two knots have one segment; a search would only cost time.
+        # Two knots have one segment and need no search.
         inner = xs[1:-1]
         segment = jnp.searchsorted(inner, x, side="right") if inner.size else 0
         rise, run = jnp.diff(ys), jnp.diff(xs)
-        # The guard prevents 0/0 where both knots of a segment are one value.
+        # The guard prevents 0/0 where the knots of a segment are equal.
         slope = jnp.where(run > 0, rise / jnp.where(run > 0, run, 1.0), 0.0)
         return ys[segment] + (x - xs[segment]) * slope[segment]
 

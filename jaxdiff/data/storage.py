@@ -1,4 +1,4 @@
-"""How makers store their datasets, and how one takes another's place."""
+"""How recipes store datasets, and how a new dataset replaces an old one."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from jaxdiff.errors import writing
 
 
 def datasets_root(root: str | os.PathLike | None = None) -> pathlib.Path:
-    """Give the folder that holds datasets: `root`, or the one that Minari uses."""
+    """Return the folder of datasets: `root`, or else the one that Minari uses."""
     default = pathlib.Path.home() / ".minari" / "datasets"
     chosen = root or os.environ.get("MINARI_DATASETS_PATH") or default
     return pathlib.Path(chosen).absolute()  # Minari mistakes the size of relative ones
@@ -19,10 +19,10 @@ def datasets_root(root: str | os.PathLike | None = None) -> pathlib.Path:
 
 @contextlib.contextmanager
 def replacing(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Give an empty hidden sibling of `folder` that takes its place on success.
+    """Yield an empty hidden sibling of `folder` that replaces it on success.
 
-    Minari ignores hidden folders, so a killed run leaves nothing that looks like a
-    dataset; the leftover is removed by the next run.
+    Minari ignores hidden folders, so that a killed run leaves nothing that looks like a
+    dataset. The next run removes what is left.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     old = folder.with_name(f".{folder.name}.old")
@@ -55,15 +55,15 @@ def write_minari(
     """Write episodes as the Minari dataset `folder`.
 
     Args:
-      folder: an empty folder, such as `replacing` gives.
-      episodes: of each the observations `[T + 1, ...]` (or a dict of them), actions,
-        rewards, terminations and truncations `[T, ...]`; each is taken when those
-        before it have been written.
-      observation_space: of Gymnasium.
-      action_space: of Gymnasium.
-      env_spec: of the environment they were recorded in.
-      metadata: `dataset_id`, and what else Minari or a reader may ask for; read when
-        all episodes have been written.
+      folder: an empty folder, such as `replacing` yields.
+      episodes: for each the observations `[T + 1, ...]` (or a dict of them), actions,
+        rewards, terminations and truncations `[T, ...]`. They are written one by one,
+        so that a generator saves memory.
+      observation_space: Gymnasium space of an observation.
+      action_space: Gymnasium space of an action.
+      env_spec: Gymnasium specification of the environment that was recorded.
+      metadata: `dataset_id`, and further entries for Minari or for readers; read after
+        all episodes are written, so that these may add to it.
     """
     import minari
     from minari.data_collector import EpisodeBuffer
@@ -76,6 +76,6 @@ def write_minari(
         env_spec=env_spec,
         jpeg_encoding=False,  # it would change pictures
     )
-    buffer: Any = EpisodeBuffer  # annotated for lists; arrays are as good
+    buffer: Any = EpisodeBuffer  # its annotation asks for lists; arrays work too
     storage.update_episodes(buffer(**episode) for episode in episodes)
     storage.update_metadata({"minari_version": minari.__version__, **metadata})

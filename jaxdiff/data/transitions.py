@@ -1,19 +1,19 @@
-"""Transitions of episodes: what a critic learns from.
+"""Transitions of episodes, the data of critics.
 
 An episode of T transitions in T + 1 rows (`jaxdiff.data.episodes`) gives the T tuples
 
 (1) (s_t, a_t, r_t, s_{t+1}, terminal_t),   s = [observation | goal],
 
-where terminal_t is true in the last transition of an episode that *terminated* alone.
-An episode that ran out of time goes on beyond its last row: a critic must look ahead
-from s_T, which is there to be looked at. Rewards may be shifted and scaled,
+where terminal_t is true only in the last transition of an episode that *terminated*.
+An episode that ran out of time would go on, so that a critic bootstraps from its s_T.
+Rewards may be shifted and scaled,
 
 (2) r' = scale (r + shift),
 
-which changes no optimal policy of an endless task, but the weight of values beside
-everything that they are weighed against. The scale of D4RL's locomotion tasks is
-1000 / (R_max - R_min) over the returns R of the episodes, and the shift of its AntMaze
--1 (Kostrikov et al., 2021, arXiv:2110.06169, in the released code).
+which keeps the optimal policies of an endless task, but changes the weight of values
+relative to other terms of a loss. For D4RL, the released code of Kostrikov et al.
+(2021, arXiv:2110.06169) scales rewards of locomotion tasks by 1000 / (R_max - R_min),
+over the returns R of the episodes, and shifts those of AntMaze by -1.
 """
 
 from typing import Any, Literal
@@ -31,10 +31,10 @@ Rewards = Literal["raw", "range", "minus-one", "centred"]
 
 @pytree_dataclass
 class Transitions:
-    """N transitions, equation (1): NumPy arrays on the host or JAX arrays.
+    """N transitions, equation (1): NumPy or JAX arrays.
 
     Attributes:
-      inputs: `[N, S]`, observations, with goals beside them where there are goals.
+      inputs: `[N, S]`, observations, or `[observation | goal]` if there are goals.
       actions: `[N, A]`.
       rewards: `[N]`.
       next_inputs: `[N, S]`.
@@ -50,7 +50,12 @@ class Transitions:
 
 @pytree_dataclass
 class RewardScale:
-    """The two numbers of equation (2), both `[]`."""
+    """Shift and scale of equation (2).
+
+    Attributes:
+      shift: `[]`, added to rewards first.
+      scale: `[]`, factor of shifted rewards.
+    """
 
     shift: Any
     scale: Any
@@ -62,7 +67,7 @@ def transitions(episodes: Episodes, *, drop_timeouts: bool = False) -> Transitio
     Args:
       episodes: E episodes.
       drop_timeouts: leave out the last transition of every episode that ran out of
-        time, as D4RL's `qlearning_dataset` does, for D4RL's files lack its s_{t+1}.
+        time, as D4RL's `qlearning_dataset` does, because D4RL's files lack its s_{t+1}.
 
     Returns:
       float32 and bool NumPy arrays.
@@ -76,8 +81,8 @@ def transitions(episodes: Episodes, *, drop_timeouts: bool = False) -> Transitio
         rows = np.setdiff1d(rows, ends[~episodes.terminated] - 1)
     if not len(rows):
         raise UserError(
-            "no transition is left when the last of every episode is dropped; keep "
-            "them with --no-drop-timeouts"
+            "no transition is left when the last of every episode is dropped; choose "
+            "`drop_timeouts=False`"
         )
     terminals = np.zeros(len(episodes.rewards), bool)
     terminals[ends[episodes.terminated] - 1] = True
@@ -95,13 +100,12 @@ def measure_rewards(kind: Rewards, episodes: Episodes) -> RewardScale:
     """Choose shift and scale of equation (2) for a dataset.
 
     Args:
-      kind: "raw" leaves rewards as they are, "minus-one" subtracts 1 from each,
-        "centred" makes 0 and 1 of AntMaze -2 and 2, and "range" makes returns of
-        episodes 1000 apart.
+      kind: "raw" keeps rewards, "minus-one" subtracts 1 from each, "centred" maps 0 and
+        1 to -2 and 2, and "range" scales the returns of episodes to a range of 1000.
       episodes: the dataset.
 
     Raises:
-      UserError: "range" of episodes that all return the same.
+      UserError: "range", and all episodes have the same return.
     """
     shift = {"minus-one": -1.0, "centred": -0.5}.get(kind, 0.0)
     scale = 4.0 if kind == "centred" else 1.0
@@ -110,8 +114,8 @@ def measure_rewards(kind: Rewards, episodes: Episodes) -> RewardScale:
         spread = float(np.ptp(returns))
         if spread == 0:
             raise UserError(
-                f"all {len(returns)} episodes return {returns[0]:g}, which is no range "
-                "to scale rewards by; choose --rewards raw"
+                f"all {len(returns)} episodes return {returns[0]:g}, and rewards are "
+                "scaled by the range of returns; choose `rewards='raw'`"
             )
         scale = 1000 / spread
     return RewardScale(shift=np.float32(shift), scale=np.float32(scale))
@@ -123,18 +127,18 @@ def scale_rewards(scale: RewardScale, rewards: Any) -> Any:
 
 
 def draw_transition(data: Transitions, key: jax.Array) -> Transitions:
-    """Draw one transition uniformly, with replacement: leaves without `[N]`."""
+    """Draw one transition uniformly; leaves lose their axis `[N]`."""
     row = jax.random.randint(key, (), 0, data.rewards.shape[0])
     return jax.tree.map(lambda leaf: jnp.asarray(leaf)[row], data)
 
 
 def beside(observation: Any, goal: Any, size: int) -> jax.Array:
-    """Put a goal beside an observation, where `size` inputs ask for one.
+    """Append a goal to an observation if a network needs one.
 
     Args:
       observation: `[..., O]`.
       goal: `[..., G]`, or None.
-      size: O where the data had no goals, O + G where they had.
+      size: number of inputs of the network, O or O + G.
 
     Returns:
       `[..., size]`.
@@ -146,7 +150,7 @@ def beside(observation: Any, goal: Any, size: int) -> jax.Array:
         return jnp.asarray(observation)
     if goal is None:
         raise UserError(
-            f"this policy was trained on data with goals, {size} numbers beside the "
-            f"observation's {observation.shape[-1]}; give it a goal"
+            f"this policy was trained with goals, on inputs of {size} numbers, and the "
+            f"observation alone has {observation.shape[-1]}; give it a goal"
         )
     return jnp.concatenate([observation, goal], axis=-1)

@@ -1,16 +1,15 @@
 """Windows of episodes, drawn on the device, and returns-to-go.
 
 A window of horizon H is H consecutive rows of a flat array of rows `[M, D]`, such as
-actions beside observations. Which rows it may start from is decided once, on the
-host; drawing one is then a single gather, so that a training loop can draw its own
-batches inside jit. No window crosses the end of an episode, so that episodes that were
-cut out of one stream are joined first (`episodes.join_episodes`). A row's return-to-go
-is
+`[action | observation]`. The host lists once the rows that a window may start from.
+Drawing a window is then a single gather, so that a training loop draws its batches
+inside jit. No window crosses the end of an episode; `episodes.join_episodes` joins
+episodes that were cut out of one stream. The return-to-go of a row is
 
 (1) R_t = r_t + discount R_{t+1},        R_T = 0,
 
-to the end of the episode, however far beyond the window that lies (Janner et al.,
-2022, arXiv:2205.09991, section 3.1, train their value on it).
+to the end of the episode, also beyond the window (the target of the value of Janner et
+al., 2022, arXiv:2205.09991, section 3.1).
 """
 
 import jax
@@ -24,15 +23,15 @@ from jaxdiff.pytree import pytree_dataclass
 
 @pytree_dataclass
 class Windows:
-    """Rows on the device and where windows of them begin: a pytree of arrays.
+    """Rows on the device and the starts of windows: a pytree of arrays.
 
     Attributes:
       rows: `[M, D]`.
       starts: int32 `[W]`, rows at which a window may begin.
-      last: int32 `[W]`, the last row that each window may read, or None where no
-        window runs past its episode.
-      fill: `[D]`, what stands beyond that row; None repeats the row.
-      first: int32 `[W]`, the first row of each window's episode, or None where no
+      last: int32 `[W]`, the last row that each window may read, or None if no window
+        runs past its episode.
+      fill: `[D]`, value of rows beyond the last; None repeats the last row.
+      first: int32 `[W]`, the first row of the episode of each window, or None if no
         window looks back before its start.
     """
 
@@ -52,15 +51,15 @@ def window_starts(
 ) -> np.ndarray:
     """List the rows at which a window begins.
 
-    An episode of T transitions counts T rows, those that have an action of their own,
-    so it has T - horizon + 1 windows. The released Diffuser leaves out the last one.
+    An episode of T transitions counts T rows, those that have an action, and so has
+    T - horizon + 1 windows. The released Diffuser leaves out the last window.
 
     Args:
       episodes: the episodes.
       horizon: rows in a window, H.
       padding: let windows begin in any of the T rows and run past the end.
-      final_observation: count row T too, which has an observation but no action; for
-        windows of observations only.
+      final_observation: also count row T, which has an observation and no action; use
+        it for windows of observations only.
 
     Returns:
       int32 `[W]`, in increasing order.
@@ -73,8 +72,8 @@ def window_starts(
     if horizon < 1 or not (windows > 0).any():
         raise UserError(
             f"no window of horizon {horizon} fits: the longest episode has "
-            f"{counted.max()} steps; choose a horizon between 1 and that, or allow "
-            "padding"
+            f"{counted.max()} steps; choose a `horizon` of at most that, or "
+            "`padding=True`"
         )
     spans = zip(episodes.starts, windows, strict=True)
     return np.concatenate(
@@ -93,9 +92,9 @@ def padded_windows(
     Args:
       rows: `[M, D]`, one row for each row of `episodes`.
       episodes: the episodes.
-      fill: `[D]`, what stands in the place of row T and beyond. The released Diffuser
-        pads with zeros before it normalises, so its fill is what zero is normalised
-        to. None holds row T: the final observation with a zero action.
+      fill: `[D]`, value of row T and the rows beyond. The released Diffuser pads with
+        zeros before it normalises, so that its fill is the normalised zero. None
+        repeats row T: the final observation with a zero action.
 
     Returns:
       Windows for `draw_window` with any horizon.
@@ -110,19 +109,22 @@ def padded_windows(
     )
 
 
-def draw_window(data: Windows, key: jax.Array, horizon: int) -> jax.Array:
+def draw_window(
+    data: Windows, key: jax.Array, horizon: int, *, before: int = 0
+) -> jax.Array:
     """Draw one window uniformly among the starts.
 
     Args:
       data: rows and starts.
       key: PRNG key; consumed.
       horizon: H, for which the starts were listed.
+      before: as in `take_window`.
 
     Returns:
       `[H, D]`.
     """
     index = jax.random.randint(key, (), 0, data.starts.shape[0])
-    return take_window(data, index, horizon)
+    return take_window(data, index, horizon, before=before)
 
 
 def take_window(
@@ -134,8 +136,8 @@ def take_window(
       data: rows and starts.
       index: which window.
       horizon: H.
-      before: how many of the rows lie before the start; those before the first of the
-        episode are that first one again. Needs `data.first`.
+      before: number of rows of the window that lie before its start. Rows before the
+        episode repeat its first row. Needs `data.first`.
     """
     row = data.starts[index] - before + jnp.arange(horizon)
     if before:
@@ -158,9 +160,8 @@ def return_to_go(
     Args:
       episodes: the episodes.
       discount: weight of a reward relative to the one a step earlier.
-      terminal_penalty: added to the last reward of each terminated episode, so a
-        negative number (Diffuser: -100) teaches that the end is bad; episodes that
-        ran out of time are not touched.
+      terminal_penalty: added to the last reward of each episode that terminated; a
+        negative number (Diffuser: -100) makes an early end bad.
 
     Returns:
       float32 `[M]`, zero in the last row of each episode; summed in float64.
@@ -170,8 +171,8 @@ def return_to_go(
     rewards[ends[episodes.terminated] - 1] += terminal_penalty
     is_end = np.zeros(len(rewards), bool)
     is_end[ends] = True
-    # A Python loop over floats: the recursion is sequential within an episode, and
-    # one episode may be the whole dataset.
+    # A Python loop, because the recursion is sequential within an episode, and one
+    # episode may be the whole dataset.
     total, totals = 0.0, []
     backwards = zip(rewards[::-1].tolist(), is_end[::-1].tolist(), strict=True)
     for reward, end in backwards:

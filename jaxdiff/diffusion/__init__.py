@@ -18,6 +18,7 @@ from jaxdiff.diffusion.guide import (
     smooth_covariance,
     value_guide,
 )
+from jaxdiff.diffusion.keys import normal, repeat_keys, split_keys
 from jaxdiff.diffusion.loss import (
     DrawLevel,
     denoising_loss,
@@ -28,6 +29,7 @@ from jaxdiff.diffusion.loss import (
 )
 from jaxdiff.diffusion.regularize import Omega, omega, score_gradient, unit_rms
 from jaxdiff.diffusion.sampler import (
+    SAMPLERS,
     Denoise,
     SampleOutput,
     Steps,
@@ -38,6 +40,7 @@ from jaxdiff.diffusion.sampler import (
     sample,
 )
 from jaxdiff.diffusion.schedule import (
+    SCHEDULES,
     NoiseLevels,
     add_noise,
     cosine_schedule,
@@ -54,6 +57,8 @@ from jaxdiff.diffusion.schedule import (
 )
 
 __all__ = [
+    "SAMPLERS",
+    "SCHEDULES",
     "Clamp",
     "Denoise",
     "DrawLevel",
@@ -82,13 +87,16 @@ __all__ = [
     "keep_out_value",
     "linear_schedule",
     "noise_examples",
+    "normal",
     "omega",
     "pass_by_value",
+    "repeat_keys",
     "sample",
     "score_gradient",
     "select_by",
     "shift_noise",
     "smooth_covariance",
+    "split_keys",
     "subgrid",
     "take",
     "to_x0",

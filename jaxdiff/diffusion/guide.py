@@ -1,7 +1,7 @@
-"""Guides: functions that move a sample towards what is wanted.
+"""Guides: functions that move a sample towards a condition or a high value.
 
-A guide is `(x, step) -> x`, where `step` is one row of a sampler's table, so a guide of
-your own is three lines. With a value V(x, level):
+A guide is `(x, step) -> x`, where `step` is one row of a sampler's table. With a value
+V(x, level), or a network that is told a condition c, samples are guided by
 
 (1) x <- x + scale f(step) grad V(x), f = posterior variance, its root, or 1
     [Janner et al. 2022, algorithm 1; Dhariwal & Nichol 2021, algorithm 1]
@@ -10,42 +10,40 @@ your own is three lines. With a value V(x, level):
     score + grad V [Dhariwal & Nichol 2021, algorithm 2, written in x0]
 (3) output = u + w (c - u), c with and u without the condition
     [Ho & Salimans 2022, eq. 6, where the weight is w - 1]
-
 (4) x0_hat <- y(1), where y(0) = x0_hat and dy/du = scale P grad V(y),
     P = sigma^2 K (alpha^2 K + sigma^2 I)^-1, the posterior covariance of x0 if its
     prior covariance, between the rows of a trajectory, is K
+(5) output = u + sum_i w_i (c_i - u), with w_i > 0 for a condition that must hold and
+    w_i < 0 for one that must not [composable diffusion, Liu et al. 2022; Ajay et al.
+    2023]
 
-(5) output = u + sum_i w_i (c_i - u), a condition i that is asked for with w_i > 0 and
-    one that is ruled out with w_i < 0 [composable diffusion, Liu et al. 2022; Ajay et
-    al. 2023]
+Weights. Our w in (3) is that of Decision Diffuser, of composable diffusion and of
+CleanDiffuser, which writes w c + (1 - w) u. Ho & Salimans, Pearce et al. and IDQL write
+(1 + w) c - w u; their w + 1 is our w.
 
-Other papers write (3) otherwise: our w is the w of Decision Diffuser, of CleanDiffuser
-(w c + (1 - w) u) and of composable diffusion, and the w + 1 of Ho & Salimans, Pearce
-et al. and IDQL, who write (1 + w) c - w u.
+Exactness of (1) and (2). If V is log E[exp(R(x0)) | x_t] at every level, then (1) with
+the variance and scale 1, and (2) with scale 1, sample from p(x0) exp(R(x0)) in the
+limit of many steps.
 
-If all conditions are independent given x_t, (5) with weights of 1 samples from
-p(x | all of them), for then p(x | c_1, c_2) = p(x | c_1) p(x | c_2) / p(x) at every
-level. If they are not, that product of the noised densities is not the noised product,
-and (5) is exact at the clean level only. With w = -1, p(x) p(x) / p(x | c) is asked
-for: what is usual, but for where it is due to c.
+Exactness of (4). V is a log-probability of clean samples, so it needs no training on
+noisy ones. If x0 ~ N(m, K) and V is linear, (4) gives the exact posterior mean of
+p(x0) exp(V(x0)); for other values it agrees to first order in scale P. It moves the
+estimate without a gradient through the network, as manifold-preserving guidance does
+[He et al. 2024]. K makes neighbouring rows follow a row that is pulled.
 
-If every example has one of two labels, p(c_1 | x_t) + p(c_2 | x_t) = 1, and (5) with
-equal weights leads to where both are as likely: to what obeys both, if its label was
-drawn alike from the two. If it mostly bears one of them, samples lean to the side that
-borders on the other, and where it nearly always does some leave it.
+Exactness of (5). If the conditions are independent given x_t, weights of 1 sample from
+p(x | all conditions), because p(x | c_1, c_2) = p(x | c_1) p(x | c_2) / p(x) at every
+level. Otherwise the product of noised densities is not the noised product, and (5) is
+exact at the clean level only. A weight of -1 asks for p(x) p(x) / p(x | c).
 
-If V is log E[exp(R(x0)) | x_t], at every level, then (1) with the variance and scale 1
-and (2) with scale 1 sample from p(x0) exp(R(x0)) as the steps become many.
+If every example bears exactly one of two labels, p(c_1 | x_t) + p(c_2 | x_t) = 1, and
+(5) with equal weights leads to samples for which both labels are equally likely. These
+obey both conditions if examples that obey both bear either label equally often. If such
+examples mostly bear one label, samples lean towards the other, and some then obey only
+one condition.
 
-Equation (4) needs no value of noisy samples, and so no training: V is a function of x0
-that somebody writes down, a log-probability. If x0 ~ N(m, K) and V is linear, it gives
-the exact posterior mean of p(x0) exp(V(x0)); for other values it agrees with it to
-first order in scale P. It moves the estimate and does not look through the network, as
-manifold-preserving guidance does [He et al. 2024]; that neighbouring rows follow where
-one is pulled, another way round a maze perhaps, is the work of K.
-
-Values that add belong in one value function, which is differentiated once; guides of
-different kinds are chained. Ranking finished candidates is `select_by`.
+Add values inside one value function, so that they are differentiated once. Chain guides
+of different kinds. Rank finished candidates by `select_by`.
 """
 
 from collections.abc import Callable, Sequence
@@ -71,18 +69,18 @@ def value_guide(
 ) -> Guide:
     """Build the guide that climbs a value, eq. (1).
 
-    The guide reads the level at which its step starts, wherever it acts. At the mean
-    one might expect the level after the step, but for the last step that is the clean
-    row, whose time no value network was trained on; the posterior variance is 0 there,
-    so only `scale_by="none"` moves it at all.
+    The guide evaluates the value at the level at which a step starts, also when it acts
+    on the mean. The level after the last step is clean, and no value network was
+    trained there. The posterior variance of the last step is 0, so that only
+    `scale_by="none"` moves the sample in it.
 
     Args:
       value: `(x [B, ...], level) -> [B]`, trained on noised x when scaled by variance.
-      scale: times the gradient; its size depends on the value's units.
-      scale_by: what the gradient is multiplied by besides. The option of the released
-        Diffuser that is named after the standard deviation uses the variance.
-      stop_time: do nothing at levels whose time is below this (`t_stopgrad` of the
-        released Diffuser, where times are row indices).
+      scale: factor of the gradient, in units that depend on those of the value.
+      scale_by: second factor of the gradient. The released Diffuser has an option named
+        after the standard deviation that uses the variance.
+      stop_time: the guide does nothing at levels whose time is below this (`t_stopgrad`
+        of the released Diffuser, where times are row indices).
 
     Raises:
       ValueError: unknown `scale_by`.
@@ -109,13 +107,13 @@ def value_guide(
 def guide_prediction(denoise: Denoise, value: Value, *, scale: Any) -> Denoise:
     """Wrap `denoise` so that its estimate climbs a value, eq. (2).
 
-    This is the form for deterministic solvers: it changes the score they integrate
-    and leaves their tables as they are.
+    Use it with deterministic solvers: it changes the score that they integrate, and not
+    their tables.
 
     Args:
       denoise: `(x, level) -> x0_hat`.
       value: `(x [B, ...], level) -> [B]`, evaluated at the noised x.
-      scale: times the gradient; 1 is exact for the noise-conditional value.
+      scale: factor of the gradient; 1 is exact for the noise-conditional value.
     """
 
     def guided(x: jax.Array, level: NoiseLevels) -> jax.Array:
@@ -135,18 +133,18 @@ def climb(
 ) -> Denoise:
     """Wrap `denoise` so that its estimate climbs a value of clean samples, eq. (4).
 
-    The flow is followed by Euler steps, each of which moves no row of a sample by more
-    than `sqrt(v) / substeps`, v being P where K = I. An estimate is uncertain by about
-    `sqrt(v)`, so that is as far as a value may move it, however large the scale; and
-    where a value is steep, as at the rim of a region, the estimate overshoots by one
-    short step at most.
+    Euler steps follow the flow. No step moves a row of a sample by more than
+    `sqrt(v) / substeps`, where v is P for K = I. An estimate is uncertain by about
+    `sqrt(v)`, and no scale moves it farther than that. Where a value is steep, as at
+    the rim of a region, the estimate overshoots by at most one short step.
 
     Args:
       denoise: `(x, level) -> x0_hat`.
-      value: `x0 [B, H, D] -> [B]`, each of its own x0 alone.
-      scale: times the gradient; 1 reads the value as a log-probability.
-      covariance: `[H, H]`, K, positive definite with ones on its diagonal; None for I.
-      substeps: Euler steps; each takes a gradient of the value and none of `denoise`.
+      value: `x0 [B, H, D] -> [B]`; each value depends on its own x0 alone.
+      scale: factor of the gradient; 1 reads the value as a log-probability.
+      covariance: K `[H, H]`, positive definite with ones on its diagonal; None for I.
+      substeps: number of Euler steps; each takes a gradient of the value and none of
+        `denoise`.
     """
 
     def climbed(x: jax.Array, level: NoiseLevels) -> jax.Array:
@@ -169,13 +167,13 @@ def climb(
 
 
 def smooth_covariance(rows: int, span: float) -> np.ndarray:
-    """Tabulate how rows hang together: exp(-(i - j)^2 / (2 span^2)), `[rows, rows]`.
+    """Compute the covariance of rows, exp(-(i - j)^2 / (2 span^2)), `[rows, rows]`.
 
-    A hundredth of the variance is left to each row alone, so that the inverse exists.
+    A hundredth of each variance belongs to its row alone, so that the inverse exists.
 
     Args:
       rows: H.
-      span: rows over which a trajectory is about the same; 0 for no connection.
+      span: standard deviation of the kernel in rows; 0 for independent rows.
     """
     if not span:
         return np.eye(rows)
@@ -186,17 +184,17 @@ def smooth_covariance(rows: int, span: float) -> np.ndarray:
 def keep_out_value(
     center: Any, radius: Any, *, dims: Sequence[int], width: Any
 ) -> Callable[[jax.Array], jax.Array]:
-    """Build the value of staying out of a disc, the smooth kin of `keep_out`.
+    """Build the value of staying out of a disc, a smooth relative of `keep_out`.
 
     V = -sum over rows of depth^2 / (2 width^2), depth = max(0, radius - distance): the
-    log-density of a depth that is half normal. Its gradient is zero outside, and points
-    away from the centre inside, at the very centre along the first of `dims`.
+    log-density of a half-normal depth. Its gradient is zero outside and points away
+    from the centre inside; at the centre it points along the first of `dims`.
 
     Args:
       center: `[..., len(dims)]`, broadcasts to the points `[N, H, len(dims)]`.
       radius: broadcasts to `[N, H]`.
-      dims: entries of the last axis that are the point.
-      width: depth that is as bad as one standard deviation, in the units of x.
+      dims: entries of the last axis that hold the point.
+      width: standard deviation of the depth, in the units of x.
 
     Returns:
       `x [N, H, D] -> [N]`.
@@ -214,15 +212,15 @@ def keep_out_value(
 def pass_by_value(
     point: Any, *, dims: Sequence[int], width: Any
 ) -> Callable[[jax.Array], jax.Array]:
-    """Build the value of passing a point at some time or other.
+    """Build the value of passing a point at any time.
 
     V = log mean over rows of exp(-distance^2 / (2 width^2)): the log-likelihood that
     the path is seen at the point, at an unknown time, with an error of `width`. The
-    gradient is nowhere zero but at the point, and pulls on the rows that are nearest.
+    gradient pulls mainly on the nearest rows, and is zero only at the point.
 
     Args:
       point: `[..., len(dims)]`, broadcasts to `[N, H, len(dims)]`.
-      dims: entries of the last axis that are the position.
+      dims: entries of the last axis that hold the position.
       width: standard deviation of the error, in the units of x.
 
     Returns:
@@ -243,14 +241,14 @@ def classifier_free(
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Combine predictions with and without the condition, eq. (3), in one call.
 
-    Pass the answer to `denoiser`: conversion and clipping then act on the combination.
+    Pass the result to `denoiser`, which converts and clips the combination.
 
     Args:
-      network: `(x [2B, ...], time [2B], keep [2B]) -> output [2B, ...]`; `keep` is
-        boolean and false where the condition must be dropped, as in training. The
-        condition it holds must fit the doubled batch.
-      weight: w; 0 is unconditional, 1 plainly conditional, above 1 sharper. A paper
-        that writes (1 + w) c - w u means w + 1 here.
+      network: `(x [2B, ...], time [2B], keep [2B]) -> output [2B, ...]`. `keep` is bool
+        and False where the network must drop the condition, as in training. The network
+        holds conditions for the doubled batch.
+      weight: w; 0 ignores the condition, 1 follows it as learned, more sharpens it. A
+        paper that writes (1 + w) c - w u means w + 1 here.
 
     Returns:
       `(x [B, ...], time [B]) -> output [B, ...]`.
@@ -264,14 +262,14 @@ def compose(
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Combine predictions of several conditions and of none, eq. (5), in one call.
 
-    It is linear in the network's output with coefficients that sum to one, so it means
-    the same whatever the network predicts.
+    The combination is linear with coefficients that sum to one, so it means the same
+    for every kind of prediction.
 
     Args:
-      network: `(x [(N + 1) B, ...], time, keep) -> output`, as in `classifier_free`,
-        holding conditions for N copies of the batch, those of the first condition
-        first; in the last copy, where `keep` is false, they must be dropped.
-      weights: N weights w_i; above 0 for a condition that must hold, below for one
+      network: `(x [(N + 1) B, ...], time, keep) -> output`, as in `classifier_free`. It
+        holds conditions for N copies of the batch, the first condition first, and drops
+        them in the last copy, where `keep` is False.
+      weights: N weights w_i, above 0 for a condition that must hold and below 0 for one
         that must not.
 
     Returns:
@@ -290,7 +288,7 @@ def compose(
 
 
 def chain(*guides: Guide) -> Guide:
-    """Apply guides one after the other, each to the outcome of the one before."""
+    """Build the guide that applies guides one after another."""
 
     def guide(x: jax.Array, step: Steps) -> jax.Array:
         for each in guides:
@@ -303,7 +301,7 @@ def chain(*guides: Guide) -> Guide:
 def select_by(
     value: Callable[[jax.Array], jax.Array],
 ) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
-    """Build the choice of the best among finished candidates.
+    """Build the function that selects the best of finished candidates.
 
     Args:
       value: `candidates [C, ...] -> [C]`.
@@ -320,5 +318,5 @@ def select_by(
 
 
 def _gradient(value: Value, x: jax.Array, level: NoiseLevels) -> jax.Array:
-    """Gradient of each example's value in its own x."""
+    """Return the gradient of each example's value with respect to its own x."""
     return jax.grad(lambda x: value(x, level).sum())(x)

@@ -1,4 +1,4 @@
-"""The denoising loss, one number an example.
+"""The denoising loss of each example.
 
 (1) x_t = alpha x0 + sigma noise, at a level drawn for each example
 (2) loss = mean over entries of w |output - target(x0, x_t)|^p, p = 2 or 1
@@ -7,9 +7,9 @@
     w[0, actions] = first_action_weight
     [the released code of Janner et al. 2022]
 
-Entries that a `Clamp` will fix when sampling are shown to the network clean and weigh
-zero. The mean is over *all* entries, clamped ones included, and is not divided by the
-weights: so the published learning rates and logged losses carry over.
+Entries that a `Clamp` fixes in sampling enter the network clean and have no weight. The
+mean is over *all* entries, clamped ones included, and is not divided by the sum of the
+weights, so that published learning rates and losses carry over.
 """
 
 from collections.abc import Callable
@@ -40,9 +40,10 @@ def uniform_row(levels: NoiseLevels) -> DrawLevel:
 
 
 def uniform_time(level_fn: LevelFn, low: float, high: float) -> DrawLevel:
-    """Build `key -> level_fn(time)`, time uniform in [low, high).
+    """Build `key -> level_fn(time)`, with time uniform in [low, high).
 
-    `low` must be positive: at the clean level noise, v and score are not defined.
+    `low` must be positive, because noise, v and score are not defined at the clean
+    level.
     """
     return lambda key: level_fn(jax.random.uniform(key, (), minval=low, maxval=high))
 
@@ -53,13 +54,13 @@ def noise_examples(
     """Noise each example to a level of its own, eq. (1).
 
     Args:
-      keys: `[B]` one key an example, consumed. Example i depends on keys[i] only, so
-        batches may be split over devices in any way.
+      keys: `[B]`, one for each example; consumed. Example i depends on keys[i] only, so
+        that a batch may be split over devices in any way.
       draw_level: `key -> scalar level`, such as `uniform_row(levels)`.
-      x0: `[B, ...]` clean data, normalised.
+      x0: `[B, ...]`, clean and normalised.
 
     Returns:
-      x_t like `x0`, and its levels `[B]`.
+      x_t, like `x0`, and its levels `[B]`.
     """
     chex.assert_equal(keys.shape, x0.shape[:1])
 
@@ -86,18 +87,18 @@ def denoising_loss(
     """Noise each example and score the network's prediction, eqs. (1) and (2).
 
     Args:
-      keys: `[B]` one key an example, consumed; see `noise_examples`.
-      network: `(x_t [B, ...], time [B]) -> output [B, ...]`, holding its parameters and
+      keys: `[B]`, one for each example; consumed. See `noise_examples`.
+      network: `(x_t [B, ...], time [B]) -> output [B, ...]`; it holds parameters and
         conditions.
       draw_level: `key -> scalar level`, such as `uniform_row(levels)`.
-      x0: `[B, ...]` clean data, normalised.
-      prediction: what the network's output means: `"noise"`, `"x0"`, `"v"`, `"score"`.
+      x0: `[B, ...]`, clean and normalised.
+      prediction: what the network predicts: `"noise"`, `"x0"`, `"v"` or `"score"`.
       norm: `"l2"` squares the error, `"l1"` takes its absolute value.
-      weight: of each entry, broadcasts to `x0`.
-      mask: boolean, broadcasts to `x0`; true where a `Clamp` fixes the entry.
+      weight: of each entry; broadcasts to `x0`.
+      mask: bool, broadcasts to `x0`; True where a `Clamp` fixes the entry.
 
     Returns:
-      losses `[B]`, each a mean over all entries of the example.
+      `[B]`, each a mean over all entries of the example.
 
     Raises:
       ValueError: unknown norm or prediction.
@@ -130,10 +131,10 @@ def trajectory_weights(
 
     Args:
       horizon: H, steps of the window.
-      dim: D, entries of a step; actions come first.
-      discount: of a step relative to the one before; the mean over steps stays 1.
-      first_action_weight: replaces the weight of the first step's actions.
-      action_dim: how many of the D entries are actions.
+      dim: D, entries of a step, actions first.
+      discount: weight of a step relative to the step before; the mean over steps is 1.
+      first_action_weight: replaces the weight of the actions of the first step.
+      action_dim: number of actions among the D entries.
       dim_weights: `[D]`, all 1 by default.
 
     Returns:

@@ -4,11 +4,12 @@ Every sampler here moves from level t to the cleaner level s by
 
 (1) x <- c_x x + c_x0 x0_hat + c_prev x0_hat_prev + c_noise z,   z ~ N(0, I)
 
-so a sampler is a table with one row a step and a new sampler is a new table. With
+so a sampler is a table with one row for each step, and a new sampler is a new table.
+With
 
 (2) a = alpha_t / alpha_s,  s2 = sigma_t^2 - a^2 sigma_s^2   (noise added from s to t)
 
-which hold between any two levels, also those of a sub-grid:
+which hold between any two levels, also of a sub-grid:
 
 (3) DDPM: c_x = a sigma_s^2 / sigma_t^2, c_x0 = alpha_s s2 / sigma_t^2,
     variance = s2 sigma_s^2 / sigma_t^2 ("posterior") or s2 ("beta")
@@ -21,7 +22,7 @@ which hold between any two levels, also those of a sub-grid:
     2M: D = (1 + 1/(2r)) x0_hat - 1/(2r) x0_hat_prev, r = h_prev / h
     [Lu et al. 2022b, algorithm 2]
 
-In all of them c_x alpha_t + c_x0 + c_prev = alpha_s, and in all but the "beta" DDPM
+All samplers obey c_x alpha_t + c_x0 + c_prev = alpha_s. All but the "beta" DDPM obey
 (c_x sigma_t)^2 + c_noise^2 = sigma_s^2: a perfect estimate lands exactly on level s.
 """
 
@@ -35,8 +36,10 @@ import numpy as np
 
 from jaxdiff.diffusion import constraint
 from jaxdiff.diffusion.constraint import Clamp
+from jaxdiff.diffusion.keys import normal, split_keys
 from jaxdiff.diffusion.schedule import NoiseLevels, Prediction, take, to_x0
 from jaxdiff.pytree import pytree_dataclass
+from jaxdiff.registry import Registry
 
 Denoise: TypeAlias = Callable[[jax.Array, NoiseLevels], jax.Array]
 Projection: TypeAlias = Callable[[jax.Array], jax.Array]
@@ -44,16 +47,16 @@ Projection: TypeAlias = Callable[[jax.Array], jax.Array]
 
 @pytree_dataclass
 class Steps:
-    """A sampler: float32 NumPy leaves `[S]`, the noisiest step first.
+    """The table of a sampler: float32 NumPy leaves `[S]`, the noisiest step first.
 
     Attributes:
-      level: the level of x at the start of the step.
+      level: level of x at the start of the step.
       variance: posterior variance of the interval, eq. (3). Guides scale by it, also
-        in samplers that add no noise.
-      x: coefficient c_x of eq. (1).
-      x0: coefficient c_x0.
-      x0_prev: coefficient c_prev of the estimate one step earlier.
-      noise: coefficient c_noise.
+        where the sampler adds no noise.
+      x: c_x of eq. (1), coefficient of the sample.
+      x0: c_x0, coefficient of the estimate.
+      x0_prev: c_prev, coefficient of the estimate one step earlier.
+      noise: c_noise, standard deviation of the noise.
     """
 
     level: NoiseLevels
@@ -72,10 +75,11 @@ class SampleOutput:
     """What `sample` returns.
 
     Attributes:
-      x: `shape`, the sample.
-      path: `[S+1, *shape]` x at every level, noisiest first, after clamping; the last
-        entry is `x`. None unless asked for.
-      x0_path: `[S, *shape]` the estimates of x0 on the way. None unless asked for.
+      x: the sample, `shape`.
+      path: x at every level, noisiest first, after clamping, `[S + 1, *shape]`, with
+        `x` as its last entry. None unless `return_path`.
+      x0_path: the estimate of x0 of every step, `[S, *shape]`. None unless
+        `return_path`.
     """
 
     x: jax.Array
@@ -93,15 +97,15 @@ def ddpm(
 
     Args:
       levels: leaves `[S+1]`, row 0 clean.
-      variance: `"posterior"`, right when the data are one point, or `"beta"`, right
-        when they are N(0, I) (Diffusion BC, IDQL). The step onto the clean row adds
-        no noise either way.
-      extra_steps: repeat the last step so often, noiseless (the M of Diffusion-X,
-        Pearce et al. 2023). Its size is that of the first beta, so an M means
-        something for one schedule only.
+      variance: `"posterior"`, exact if the data are one point, or `"beta"`, exact if
+        they are N(0, I) (Diffusion BC, IDQL). The step onto the clean row adds no noise
+        in either.
+      extra_steps: number of times to repeat the last step, without noise (M of
+        Diffusion-X, Pearce et al. 2023). The size of that step is the first beta, so an
+        M has its meaning for one schedule only.
 
     Returns:
-      a table of S + extra_steps rows.
+      A table of S + extra_steps rows.
 
     Raises:
       ValueError: unknown variance.
@@ -141,15 +145,15 @@ def ddim(levels: NoiseLevels, *, eta: float = 0.0) -> Steps:
 
 
 def dpm_solver_pp(levels: NoiseLevels, *, order: Literal[1, 2] = 2) -> Steps:
-    """Tabulate DPM-Solver++, eq. (5): order 1 (it equals DDIM) or the multistep 2M.
+    """Tabulate DPM-Solver++, eq. (5).
 
-    The first step is first order, having no earlier estimate, and so is the last:
-    lambda is infinite on the clean row. A warm start must therefore tabulate the levels
-    it walks, not slice a longer table.
+    The first step is of first order, because there is no earlier estimate. So is the
+    last step, because lambda is infinite on the clean row. A warm start must therefore
+    tabulate the levels that it walks, and not slice a longer table.
 
     Args:
       levels: leaves `[S+1]`, row 0 clean.
-      order: 1 or 2.
+      order: 1, which equals DDIM, or 2, the multistep 2M.
 
     Raises:
       ValueError: another order.
@@ -180,14 +184,13 @@ def denoiser(
 ) -> Denoise:
     """Turn a network into an estimate of x0.
 
-    Because updates are written in x0, a clipped estimate also corrects the noise that
-    the update implies; clipping x0 but reusing the network's noise would leave x_s off
-    its level.
+    Updates are written in x0, so that a clipped estimate also corrects the noise that
+    the update implies.
 
     Args:
       network: `(x_t [B, ...], time [B]) -> output [B, ...]`.
-      prediction: what the output means.
-      clip: limit the estimate to [-clip, clip]; None does not.
+      prediction: what the network predicts.
+      clip: limits the estimate to [-clip, clip]; None does not.
 
     Returns:
       `(x [B, ...], scalar level) -> x0_hat [B, ...]`.
@@ -221,35 +224,36 @@ def sample(
 
     One step: [guide, clamp] x guide_steps if at x_t -> x0_hat = project(denoise(x)) ->
     the mean of eq. (1) -> [guide, clamp] x guide_steps if at the mean -> + noise ->
-    clamp. Everything that conditions the sample is inside `denoise`.
+    clamp. Conditions of the network are inside `denoise`.
 
     Args:
-      key: consumed.
+      key: consumed. One key `[]`, or `[B]` keys, one for each sample: the noise of a
+        sample then depends on its own key alone, whatever B is.
       denoise: `(x, scalar level) -> x0_hat`, see `denoiser`.
-      steps: the sampler's table.
+      steps: the table of the sampler.
       shape: of the sample, `(B, ...)`.
-      guide: `(x, step) -> x`, `step` being one row of `steps`.
+      guide: `(x, step) -> x`, where `step` is one row of `steps`.
       guide_at: `"x_t"`, before denoising (the released code of Diffuser), or `"mean"`,
         after it (Janner et al. 2022, algorithm 1).
-      guide_steps: how often the guide acts in a step.
-      clamp: known entries, written on the initial noise and after every change of x, so
-        in the result they are bit-equal to the given values.
-      project: `x -> x`, applied to every x0_hat and to the result (before its clamp).
-      init: x at the first level of the table instead of N(0, I): a warm start noises a
+      guide_steps: number of times that the guide acts in a step.
+      clamp: known entries, written on the initial noise and after every change of x. In
+        the result they are bit-equal to the given values.
+      project: `x -> x`, applied to every x0_hat and to the result, before its clamp.
+      init: x at the first level of the table in place of N(0, I). A warm start noises a
         plan to level k and uses a table of `take(levels, np.arange(k + 1))`.
-      temperature: multiplies the noise of the steps, a standard deviation.
-      init_temperature: multiplies the initial noise; by default `temperature`.
-      return_path: also return every x and x0_hat, S times the memory.
+      temperature: factor of the standard deviation of the noise of the steps.
+      init_temperature: factor of the initial noise; by default `temperature`.
+      return_path: also return every x and x0_hat, which takes S times the memory.
 
     Returns:
-      the sample and, if asked for, the way to it.
+      The sample and, if asked for, the path to it.
 
     Raises:
       ValueError: unknown `guide_at`.
     """
     if guide_at not in ("x_t", "mean"):
         raise ValueError(f"guide_at must be 'x_t' or 'mean', got {guide_at!r}")
-    # Known while tracing, so deterministic samplers draw no random numbers at all.
+    # Known while tracing, so that deterministic samplers draw no random numbers.
     noiseless = isinstance(steps.noise, np.ndarray) and not steps.noise.any()
 
     def clamped(x: jax.Array) -> jax.Array:
@@ -266,21 +270,21 @@ def sample(
 
     def body(carry: Any, step: Steps) -> Any:
         x, x0_prev, key = carry
-        key, noise_key = jax.random.split(key)
+        key, noise_key = split_keys(key)
         x = guided(x, step, "x_t")
         x0 = projected(denoise(x, step.level))
         x = step.x * x + step.x0 * x0 + step.x0_prev * x0_prev
         x = guided(x, step, "mean")
         if not noiseless:
-            noise = jax.random.normal(noise_key, shape, x.dtype)
+            noise = normal(noise_key, shape)
             x = x + temperature * step.noise * noise
         x = clamped(x)
         return (x, x0, key), (x, x0) if return_path else None
 
-    init_key, key = jax.random.split(key)
+    init_key, key = split_keys(key)
     if init is None:
         scale = temperature if init_temperature is None else init_temperature
-        start = clamped(scale * jax.random.normal(init_key, shape))
+        start = clamped(scale * normal(init_key, shape))
     else:
         start = clamped(init)
     chex.assert_shape(start, shape)
@@ -293,7 +297,7 @@ def sample(
 
 
 def _intervals(levels: NoiseLevels) -> tuple[NoiseLevels, NoiseLevels, Any, Any]:
-    """Levels t and s, and a and s2 of eq. (2), of each step, noisiest first."""
+    """Return levels t and s, and a and s2 of eq. (2), of each step, noisiest first."""
     rows = np.arange(len(levels.alpha) - 1, 0, -1)
     t, s = take(levels, rows), take(levels, rows - 1)
     a = t.alpha / s.alpha
@@ -313,7 +317,7 @@ def _steps(
     noise: np.ndarray,
     x0_prev: np.ndarray | None = None,
 ) -> Steps:
-    """Fill in what all samplers share and cast to what the scan computes in."""
+    """Fill in the columns that all samplers share, and cast to float32."""
     steps = Steps(
         level=_intervals(levels)[0],
         variance=_posterior_variance(levels),
@@ -323,3 +327,11 @@ def _steps(
         noise=noise,
     )
     return jax.tree.map(lambda leaf: leaf.astype(np.float32), steps)
+
+
+SAMPLERS: Registry[Callable[[NoiseLevels], Steps]] = Registry(
+    "sampler",
+    {"ddpm": ddpm, "ddim": ddim, "dpmpp2m": dpm_solver_pp},
+    group="jaxdiff.samplers",
+)
+"""Name -> `levels -> Steps`, the samplers that options may name."""

@@ -8,30 +8,31 @@ Equations (time runs from 0, clean data, to its largest value, almost pure noise
 (3) cosine: beta_i = min(1 - f(i) / f(i-1), max_beta),
     f(i) = cos^2((i/N + s) / (1 + s) pi/2)  [Nichol & Dhariwal 2021, eq. 17]
 (4) linear: beta_i evenly spaced from beta_min to beta_max [Ho et al. 2020, section 4];
-    rescaled: beta_i 1000/N, which keeps the noise at the end for a small N
+    rescaled: beta_i 1000/N, which keeps the last noise level high for a small N
 (5) VP, discrete: beta_i = 1 - exp(-beta_min/N - (beta_max - beta_min)(2i - 1)/(2 N^2))
     [Xiao et al. 2022, the schedule of Diffusion-QL and IDQL]
 (6) VP, continuous: log alpha = -t^2 (beta_max - beta_min)/4 - t beta_min/2
     [Song et al. 2021, eq. 29 and appendix B]
 
-What a network can predict, each as a function of x0 and x_t; with (1) each has one
-inverse, so k kinds need 2k converters:
+A network can predict x0 or one of these functions of x0 and x_t. Each has one inverse,
+so that k kinds of prediction need 2k converters:
 
 (7) noise = (x_t - alpha x0) / sigma
 (8) v     = alpha noise - sigma x0 = (alpha x_t - x0) / sigma
     [Salimans & Ho 2022, section 4; needs alpha^2 + sigma^2 = 1]
 (9) score = -noise / sigma  [Song et al. 2021]
 
-A schedule made for few numbers leaves the outline of many neighbouring ones, which
-average the noise away, visible for most of its levels. Shifted,
+Neighbouring entries of a long sample average the noise away, so that its outline stays
+visible at most levels of a schedule made for few entries. A shift adds noise:
 
 (10) sigma' / alpha' = shift sigma / alpha  [Hoogeboom et al. 2023, section 3.1]
 
 A discrete schedule with N noisy levels is N+1 stacked levels. Row 0 is clean data
-(alpha 1, sigma 0), so no formula elsewhere asks whether a step is the last one. The
-tables are float64 NumPy arrays: sigma_t^2 - a^2 sigma_s^2 cancels badly in float32.
+(alpha 1, sigma 0), so that no other formula treats the last step apart. The tables are
+float64 NumPy arrays, because sigma_t^2 - a^2 sigma_s^2 cancels badly in float32.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
@@ -40,6 +41,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.pytree import pytree_dataclass
+from jaxdiff.registry import Registry
 
 Array: TypeAlias = jax.Array | np.ndarray
 Prediction: TypeAlias = Literal["noise", "x0", "v", "score"]
@@ -53,9 +55,9 @@ class NoiseLevels:
     """One noise level or a stack of them; the leaves have equal shapes.
 
     Attributes:
-      time: `[...]` what the network is told, a property of the schedule.
-      alpha: `[...]` how much of the data is left, 1 when clean.
-      sigma: `[...]` standard deviation of the noise, 0 when clean.
+      time: `[...]`, input of the network that tells it the level.
+      alpha: `[...]`, factor of the data, 1 when clean.
+      sigma: `[...]`, standard deviation of the noise, 0 when clean.
     """
 
     time: Any
@@ -71,13 +73,11 @@ def take(levels: NoiseLevels, rows: Any) -> NoiseLevels:
 
     Args:
       levels: leaves `[N+1]`.
-      rows: an integer, a slice, or an integer array, in Python or NumPy (the answer
-        stays float64 NumPy) or in JAX, traced or not (the answer is JAX float32).
+      rows: an integer, a slice or an integer array. A JAX array, traced or not, gives
+        float32 JAX leaves; anything else keeps float64 NumPy leaves.
 
     Returns:
-      levels with leaves of the shape of `rows`.
-
-    A warm start from level k is a sampler table of `take(levels, np.arange(k + 1))`.
+      Levels whose leaves have the shape of `rows`.
     """
     if isinstance(rows, jax.Array):
         return jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], levels)
@@ -85,10 +85,10 @@ def take(levels: NoiseLevels, rows: Any) -> NoiseLevels:
 
 
 def subgrid(levels: NoiseLevels, num_steps: int) -> NoiseLevels:
-    """Keep `num_steps + 1` evenly spaced rows, among them the first and the last.
+    """Keep `num_steps + 1` evenly spaced rows, with the first and the last.
 
-    Row j of the answer is row `round(j N / num_steps)` of `levels`, where halves go to
-    the even row (NumPy's rule).
+    Row j of the result is row `round(j N / num_steps)` of `levels`, where halves round
+    to the even row, as in NumPy.
 
     Raises:
       ValueError: `num_steps` is not in 1..N.
@@ -104,7 +104,7 @@ def shift_noise(levels: NoiseLevels, shift: float) -> NoiseLevels:
 
     Args:
       levels: of a variance-preserving schedule, any shape; clean rows stay clean.
-      shift: above 1 for more noise; the side of an image over 64, in the source.
+      shift: above 1 for more noise; in the source the side of an image over 64.
 
     Raises:
       ValueError: `shift` is not positive.
@@ -120,13 +120,12 @@ def from_betas(betas: np.ndarray, *, time: TimeKind) -> NoiseLevels:
     """Stack the levels of a discrete schedule, eq. (2).
 
     Args:
-      betas: `[N]` share of the variance replaced by noise at each step, in (0, 1).
-      time: what the network is told at row i: `"index"` is i - 1 (Diffuser), so the
-        noisy rows count from 0; `"fraction"` is i / N (Diffusion BC). Row 0 is never
-        shown to a network.
+      betas: `[N]`, share of the variance that each step replaces by noise, in (0, 1).
+      time: time of row i: `"index"` is i - 1, so that noisy rows count from 0
+        (Diffuser); `"fraction"` is i / N (Diffusion BC). No network sees row 0.
 
     Returns:
-      levels with float64 NumPy leaves `[N+1]`, row 0 clean.
+      Levels with float64 NumPy leaves `[N+1]`, row 0 clean.
     """
     betas = np.asarray(betas, np.float64)
     rows = np.arange(len(betas) + 1, dtype=np.float64)
@@ -136,7 +135,7 @@ def from_betas(betas: np.ndarray, *, time: TimeKind) -> NoiseLevels:
         times = rows / len(betas)
     else:
         raise ValueError(f"time must be 'index' or 'fraction', got {time!r}")
-    # Through logs, so that a tiny first sigma keeps all its digits.
+    # Logarithms keep all digits of a tiny first sigma.
     log_alpha2 = np.concatenate([[0.0], np.cumsum(np.log1p(-betas))])
     return NoiseLevels(
         time=times, alpha=np.exp(log_alpha2 / 2), sigma=np.sqrt(-np.expm1(log_alpha2))
@@ -153,7 +152,7 @@ def cosine_schedule(
     """Stack the levels of the cosine schedule, eq. (3), leaves `[num_steps + 1]`."""
     fraction = np.linspace(0, 1, num_steps + 1)
     alpha2 = np.cos((fraction + offset) / (1 + offset) * np.pi / 2) ** 2
-    # The cap keeps the last alpha above 0: predictions divide by it.
+    # The cap keeps the last alpha above 0, because predictions divide by it.
     betas = np.clip(1 - alpha2[1:] / alpha2[:-1], 0, max_beta)
     return from_betas(betas, time=time)
 
@@ -170,8 +169,8 @@ def linear_schedule(
     """Stack the levels of the linear schedule, eq. (4), leaves `[num_steps + 1]`.
 
     Without `rescale` and with `time="fraction"` this is the schedule of Pearce et al.
-    2023: for their 20 to 50 steps much of the data is left at the last level, and the
-    sampler starts from N(0, I) all the same.
+    2023. Their 20 to 50 steps leave much of the data in the last level, although the
+    sampler starts from N(0, I).
     """
     betas = np.linspace(beta_min, beta_max, num_steps)
     if rescale:
@@ -199,15 +198,15 @@ def vp_schedule(
 def vp_level(
     time: Any, *, beta_min: float = 0.1, beta_max: float = 20.0
 ) -> NoiseLevels:
-    """Compute the continuous VP level, eq. (6), told to the network as time itself.
+    """Compute the continuous VP level, eq. (6); the network sees the time itself.
 
     Args:
       time: in [0, 1]; a JAX array gives JAX leaves, anything else float64 NumPy.
       beta_min: noise rate at time 0, per unit of time.
-      beta_max: noise rate at time 1.
+      beta_max: noise rate at time 1, per unit of time.
 
     Returns:
-      levels with leaves of the shape of `time`.
+      Levels whose leaves have the shape of `time`.
     """
     xp = jnp if isinstance(time, jax.Array) else np
     time = time if isinstance(time, jax.Array) else np.asarray(time, np.float64)
@@ -218,14 +217,14 @@ def vp_level(
 
 
 def discretize(level_fn: LevelFn, times: np.ndarray) -> NoiseLevels:
-    """Stack the levels of a continuous schedule at chosen times, for the samplers.
+    """Stack the levels of a continuous schedule at chosen times, as samplers need them.
 
     Args:
       level_fn: time -> level, such as `vp_level`.
-      times: `[N]` positive and ascending.
+      times: `[N]`, positive and ascending.
 
     Returns:
-      levels with float64 NumPy leaves `[N+1]`; the clean row (time 0) comes first.
+      Levels with float64 NumPy leaves `[N+1]`; the clean row, time 0, comes first.
 
     Raises:
       ValueError: the times are not positive and ascending.
@@ -243,7 +242,7 @@ def add_noise(x0: Array, noise: Array, level: NoiseLevels) -> Array:
     """Noise clean data to a level, eq. (1).
 
     Args:
-      x0: `[..., *]` clean data.
+      x0: `[..., *]`, clean data.
       noise: like `x0`, standard normal.
       level: leaves `[...]`, broadcast over the trailing dimensions of `x0`.
 
@@ -257,11 +256,11 @@ def add_noise(x0: Array, noise: Array, level: NoiseLevels) -> Array:
 def to_x0(
     output: Array, x_t: Array, level: NoiseLevels, *, prediction: Prediction
 ) -> Array:
-    """Convert what a network predicts to an estimate of x0, eqs. (7)-(9) inverted.
+    """Convert a prediction to an estimate of x0, eqs. (7)-(9) inverted.
 
     Args:
-      output: `[..., *]` the network's output.
-      x_t: like `output`, what the network saw.
+      output: `[..., *]`, output of the network.
+      x_t: like `output`, input of the network.
       level: leaves `[...]`, broadcast over the trailing dimensions.
       prediction: `"noise"`, `"x0"`, `"v"` or `"score"`.
 
@@ -286,10 +285,10 @@ def to_x0(
 def from_x0(
     x0: Array, x_t: Array, level: NoiseLevels, *, prediction: Prediction
 ) -> Array:
-    """Convert x0 to what a network should predict at x_t, eqs. (7)-(9).
+    """Convert x0 to the target of a prediction at x_t, eqs. (7)-(9).
 
-    Args and errors are those of `to_x0`, whose inverse this is. All kinds but `"x0"`
-    divide by sigma: the level must not be the clean one.
+    This is the inverse of `to_x0`, with its arguments and errors. All kinds but `"x0"`
+    divide by sigma, so that the level must not be clean.
     """
     alpha, sigma = _broadcast(level, x_t)
     if prediction == "noise":
@@ -308,3 +307,16 @@ def _broadcast(level: NoiseLevels, x: Array) -> tuple[Any, Any]:
     shape = np.shape(level.alpha)
     shape = shape + (1,) * (x.ndim - len(shape))
     return level.alpha.reshape(shape), level.sigma.reshape(shape)
+
+
+SCHEDULES: Registry[Callable[..., NoiseLevels]] = Registry(
+    "schedule",
+    {
+        "cosine": cosine_schedule,
+        "linear": linear_schedule,
+        "linear_rescaled": functools.partial(linear_schedule, rescale=True),
+        "vp": vp_schedule,
+    },
+    group="jaxdiff.schedules",
+)
+"""Name -> `(num_steps, *, time) -> NoiseLevels`, schedules that options may name."""

@@ -1,23 +1,24 @@
-"""Actions by bins, one dimension after the other.
+"""Discretized actions, one dimension after the other.
 
-Dimension i is told what those before it are, so that actions of several modes stay
-whole where bins of independent dimensions would mix them (Ajay et al., 2023, appendix).
+The network predicts dimension i from the state and the dimensions before it. So it can
+represent actions with several modes, which independent dimensions would mix (Ajay et
+al., 2023, appendix).
 """
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxdiff.networks.critic import ReLUNet
+from jaxdiff.networks.layers import ReLUNet
 
 
 class AutoregressiveBins(nn.Module):
     """Logits of the bins of each dimension, given the dimensions before it.
 
     Attributes:
-      bins: of each dimension.
-      hidden: width.
-      depth: hidden layers that read the inputs; each dimension has one of its own.
+      bins: bins of each dimension.
+      hidden: width of the hidden layers.
+      depth: hidden layers that read the inputs; each dimension adds one.
     """
 
     bins: int = 80
@@ -28,7 +29,7 @@ class AutoregressiveBins(nn.Module):
     def __call__(self, inputs: jax.Array, actions: jax.Array) -> jax.Array:
         """Map inputs [B, C] and actions [B, A] to logits [B, A, bins].
 
-        The logits of dimension i depend on `actions[:, :i]` alone.
+        The logits of dimension i depend on `inputs` and `actions[:, :i]` only.
         """
         h = ReLUNet(self.hidden, (self.hidden,) * self.depth)(inputs)
         logits = [

@@ -1,13 +1,14 @@
-"""A denoiser of trajectories that may be told what to make: conditions, and dropping.
+"""Conditions for denoisers of trajectories, and dropping them.
 
-A condition y, a vector (a return, a one-hot skill or constraint), is embedded,
+A condition y is a vector: a return, a one-hot skill or constraint. It is embedded,
 
     e = W_3 mish(W_2 mish(W_1 y)),   widths d, 4 d, d,                               (1)
 
-and joins the noise level's embedding in any network of trajectories. What is dropped in
-training, and left out in sampling without the condition, is e and not y (Ajay et al.,
-"Is conditional generative modeling all you need for decision making?", 2023, and their
-released code): no condition is the embedding 0, so that a return of 0 is still one.
+and e joins the embedding of the noise level in any network of trajectories. Training
+drops the condition now and then, and sampling without a condition does so throughout:
+the embedding is then 0. Dropping e instead of y keeps a return of 0 distinct from no
+return (Ajay et al., "Is conditional generative modeling all you need for decision
+making?", 2023, and their released code).
 """
 
 from typing import Any
@@ -16,11 +17,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxdiff.networks.temporal_conv import Linear, mish
+from jaxdiff.networks.layers import Linear, mish
 
 
 class Conditioned(nn.Module):
-    """A network of trajectories with a condition beside the noise level.
+    """A network of trajectories that also takes a condition.
 
     Attributes:
       network: `(x [B, H, D], time [B], embedding [B, dim]) -> [B, H, D]`, such as
@@ -35,13 +36,13 @@ class Conditioned(nn.Module):
     def __call__(
         self, x: jax.Array, time: jax.Array, condition: jax.Array, keep: jax.Array
     ) -> jax.Array:
-        """Denoise with a condition, or without.
+        """Denoise, with the condition where `keep` is true.
 
         Args:
           x: [B, H, D] noised trajectories.
           time: [B] integers or floats.
           condition: [B, C].
-          keep: [B] boolean, false where the condition is dropped.
+          keep: [B] bool, false where the condition is dropped.
 
         Returns:
           [B, H, D].

@@ -1,8 +1,8 @@
 """Critics and actors of offline reinforcement learning: dense layers with ReLU.
 
-Two layers of 256 throughout are those of IQL, TD3+BC and SRPO. LayerNorm before each
-ReLU keeps values from running away where the data are few (Ball et al., 2023,
-arXiv:2302.02948); the papers named do without.
+The defaults, two hidden layers of 256, are those of IQL, TD3+BC and SRPO. LayerNorm
+before each ReLU keeps values from diverging on small data sets (Ball et al., 2023,
+arXiv:2302.02948); the algorithms named above do not use it.
 """
 
 from collections.abc import Sequence
@@ -11,39 +11,17 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxdiff.networks.temporal_conv import Linear
-
-
-class ReLUNet(nn.Module):
-    """Dense layers with ReLU between them.
-
-    Attributes:
-      features: outputs.
-      widths: of the hidden layers.
-      layer_norm: normalise each hidden layer before its ReLU.
-    """
-
-    features: int
-    widths: Sequence[int] = (256, 256)
-    layer_norm: bool = False
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map [..., C] to [..., features]."""
-        for width in self.widths:
-            x = Linear(width)(x)
-            x = jax.nn.relu(nn.LayerNorm(epsilon=1e-5)(x) if self.layer_norm else x)
-        return Linear(self.features)(x)
+from jaxdiff.networks.layers import ReLUNet
 
 
 class TwinQ(nn.Module):
-    """Two critics of the same kind, whose smaller value is the careful one.
+    """Two critics of the same kind; their minimum is a cautious estimate.
 
     Fujimoto et al., 2018, arXiv:1802.09477.
 
     Attributes:
-      widths: of the hidden layers.
-      layer_norm: see `ReLUNet`.
+      widths: widths of the hidden layers.
+      layer_norm: normalize each hidden layer before its ReLU.
     """
 
     widths: Sequence[int] = (256, 256)
@@ -61,8 +39,8 @@ class Value(nn.Module):
     """The value of a state.
 
     Attributes:
-      widths: of the hidden layers.
-      layer_norm: see `ReLUNet`.
+      widths: widths of the hidden layers.
+      layer_norm: normalize each hidden layer before its ReLU.
     """
 
     widths: Sequence[int] = (256, 256)
@@ -77,15 +55,15 @@ class Value(nn.Module):
 class Actor(nn.Module):
     """A policy: an action in (-1, 1), or a Gaussian around it.
 
-    The mean passes through tanh, draws do not (Kostrikov et al., 2021). The standard
+    The mean passes through tanh; samples do not (Kostrikov et al., 2021). The standard
     deviation is the same in every state.
 
     Attributes:
       features: A.
-      widths: of the hidden layers.
-      gaussian: whether the policy has a standard deviation.
-      min_log_std: bounds of its logarithm.
-      max_log_std: likewise.
+      widths: widths of the hidden layers.
+      gaussian: learn a standard deviation.
+      min_log_std: lower bound of the logarithm of the standard deviation.
+      max_log_std: upper bound of the logarithm of the standard deviation.
     """
 
     features: int
@@ -96,9 +74,9 @@ class Actor(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-        """Map states [..., S] to means [..., A] and a standard deviation [A] or None.
+        """Map states [..., S] to means [..., A] and a standard deviation [A].
 
-        One that is None is zero: a Dirac policy.
+        The standard deviation is None for a deterministic policy.
         """
         mean = jnp.tanh(ReLUNet(self.features, self.widths)(inputs))
         if not self.gaussian:
@@ -108,13 +86,15 @@ class Actor(nn.Module):
 
 
 class SquashedActor(nn.Module):
-    """A policy whose draws pass through tanh, with a spread of its own in each state.
+    """A Gaussian policy whose samples pass through tanh.
+
+    The standard deviation depends on the state.
 
     Attributes:
       features: A.
-      widths: of the hidden layers.
-      min_log_std: bounds of the logarithm of the standard deviation.
-      max_log_std: likewise.
+      widths: widths of the hidden layers.
+      min_log_std: lower bound of the logarithm of the standard deviation.
+      max_log_std: upper bound of the logarithm of the standard deviation.
     """
 
     features: int
@@ -124,7 +104,7 @@ class SquashedActor(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Map states [..., S] to means and spreads [..., A], both before tanh."""
+        """Map states [..., S] to means and deviations [..., A], both before tanh."""
         both = ReLUNet(2 * self.features, self.widths)(inputs)
         mean, log_std = jnp.split(both, 2, axis=-1)
         return mean, jnp.exp(jnp.clip(log_std, self.min_log_std, self.max_log_std))

@@ -1,31 +1,38 @@
-"""A transformer over the rows of a trajectory, steered by the noise level: DiT.
+"""A transformer over the rows of a trajectory, modulated by the noise level: DiT.
 
 Peebles & Xie, "Scalable diffusion models with transformers", 2023 (arXiv:2212.09748),
 in one dimension, as CleanDiffuser (Dong et al., 2024) gives it to Decision Diffuser. A
-row is a token, to which the sines of its place are added. With e the embedding of the
-noise level and of the condition, and LN without parameters of its own, a block is
+row is a token; sinusoids of its index are added. With e the embedding of the noise
+level and the condition, and LN a layer norm without parameters, a block is
 
     (s1, b1, g1, s2, b2, g2) = W silu(e)                                             (1)
     x <- x + g1 attention((1 + s1) LN(x) + b1)
     x <- x + g2 mlp((1 + s2) LN(x) + b2)                                             (2)
     output = V ((1 + s) LN(x) + b),   (s, b) = W' silu(e)                            (3)
 
-W, W' and V begin at zero (adaLN-zero): every block begins as the identity and the
-network by answering zero. Attention sees all rows at once, of any number of them.
+W, W' and V start at zero (adaLN-zero): every block starts as the identity, and the
+network starts with an output of zero. The horizon may be of any length.
 """
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxdiff.networks.imitation import Attention
-from jaxdiff.networks.mlp import MLP
-from jaxdiff.networks.temporal_conv import Linear
-from jaxdiff.networks.temporal_unet import TimeEmbedding, sinusoidal_embedding
+from jaxdiff.networks.layers import (
+    MLP,
+    Attention,
+    Linear,
+    TimeEmbedding,
+    sinusoidal_embedding,
+)
 
 
 class ZeroLinear(nn.Module):
-    """An affine map of the last axis that begins at zero."""
+    """An affine map of the last axis that starts at zero.
+
+    Attributes:
+      features: outputs.
+    """
 
     features: int
 
@@ -38,10 +45,10 @@ class ZeroLinear(nn.Module):
 
 
 class DiTBlock(nn.Module):
-    """Attention and an MLP, steered by an embedding, equations (1) and (2).
+    """Attention and an MLP, modulated by an embedding, equations (1) and (2).
 
     Attributes:
-      heads: of the attention.
+      heads: heads of the attention; must divide the channels of x.
     """
 
     heads: int
@@ -50,23 +57,23 @@ class DiTBlock(nn.Module):
     def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
         """Map x [B, S, C] and an embedding [B, E] to [B, S, C]."""
         width = x.shape[-1]
-        steering = ZeroLinear(6 * width)(jax.nn.silu(embedding))[:, None]
-        s1, b1, g1, s2, b2, g2 = jnp.split(steering, 6, axis=-1)
+        modulation = ZeroLinear(6 * width)(jax.nn.silu(embedding))[:, None]
+        s1, b1, g1, s2, b2, g2 = jnp.split(modulation, 6, axis=-1)
         attention = Attention(heads=self.heads, width=width // self.heads)
-        x = x + g1 * attention((1 + s1) * _normalised(x) + b1)
+        x = x + g1 * attention((1 + s1) * _normalized(x) + b1)
         mlp = MLP(width, widths=(4 * width,))
-        return x + g2 * mlp((1 + s2) * _normalised(x) + b2)
+        return x + g2 * mlp((1 + s2) * _normalized(x) + b2)
 
 
 class DiT(nn.Module):
-    """Denoise a trajectory: a transformer in the place of the U-Net.
+    """Denoise a trajectory with a transformer; takes the place of `TemporalUNet`.
 
     Attributes:
       dim: width of the time embedding.
       width: channels of a token.
-      depth: blocks.
-      heads: of the attention; must divide `width`.
-      patch: rows that enter and leave as one token; must divide the horizon.
+      depth: number of blocks.
+      heads: heads of the attention; must divide `width`.
+      patch: rows that make one token; must divide the horizon.
     """
 
     dim: int = 128
@@ -79,7 +86,7 @@ class DiT(nn.Module):
     def __call__(
         self, x: jax.Array, time: jax.Array, condition: jax.Array | None = None
     ) -> jax.Array:
-        """Predict the clean trajectory, the noise, or whatever it is trained for.
+        """Predict the target it was trained for: clean trajectory, noise or v.
 
         Args:
           x: [B, H, D] noised trajectories; H divisible by `patch`.
@@ -88,6 +95,9 @@ class DiT(nn.Module):
 
         Returns:
           [B, H, D].
+
+        Raises:
+          ValueError: `patch` does not divide H.
         """
         batch, horizon, dim = x.shape
         if horizon % self.patch:
@@ -98,14 +108,14 @@ class DiT(nn.Module):
         h = h + sinusoidal_embedding(jnp.arange(tokens), self.width)
         for _ in range(self.depth):
             h = DiTBlock(self.heads)(h, embedding)
-        steering = ZeroLinear(2 * self.width)(jax.nn.silu(embedding))[:, None]
-        scale, shift = jnp.split(steering, 2, axis=-1)
-        out = ZeroLinear(size)((1 + scale) * _normalised(h) + shift)
+        modulation = ZeroLinear(2 * self.width)(jax.nn.silu(embedding))[:, None]
+        scale, shift = jnp.split(modulation, 2, axis=-1)
+        out = ZeroLinear(size)((1 + scale) * _normalized(h) + shift)
         return out.reshape(batch, horizon, dim)
 
 
-def _normalised(x: jax.Array) -> jax.Array:
-    """Layer norm of the last axis, without a scale and a shift of its own."""
+def _normalized(x: jax.Array) -> jax.Array:
+    """Normalize the last axis; no learned scale or shift."""
     centred = x - x.mean(-1, keepdims=True)
     variance = jnp.square(centred).mean(-1, keepdims=True)
     return centred * jax.lax.rsqrt(variance + 1e-6)

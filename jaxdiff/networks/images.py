@@ -1,15 +1,15 @@
-"""Networks that read images: convolutions, then a few numbers for each image.
+"""Encoders of pictures: convolutions, then a few features for each picture.
 
-Observations are flat vectors, `[B, k, H W C]`, so that all that carries, stores and
-draws them needs no other kind; here they become images again.
+Observations arrive as flat vectors, `[B, k, H W C]`, because data, carries and policies
+know no other kind. The encoder restores their shape.
 
 (1) block: c1 = f1(x), c2 = f2(c1), x <- (x + c2) / sqrt 2, or (c1 + c2) / sqrt 2 where
     the number of channels changes; f = 3x3 convolution, norm, GELU.
 
-The residual network is that of Pearce et al., 2023 (arXiv:2301.10677) for the claw
-machine, which works at full resolution. The other two are ours: the strided one for a
-camera in real time, whose first convolution already leaves a sixteenth of the places,
-and that convolution alone, patches, which a CPU can train on a stream of pictures.
+There are three encoders. "residual" works at full resolution; it is that of Pearce et
+al., 2023 (arXiv:2301.10677). "strided" starts with a convolution of stride 4 and is
+fast enough for a camera in real time. "patches" is that convolution alone, which a CPU
+can train on a stream of pictures.
 """
 
 import math
@@ -20,28 +20,27 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxdiff.networks.imitation import Norm
-from jaxdiff.networks.temporal_conv import fan_in_uniform
+from jaxdiff.networks.layers import Norm, fan_in_uniform
 
 EncoderKind = Literal["residual", "strided", "patches"]
 
 _HALF = math.sqrt(0.5)
 
-# Of an image, that patches are gathered for on a CPU.
+# A CPU gathers patches for outputs of at most this many places.
 _MOST_PLACES = 4096
 
 
 class ImageEncoder(nn.Module):
-    """Two residual blocks with pooling, or none.
+    """Encodes pictures by two residual blocks with pooling, or by one convolution.
 
     Attributes:
       image_shape: (H, W, C).
-      kind: "residual", averaged over windows of 8 by 8 places; "strided", which has
-        an 8 by 8 convolution of stride 4 first and 64 channels at most, averaged to no
-        more than 4 by 4 places; or "patches", that convolution and nothing after it.
-      places: most of them along each side after the average, in place of what the kind
-        has; 0 for that. Whoever has to tell where something is needs many.
-      stacked: whether the images of a history are one, of k times the channels.
+      kind: "residual": two blocks, averaged over windows of 8 by 8 places; "strided":
+        an 8 by 8 convolution of stride 4, then two blocks of 64 channels, averaged to
+        at most 4 by 4 places; "patches": that convolution only, with no average.
+      places: largest number of places along each side after the average; 0 for that of
+        the kind. More places tell more precisely where things are in the picture.
+      stacked: encode the pictures of a history as one with k times the channels.
       norm: makes the norm after each convolution.
     """
 
@@ -53,9 +52,9 @@ class ImageEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, observations: jax.Array) -> jax.Array:
-        """Map flat images [B, k, H * W * C] in [0, 1] to [B, k, features].
+        """Map flat pictures [B, k, H * W * C] in [0, 1] to [B, k, features].
 
-        If they are stacked there is one row of features, [B, 1, features].
+        Stacked pictures give one row of features, [B, 1, features].
         """
         batch = len(observations)
         x = observations.reshape(batch, -1, *self.image_shape)
@@ -94,11 +93,11 @@ class _Convolution(nn.Module):
 
 
 class Conv(nn.Module):
-    """A linear layer that slides over an image, with bias.
+    """`image_conv` with a bias, both from `fan_in_uniform`.
 
     Attributes:
       features: outputs.
-      size: of the kernel, along both sides.
+      size: side of the kernel.
       stride: places between outputs, along both sides.
     """
 
@@ -118,16 +117,16 @@ class Conv(nn.Module):
 
 
 def image_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
-    """Convolve images with zeros around them.
+    """Convolve pictures with zeros around them.
 
-    On a CPU it is one matrix product with the patches gathered, unless they would fill
-    the caches many times over: XLA's own convolution is ten times slower there inside
-    of a loop, where training has it.
+    A CPU computes one matrix product with the patches gathered, as long as they are
+    few enough for its caches: inside a loop, where training runs, XLA's own
+    convolution is ten times slower there.
 
     Args:
       x: [B, H, W, C].
       kernel: [k, k, C, O].
-      stride: places between outputs, along both sides; it divides k.
+      stride: places between outputs, along both sides; must divide k.
 
     Returns:
       [B, ceil(H / stride), ceil(W / stride), O].
@@ -138,7 +137,7 @@ def image_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array
             x, kernel, (stride, stride), "SAME",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )  # fmt: skip
-    # Squares of s x s places become one of s s C channels, where the stride is 1.
+    # Each square of s x s places becomes one place of s s C channels; the stride is 1.
     k, features, s = kernel.shape[0] // stride, kernel.shape[-1], stride
     around = []
     for size, out in zip(x.shape[1:3], sizes, strict=True):
@@ -171,6 +170,6 @@ class _Block(nn.Module):
 
 
 def _max_pool(x: jax.Array) -> jax.Array:
-    """Halve both sides, where they can be halved."""
+    """Halve both sides; a side of 1 stays."""
     window = tuple(min(2, size) for size in x.shape[1:3])
     return nn.max_pool(x, window, window)

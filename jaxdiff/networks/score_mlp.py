@@ -6,8 +6,8 @@
 (3) x <- x + V2 mish(V1 LayerNorm(dropout(x)))
     [Hansen-Estruch et al. 2023, arXiv:2304.10573: the LN-ResNet of IDQL]
 
-With the defaults this is the network of SRPO (Chen et al., 2024, arXiv:2310.07297). Its
-layers widen fourfold inside a block and nothing is halved: it is no U-Net.
+The defaults give the network of SRPO (Chen et al., 2024, arXiv:2310.07297). A block
+widens its layers fourfold.
 """
 
 from collections.abc import Sequence
@@ -17,28 +17,22 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxdiff.networks.temporal_conv import Linear, mish
+from jaxdiff.networks.layers import Linear, fourier_features, mish
 
-# Frozen, so no parameters: the same in every run.
+# Constants, not parameters: every run uses the same frequencies.
 FREQUENCIES: tuple[float, ...] = tuple(
     (30 * np.random.default_rng(0).standard_normal(32)).tolist()
 )
-
-
-def fourier_features(time: jax.Array, frequencies: Sequence[float]) -> jax.Array:
-    """Show a time `[...]` as waves `[..., 2 F]`, equation (1): sines, then cosines."""
-    angle = 2 * jnp.pi * time[..., None] * jnp.asarray(frequencies, jnp.float32)
-    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 
 class ScoreMLP(nn.Module):
     """Residual score network for vectors, such as actions.
 
     Attributes:
-      features: of x_t and of the output.
-      width: of the residual stream.
+      features: entries of x_t and of the output.
+      width: width of the residual stream.
       blocks: residual blocks, equation (3).
-      time_width: of the time's two layers, equation (2).
+      time_width: width of the two layers of equation (2).
       dropout: share of the stream that training hides from each block.
       frequencies: w of equation (1).
     """
@@ -58,14 +52,14 @@ class ScoreMLP(nn.Module):
         condition: jax.Array,
         keys: jax.Array | None = None,
     ) -> jax.Array:
-        """Predict from what is noisy.
+        """Predict the target it was trained for, such as the noise.
 
         Args:
           x: `[B, features]`, x_t.
           time: `[B]`.
           condition: `[B, C]`.
-          keys: `[B]`, of dropout, one an example, so that a batch may be split over
-            devices in any way; None for no dropout.
+          keys: `[B]` keys of dropout, one for each example, so that the mask does not
+            depend on how devices split the batch; None for no dropout.
 
         Returns:
           `[B, features]`.
@@ -75,14 +69,14 @@ class ScoreMLP(nn.Module):
         h = Linear(self.width)(jnp.concatenate([x, condition, time], axis=-1))
         kept = self._kept(keys)
         for i in range(self.blocks):
-            # LayerNorm takes away the scale that dropout usually has to restore.
+            # No rescaling by 1 / (1 - dropout): LayerNorm removes the scale.
             inner = h if kept is None else h * kept[:, i]
             inner = nn.LayerNorm(epsilon=1e-5)(inner)
             h = h + Linear(self.width)(mish(Linear(4 * self.width)(inner)))
         return Linear(self.features)(mish(h))
 
     def _kept(self, keys: jax.Array | None) -> jax.Array | None:
-        """Draw what dropout keeps: `[B, blocks, width]`, or None for all."""
+        """Draw the mask of dropout, `[B, blocks, width]`; None keeps everything."""
         if keys is None or not self.dropout:
             return None
         shape = (self.blocks, self.width)

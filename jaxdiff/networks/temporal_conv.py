@@ -1,35 +1,29 @@
-"""The layers of temporal networks: convolution over time, GroupNorm, Mish.
+"""Convolution over time.
 
 Arrays are [B, H, C]: batch, time steps (the horizon), channels. For a kernel w of k
-taps, C inputs and O outputs, with p = k // 2 zeros put on both sides of x:
+taps, C inputs and O outputs, with p = k // 2 zeros on both sides of x:
 
     y[t]  = sum_i x[s t + i - p] w[i]                          convolution, stride s (1)
     y[2t] = x[t] w[1] + x[t-1] w[3],  y[2t+1] = x[t] w[2] + x[t+1] w[0]   up by two  (2)
-    mish(x) = x tanh(log(1 + e^x)) = x n / (n + 2),  n = e^x (e^x + 2)               (3)
 
-(2) is the transposed convolution with k = 4, s = 2, padding 1. Mish: Misra, "Mish: a
-self regularized non-monotonic activation function", 2019. GroupNorm: Wu & He, "Group
-normalization", 2018.
+(2) is the transposed convolution with k = 4, s = 2, padding 1.
 
-On a CPU (1) is computed with fewer products (`jaxdiff.networks.toom_cook`), about twice
-as fast as a direct sum there; of few rows, where transforming the kernel would cost
-more than it saves, and at strides, it is one matrix product with the patches
-(x[t-p], .., x[t+p]) gathered. XLA's own convolution is 20 to 100 times slower there
-when the kernel is longer than the horizon, and so are its gradients at any horizon
-inside a scan; `benchmarks/conv.py` times it. Accelerators keep XLA's convolution.
+XLA's own convolution is slow on a CPU: 20 to 100 times slower where the kernel is
+longer than the horizon, and in gradients inside a scan at any horizon. So a CPU
+computes (1) with fewer products (`jaxdiff.networks.toom_cook`), about twice as fast as
+a direct sum. With a stride, or with so few rows that transforming the kernel costs more
+than it saves, it computes one matrix product with the patches (x[t-p], .., x[t+p])
+gathered. Accelerators use XLA's convolution. `benchmarks/conv.py` measures all of them.
 """
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxdiff.networks.layers import fan_in_uniform
 from jaxdiff.networks.toom_cook import toom_cook_conv
 
-Initializer = Callable[..., jax.Array]
-
-# Fewer rows than this are not worth transforming the kernel for, on a CPU.
+# With fewer rows than this a CPU does not gain from transforming the kernel.
 _ENOUGH_ROWS = 128
 
 
@@ -43,6 +37,9 @@ def temporal_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Ar
 
     Returns:
       [B, ceil(H / stride), O].
+
+    Raises:
+      ValueError: k is even.
     """
     size = kernel.shape[0]
     if size % 2 == 0:
@@ -89,76 +86,14 @@ def temporal_up_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return pairs.reshape(batch, 2 * horizon, features)
 
 
-def mish(x: jax.Array) -> jax.Array:
-    """Apply Mish elementwise, equation (3), with one exponential.
-
-    Above 20 the quotient is 1 in float32; capping the exponent there prevents
-    inf / inf. In the left tail n tends to 2 e^x without cancellation.
-    """
-    e = jnp.exp(jnp.minimum(x, 20.0))
-    n = e * (e + 2.0)
-    return x * (n / (n + 2.0))
-
-
-def group_norm(
-    x: jax.Array,
-    scale: jax.Array,
-    bias: jax.Array,
-    *,
-    groups: int = 8,
-    epsilon: float = 1e-5,
-) -> jax.Array:
-    """Normalise over time and the channels of each group, then scale and shift.
-
-    The variance is taken about the mean (two passes): E[x^2] - E[x]^2 loses its digits
-    where the mean is large.
-
-    Args:
-      x: [B, H, C].
-      scale: [C].
-      bias: [C].
-      groups: number of channel groups; must divide C.
-      epsilon: keeps a constant group from dividing by zero.
-    """
-    batch, horizon, channels = x.shape
-    if channels % groups:
-        raise ValueError(f"{channels} channels do not split into {groups} groups")
-    grouped = x.reshape(batch, horizon, groups, channels // groups)
-    mean = grouped.mean(axis=(1, 3), keepdims=True)
-    centred = grouped - mean
-    variance = jnp.square(centred).mean(axis=(1, 3), keepdims=True)
-    normalised = centred * jax.lax.rsqrt(variance + epsilon)
-    return normalised.reshape(x.shape) * scale + bias
-
-
-def fan_in_uniform(fan_in: int) -> Initializer:
-    """Make an initializer drawing from U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
-    bound = fan_in**-0.5
-
-    def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
-
-
-class Linear(nn.Module):
-    """An affine map of the last axis, weights and bias from `fan_in_uniform`."""
-
-    features: int
-    use_bias: bool = True
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map [..., C] to [..., features]."""
-        init = fan_in_uniform(x.shape[-1])
-        kernel = self.param("kernel", init, (x.shape[-1], self.features))
-        if not self.use_bias:
-            return x @ kernel
-        return x @ kernel + self.param("bias", init, (self.features,))
-
-
 class TemporalConv(nn.Module):
-    """`temporal_conv` with a bias, both from `fan_in_uniform`."""
+    """`temporal_conv` with a bias, both from `fan_in_uniform`.
+
+    Attributes:
+      features: outputs.
+      kernel_size: taps of the kernel, an odd number.
+      stride: time steps between outputs.
+    """
 
     features: int
     kernel_size: int
@@ -176,7 +111,11 @@ class TemporalConv(nn.Module):
 
 
 class TemporalUpConv(nn.Module):
-    """`temporal_up_conv` with a bias, both from `fan_in_uniform`."""
+    """`temporal_up_conv` with a bias, both from `fan_in_uniform`.
+
+    Attributes:
+      features: outputs.
+    """
 
     features: int
 
@@ -187,16 +126,3 @@ class TemporalUpConv(nn.Module):
         kernel = self.param("kernel", init, (4, x.shape[-1], self.features))
         bias = self.param("bias", init, (self.features,))
         return temporal_up_conv(x, kernel) + bias
-
-
-class GroupNorm(nn.Module):
-    """`group_norm` with learned scale and bias."""
-
-    groups: int = 8
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map [B, H, C] to the same shape."""
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        return group_norm(x, scale, bias, groups=self.groups)

@@ -1,19 +1,18 @@
-"""The temporal U-Net that denoises trajectories, and the return model beside it.
+"""Diffuser's U-Net, which denoises trajectories, and its model of returns.
 
-Both are built from residual temporal blocks (Janner et al., "Planning with diffusion
-for flexible behavior synthesis", 2022, appendix C and the released network). With
+Both consist of residual temporal blocks (Janner et al., "Planning with diffusion for
+flexible behavior synthesis", 2022, appendix C and the released network). With
 block(x) = mish(group_norm(conv_5(x))) and the time embedding e,
 
     h = block_1(x) + W mish(e),   y = block_2(h) + skip(x)                           (1)
-    e = W_2 mish(W_1 s(t)),   s(t) = [sin(t f), cos(t f)],
-    f_j = 10^(-4 j / (dim / 2 - 1)),   j = 0 .. dim / 2 - 1                          (2)
+    e = W_2 mish(W_1 s(t)),   s the sinusoids of `layers`, equation (3) there        (2)
 
 where skip is the identity, or a 1x1 convolution where the widths differ. Linear
 attention (Katharopoulos et al., 2020; Shen et al., 2021) mixes time in O(H), per head,
 
     y[t] = q[t] sum_u softmax_u(k)[u] v[u]^T                                         (3)
 
-A `condition` vector, already embedded, is concatenated to e.
+A `condition`, already embedded, is appended to e.
 """
 
 from collections.abc import Sequence
@@ -22,13 +21,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxdiff.networks.temporal_conv import (
-    GroupNorm,
-    Linear,
-    TemporalConv,
-    TemporalUpConv,
-    mish,
-)
+from jaxdiff.networks.layers import GroupNorm, Linear, TimeEmbedding, mish
+from jaxdiff.networks.temporal_conv import TemporalConv, TemporalUpConv
 
 
 def horizon_multiple(dim_mults: Sequence[int], patch: int = 1) -> int:
@@ -36,33 +30,14 @@ def horizon_multiple(dim_mults: Sequence[int], patch: int = 1) -> int:
     return patch * 2 ** (len(dim_mults) - 1)
 
 
-def sinusoidal_embedding(time: jax.Array, dim: int) -> jax.Array:
-    """Embed times [B], any unit, as [B, dim] sines then cosines, equation (2)."""
-    half = dim // 2
-    if dim % 2 or half < 2:
-        raise ValueError(f"the time embedding needs an even dim >= 4, got {dim}")
-    frequencies = 10.0 ** (-4.0 * jnp.arange(half) / (half - 1))
-    angles = time.astype(jnp.float32)[:, None] * frequencies
-    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-
-
-class TimeEmbedding(nn.Module):
-    """Embed the noise level and join the condition, equation (2)."""
-
-    dim: int
-
-    @nn.compact
-    def __call__(self, time: jax.Array, condition: jax.Array | None) -> jax.Array:
-        """Map times [B] and a condition [B, E] to [B, dim + E]."""
-        hidden = mish(Linear(4 * self.dim)(sinusoidal_embedding(time, self.dim)))
-        embedding = Linear(self.dim)(hidden)
-        if condition is None:
-            return embedding
-        return jnp.concatenate([embedding, condition], axis=-1)
-
-
 class ConvBlock(nn.Module):
-    """Convolution over time, GroupNorm over time or LayerNorm of each row, Mish."""
+    """Convolution over time, GroupNorm or a LayerNorm of each row, Mish.
+
+    Attributes:
+      features: outputs.
+      kernel_size: taps of the convolution.
+      norm_by_row: LayerNorm of each row instead of GroupNorm.
+    """
 
     features: int
     kernel_size: int = 5
@@ -78,7 +53,13 @@ class ConvBlock(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """The residual temporal block, equation (1)."""
+    """The residual temporal block, equation (1).
+
+    Attributes:
+      features: outputs.
+      kernel_size: taps of the convolutions.
+      norm_by_row: LayerNorm of each row instead of GroupNorm.
+    """
 
     features: int
     kernel_size: int = 5
@@ -98,7 +79,12 @@ class ResidualBlock(nn.Module):
 
 
 class LinearAttention(nn.Module):
-    """Pre-normalised residual linear attention over time, equation (3)."""
+    """Linear attention over time, equation (3), with LayerNorm and a residual.
+
+    Attributes:
+      heads: number of heads.
+      head_dim: channels of a head.
+    """
 
     heads: int = 4
     head_dim: int = 32
@@ -108,8 +94,8 @@ class LinearAttention(nn.Module):
         """Map [B, H, C] to the same shape."""
         batch, horizon, channels = x.shape
         width = self.heads * self.head_dim
-        normalised = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False)(x)
-        qkv = Linear(3 * width, use_bias=False)(normalised)
+        normalized = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False)(x)
+        qkv = Linear(3 * width, use_bias=False)(normalized)
         q, k, v = jnp.moveaxis(
             qkv.reshape(batch, horizon, 3, self.heads, self.head_dim), 2, 0
         )
@@ -127,16 +113,15 @@ class TemporalUNet(nn.Module):
       dim_mults: width of each level in units of dim; each level but the last halves
         the horizon.
       attention: add linear attention at every level.
-      show_ends: join the first and last row of x to the embedding, so that every block
-        knows where a plan begins and ends; not of the paper, where that must travel
-        step by step along the convolutions.
-      patch: rows that enter and leave as one. Neighbouring rows of a long trajectory
-        say nearly the same, and the widest arrays are those of single rows; not of
-        the paper, whose rows enter one by one (Dosovitskiy et al., 2021, do so with
-        images).
-      norm_by_row: normalise each row by itself. The GroupNorm of the paper takes its
-        statistics over all rows, which tell every row of the whole trajectory and of
-        its length; without them a row knows what its convolutions reach.
+      show_ends: append the first and the last row of x to the embedding, so that every
+        block sees both ends of the plan. In the paper that information must travel
+        along the convolutions.
+      patch: rows that enter and leave as one. The widest arrays are those of single
+        rows, and neighbouring rows of a long trajectory are similar, so patches save
+        time (images: Dosovitskiy et al., 2021). The paper uses single rows.
+      norm_by_row: normalize each row on its own. The GroupNorm of the paper takes its
+        statistics over all rows, so that every row depends on the whole trajectory
+        and on its length; without it a row depends on the reach of its convolutions.
       kernel_size: taps of the convolutions in the residual blocks.
     """
 
@@ -152,7 +137,7 @@ class TemporalUNet(nn.Module):
     def __call__(
         self, x: jax.Array, time: jax.Array, condition: jax.Array | None = None
     ) -> jax.Array:
-        """Predict the clean trajectory, the noise, or whatever it is trained for.
+        """Predict the target it was trained for: clean trajectory, noise or v.
 
         Args:
           x: [B, H, D] noised trajectories; H divisible by `horizon_multiple`.
@@ -161,6 +146,9 @@ class TemporalUNet(nn.Module):
 
         Returns:
           [B, H, D].
+
+        Raises:
+          ValueError: H is not a multiple of `horizon_multiple`.
         """
         batch, horizon, dim = x.shape
         multiple = horizon_multiple(self.dim_mults, self.patch)
@@ -206,8 +194,8 @@ class TemporalUNet(nn.Module):
 class TemporalValue(nn.Module):
     """Predict the return of a noised trajectory: the value network of Diffuser.
 
-    The last layers see the flattened trajectory, so parameters belong to the horizon
-    they were made with; any horizon can be chosen when they are made.
+    The last layers read the flattened trajectory, so parameters belong to the horizon
+    that they were created with.
 
     Attributes:
       dim: width of the first level and of the time embedding.

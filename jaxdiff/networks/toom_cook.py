@@ -1,22 +1,24 @@
 """Convolution over time with fewer products: the method of Toom and Cook.
 
-m outputs of a kernel w of k taps need n = m + k - 1 inputs d, and n products instead of
-m k. A product of two polynomials is the product of their values at n points, and the
-transpose of that bilinear map is correlation (Winograd, "Arithmetic complexity of
-computations", 1980; Lavin & Gray, "Fast algorithms for convolutional neural networks",
-2016):
+m outputs of a kernel w of k taps read n = m + k - 1 inputs d. They can be computed
+with n products instead of m k. A product of two polynomials is the product of their
+values at n points, and the transpose of that bilinear map is correlation (Winograd,
+"Arithmetic complexity of computations", 1980; Lavin & Gray, "Fast algorithms for
+convolutional neural networks", 2016):
 
     y[r] = sum_i d[r + i] w[i],  r = 0 .. m - 1,
     y = A^T ((G w) * (B^T d)),                                                       (1)
 
 with E_c the n x c matrix of the values of polynomials of c coefficients at the n
-points, one of which is infinity (where the value is the coefficient of degree c - 1),
+points, the last of which is infinity (the value there is the coefficient of degree
+c - 1),
 
-    A = E_m,   G = D E_k,   B^T = D^-1 E_n^-T,                                       (2)
+    A = E_m,   G = D E_k,   B^T = D^-1 E_n^-T.                                       (2)
 
-D being diagonal: it makes the largest entry of every row of B^T one. With k = 5 and
-m = 4 there are 8 products for 20; with channels, each is a matrix product. Rounding
-errors grow by about three against a direct sum, 1e-5 of the largest output in float32.
+The diagonal matrix D makes the largest entry of every row of B^T one. With k = 5 and
+m = 4 there are 8 products instead of 20; with channels, each is a matrix product.
+Rounding errors are about three times those of a direct sum, 1e-5 of the largest output
+in float32.
 """
 
 import functools
@@ -25,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-OUTPUTS = 4  # m of equation (1): more would save little and lose digits quickly
+OUTPUTS = 4  # m of equation (1); more saves little and loses digits
 _POINTS = (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0)
 
 
@@ -37,6 +39,9 @@ def toom_cook_matrices(
     Args:
       outputs: m.
       taps: k, with m + k - 1 at most 8.
+
+    Raises:
+      ValueError: m + k - 1 is above 8.
     """
     count = outputs + taps - 1
     if count > len(_POINTS) + 1:
@@ -87,7 +92,7 @@ def _matrices(taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _combine(matrix: np.ndarray, rows: list[jax.Array]) -> list[jax.Array]:
-    """Multiply by a constant matrix, written out so that XLA fuses it into one loop."""
+    """Multiply by a constant matrix, unrolled so that XLA fuses it into one loop."""
     return [
         functools.reduce(
             jnp.add,

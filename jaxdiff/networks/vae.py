@@ -6,17 +6,17 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxdiff.networks.critic import ReLUNet
+from jaxdiff.networks.layers import ReLUNet
 
 
 class ActionVAE(nn.Module):
-    """Encoder and decoder of actions; its code has two numbers for each of an action.
+    """Encoder and decoder of actions, with a code of 2 A numbers.
 
     Attributes:
       features: A.
-      widths: of the hidden layers of both.
-      min_log_std: bounds of the logarithm of the code's standard deviation.
-      max_log_std: likewise.
+      widths: widths of the hidden layers of encoder and decoder.
+      min_log_std: lower bound of the logarithm of the code's standard deviation.
+      max_log_std: upper bound of the logarithm of the code's standard deviation.
     """
 
     features: int
@@ -25,7 +25,7 @@ class ActionVAE(nn.Module):
     max_log_std: float = 15.0
 
     def setup(self) -> None:
-        """Make both networks."""
+        """Make the encoder and the decoder."""
         self.encoder = ReLUNet(4 * self.features, self.widths)
         self.decoder = ReLUNet(self.features, self.widths)
 
@@ -42,5 +42,5 @@ class ActionVAE(nn.Module):
         return self.decoder(jnp.concatenate([inputs, code], axis=-1))
 
     def __call__(self, inputs: jax.Array, actions: jax.Array) -> jax.Array:
-        """Encode and decode, to make parameters."""
+        """Encode and decode; creates all parameters."""
         return self.decode(inputs, self.encode(inputs, actions)[0])

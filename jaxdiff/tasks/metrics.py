@@ -1,22 +1,24 @@
-"""How near what a policy does is to what the demonstrators did, as distributions.
+"""Distances between what a policy does and what demonstrators did, as distributions.
 
-A policy can succeed and imitate badly: always the same way out of many. These functions
-compare samples x of demonstrations with samples y of a policy; all are pure.
+A policy can succeed and still imitate badly, if it always takes the same of many ways.
+These functions compare samples x of demonstrations with samples y of a policy. All are
+pure. With F and G the distribution functions of x and y, and r_i the distance of x_i
+from its k-th nearest neighbour among the x,
 
 (1) energy distance     2 E|x - y| - E|x - x'| - E|y - y'|, estimated without bias;
-(2) W1 on a line        integral of |F(t) - G(t)| dt, F and G the two distributions';
-(3) sliced W1           (2) of projections, the mean over random directions;
-(4) optimal transport   min over P >= 0 of sum_ij P_ij c_ij, P's sums being the weights;
-(5) density             1 / (k M) sum_j #{i: |y_j - x_i| <= r_i},
-(6) coverage            1 / N #{i: some j has |y_j - x_i| <= r_i},
-(7) matched W1          (4) of points of equal weights: the best matching of N to N,
+(2) W1 on a line        integral of |F(t) - G(t)| dt;
+(3) sliced W1           (2) of projections, mean over random directions;
+(4) optimal transport   min over P >= 0 of sum_ij P_ij c_ij, with fixed row and column
+                        sums of P;
+(5) density             1 / (k M) sum_j #{i: |y_j - x_i| <= r_i};
+(6) coverage            1 / N #{i: some j has |y_j - x_i| <= r_i};
+(7) matched W1          (4) with equal weights: the best matching of N points to N.
 
-with r_i the distance of x_i from its k-th nearest neighbour among the x (Naeem et al.,
-2020, arXiv:2002.09797): (5) falls where y strays from x, (6) where y leaves out parts
-of x. For two finite samples of one distribution (3), (4), (7) are not 0 and (6) is not
-1, so a second sample of the demonstrator, of the policy's size, is what to compare
-with. For sequences of tasks, such as those of the Franka kitchen, the cost in (4) is
-the number of places in which two of them differ.
+Density falls where y strays from x, and coverage where y leaves out parts of x (Naeem
+et al., 2020, arXiv:2002.09797). Two finite samples of one distribution do not give
+(3), (4), (7) = 0 and (6) = 1, so compare with a second sample of the demonstrator that
+is as large as the policy's. For sequences of tasks, such as those of the Franka
+kitchen, the cost in (4) is the number of places in which two sequences differ.
 """
 
 from collections.abc import Hashable, Sequence
@@ -26,23 +28,23 @@ from numpy.typing import ArrayLike
 
 
 def validity(labels: ArrayLike) -> float:
-    """Give the share of actions on an object.
+    """Return the share of actions on an object.
 
     Args:
-      labels: int `[N]`, the object that each action is on, -1 for none.
+      labels: int `[N]`, index of the object under each action, -1 for none.
     """
     return float(np.mean(np.asarray(labels) >= 0))
 
 
 def share_error(labels: ArrayLike, shares: ArrayLike) -> float:
-    """Give the total variation between how often objects are chosen and should be.
+    """Return the total variation distance between chosen and exact shares of objects.
 
     Args:
-      labels: int `[N]`, the object that each action is on, -1 for none.
-      shares: `[K]`, the exact shares; none of them is for actions on nothing.
+      labels: int `[N]`, index of the object under each action, -1 for none.
+      shares: `[K]`, the exact share of each object.
 
     Returns:
-      From 0, the same, to 1, nothing in common.
+      A number from 0, the same shares, to 1, nothing in common.
     """
     labels, shares = np.asarray(labels), np.append(np.asarray(shares), 0.0)
     # The last entry counts actions on nothing.
@@ -53,7 +55,7 @@ def share_error(labels: ArrayLike, shares: ArrayLike) -> float:
 def energy_distance(x: ArrayLike, y: ArrayLike) -> float:
     """Estimate the energy distance, equation (1), without bias.
 
-    The estimate for two samples of one distribution is 0 on average, and so may be
+    Two samples of one distribution have an estimate of 0 on average, so it may be
     negative.
 
     Args:
@@ -69,7 +71,7 @@ def energy_distance(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def wasserstein(x: ArrayLike, y: ArrayLike) -> float:
-    """Give the distance W1 of two samples of numbers, equation (2): `[N]` and `[M]`."""
+    """Return W1 between samples of numbers, equation (2): `[N]` and `[M]`."""
     x, y = (np.sort(np.asarray(z, np.float64).ravel()) for z in (x, y))
     cuts = np.sort(np.concatenate([x, y]))
     below = [np.searchsorted(z, cuts[:-1], side="right") / len(z) for z in (x, y)]
@@ -79,13 +81,13 @@ def wasserstein(x: ArrayLike, y: ArrayLike) -> float:
 def sliced_wasserstein(
     x: ArrayLike, y: ArrayLike, *, directions: int = 64, seed: int = 0
 ) -> float:
-    """Give the mean of W1 over projections, equation (3).
+    """Return the mean of W1 over projections, equation (3).
 
     Args:
       x: `[N, D]`.
       y: `[M, D]`.
-      directions: how many, at random on the unit sphere.
-      seed: of the directions.
+      directions: number of directions, uniform on the unit sphere.
+      seed: seed of the directions.
     """
     x, y = _points(x), _points(y)
     ways = np.random.default_rng(seed).standard_normal((directions, x.shape[1]))
@@ -96,12 +98,15 @@ def sliced_wasserstein(
 def density_and_coverage(
     x: ArrayLike, y: ArrayLike, *, k: int = 5
 ) -> tuple[float, float]:
-    """Give density and coverage, equations (5) and (6).
+    """Return density and coverage, equations (5) and (6).
 
     Args:
       x: `[N, D]`, demonstrations, more than k.
-      y: `[M, D]`, of the policy.
-      k: neighbours.
+      y: `[M, D]`, samples of the policy.
+      k: which neighbour gives the radius.
+
+    Raises:
+      ValueError: too few demonstrations.
     """
     x, y = _points(x), _points(y)
     if len(x) <= k:
@@ -122,6 +127,9 @@ def transport(cost: ArrayLike, a: ArrayLike, b: ArrayLike) -> float:
 
     Returns:
       The least cost.
+
+    Raises:
+      ValueError: weights between which there is no transport.
     """
     from scipy.optimize import linprog
 
@@ -133,7 +141,7 @@ def transport(cost: ArrayLike, a: ArrayLike, b: ArrayLike) -> float:
             np.kron(np.ones(rows), np.eye(columns)),
         ]
     )
-    # The last sum follows from the others; rounding must not make it contradict them.
+    # The last sum follows from the others; rounding could make it contradict them.
     solved = linprog(
         cost.ravel(), A_eq=sums[:-1], b_eq=np.concatenate([a, b])[:-1], method="highs"
     )
@@ -143,13 +151,13 @@ def transport(cost: ArrayLike, a: ArrayLike, b: ArrayLike) -> float:
 
 
 def matched_wasserstein(x: ArrayLike, y: ArrayLike, *, most: int = 1_000) -> float:
-    """Give the distance W1 of two samples of points, equation (7).
+    """Return W1 between two samples of points, equation (7).
 
     Args:
       x: `[N, D]`.
       y: `[M, D]`.
-      most: so many points of each are matched, evenly chosen; fewer where one of the
-        samples has fewer.
+      most: number of points of each that are matched, chosen evenly; fewer if a sample
+        has fewer.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -161,14 +169,17 @@ def matched_wasserstein(x: ArrayLike, y: ArrayLike, *, most: int = 1_000) -> flo
 
 
 def window_sums(steps: ArrayLike, length: int) -> np.ndarray:
-    """Add up steps within every window of time.
+    """Add up the steps within every window of time.
 
     Args:
-      steps: `[N, T, D]`, of N episodes.
-      length: of a window, from 1 to T.
+      steps: `[N, T, D]`, N episodes.
+      length: steps of a window, from 1 to T.
 
     Returns:
-      `[N (T - length + 1), D]`, windows of one episode after those of another.
+      `[N (T - length + 1), D]`, episode after episode.
+
+    Raises:
+      ValueError: a length for which there are no windows.
     """
     steps = np.asarray(steps, np.float64)
     if not 1 <= length <= steps.shape[1]:
@@ -183,12 +194,12 @@ def sequence_wasserstein(
     """Compare the orders in which tasks were done, equation (4) with Hamming's cost.
 
     Args:
-      x: N sequences of tasks, of demonstrations; they may differ in length.
-      y: M sequences of tasks, of the policy.
-      length: only so many first tasks count; a missing one is a task of its own.
+      x: N sequences of tasks, from demonstrations; they may differ in length.
+      y: M sequences of tasks, from the policy.
+      length: number of first tasks that count; a missing task differs from all others.
 
     Returns:
-      From 0 to `length`.
+      A number from 0 to `length`.
     """
 
     def counted(sequences: Sequence[Sequence[Hashable]]) -> dict[tuple, float]:
@@ -205,19 +216,19 @@ def sequence_wasserstein(
 
 
 def time_wasserstein(x: ArrayLike, y: ArrayLike, *, horizon: float) -> float:
-    """Compare when the first, second ... K-th task was done: mean of W1 over them.
+    """Compare when the first, second, ..., K-th task was done: mean of K W1.
 
     Args:
-      x: `[N, K]`, steps, NaN for tasks that were not done.
+      x: steps `[N, K]`, NaN for tasks that were not done.
       y: `[M, K]`.
-      horizon: steps of an episode, which count for tasks that were not done.
+      horizon: steps of an episode, which stand in for NaN.
     """
     x, y = (np.where(np.isnan(z), horizon, z) for z in map(np.asarray, (x, y)))
     return float(np.mean([wasserstein(p, q) for p, q in zip(x.T, y.T, strict=True)]))
 
 
 def tasks_at_least(sequences: Sequence[Sequence[Hashable]], n: int) -> float:
-    """Give the share of episodes in which at least n tasks were done."""
+    """Return the share of episodes in which at least n tasks were done."""
     return float(np.mean([len(sequence) >= n for sequence in sequences]))
 
 
@@ -229,5 +240,5 @@ def _points(x: ArrayLike) -> np.ndarray:
 
 
 def _distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Distances of all pairs: `[N, D]`, `[M, D]` -> `[N, M]`."""
+    """Return the distances of all pairs: `[N, D]`, `[M, D]` -> `[N, M]`."""
     return np.sqrt(((x[:, None] - y[None]) ** 2).sum(-1))

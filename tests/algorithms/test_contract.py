@@ -1,4 +1,4 @@
-"""What every algorithm must do, whatever it is.
+"""What every algorithm must do.
 
 The task is in `points`: from a position and a goal, the right action is known.
 """
@@ -6,36 +6,65 @@ The task is in `points`: from a position and a goal, the right action is known.
 import dataclasses
 import functools
 import shutil
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import numpy as np
 import pytest
 from points import STEPS, line, straight_lines
+from toy import spec_of
 
+from jaxdiff import run as runs
 from jaxdiff.algorithms import ALGORITHMS
-from jaxdiff.algorithms.imitation.bc import BCConfig
-from jaxdiff.algorithms.imitation.diffusion_bc import DiffusionBCConfig
-from jaxdiff.algorithms.offline.bcq import BCQConfig
-from jaxdiff.algorithms.offline.bear import BEARConfig
+from jaxdiff.algorithms.base import Preset, TrainConfig
+from jaxdiff.algorithms.imitation.bc import BCActing, BCConfig
+from jaxdiff.algorithms.imitation.diffusion_bc import (
+    DiffusionBCActing,
+    DiffusionBCConfig,
+)
+from jaxdiff.algorithms.offline.bcq import BCQActing, BCQConfig
+from jaxdiff.algorithms.offline.bear import BEARActing, BEARConfig
 from jaxdiff.algorithms.offline.cql import CQLConfig
-from jaxdiff.algorithms.offline.diffusion_ql import DiffusionQLConfig
-from jaxdiff.algorithms.offline.fql import FQLConfig
-from jaxdiff.algorithms.offline.idql import IDQLConfig
+from jaxdiff.algorithms.offline.diffusion_ql import (
+    DiffusionQLActing,
+    DiffusionQLConfig,
+)
+from jaxdiff.algorithms.offline.fql import FQLActing, FQLConfig
+from jaxdiff.algorithms.offline.idql import IDQLActing, IDQLConfig
 from jaxdiff.algorithms.offline.iql import IQLConfig
-from jaxdiff.algorithms.offline.qgpo import QGPOConfig
+from jaxdiff.algorithms.offline.qgpo import QGPOActing, QGPOConfig
 from jaxdiff.algorithms.offline.srpo import SRPOConfig
 from jaxdiff.algorithms.offline.td3_bc import TD3BCConfig
-from jaxdiff.algorithms.planning.decision_diffuser import DecisionDiffuserConfig
-from jaxdiff.algorithms.planning.diffuser import DiffuserConfig
+from jaxdiff.algorithms.planning.decision_diffuser import (
+    DecisionDiffuserActing,
+    DecisionDiffuserConfig,
+)
+from jaxdiff.algorithms.planning.diffuser import DiffuserActing, DiffuserConfig
+from jaxdiff.algorithms.planning.planner import Problem
 from jaxdiff.data.episodes import Dataset, fingerprint
-from jaxdiff.rollouts import agent
-from jaxdiff.run import load_run, train_run
-from jaxdiff.train import TrainConfig
+from jaxdiff.data.spec import Layout
+from jaxdiff.options import NoOptions, from_plain, to_plain
+from jaxdiff.policy import Policy
+
+
+class Case(NamedTuple):
+    """The smallest options that learn the task, and the number of updates.
+
+    `noisy` holds acting options under which actions are random, for algorithms whose
+    actions can be.
+    """
+
+    config: Any
+    acting: Any = NoOptions()
+    noisy: Mapping[str, Any] = MappingProxyType({})
+    updates: int = 400
+
 
 DIFFUSER = DiffuserConfig(
     horizon=STEPS,
-    horizons=(STEPS,),
     diffusion_steps=8,
     dim=16,
     dim_mults=(1,),
@@ -44,22 +73,8 @@ DIFFUSER = DiffuserConfig(
     goal_dim=2,
     learning_rate=3e-3,
     ema_decay=0.98,
-    temperature=0.0,
-    candidates=1,
-    choose="fixed",
-    controller="action",
 )
-# Guided by a model of returns, at which two plans are ranked. It is told that all are
-# worth nothing, so that the answer stays what it is.
-GUIDED = dataclasses.replace(
-    DIFFUSER,
-    dim=32,
-    return_model=True,
-    guide_scale=0.01,
-    rank="return",
-    candidates=2,
-)
-# States alone, goals clamped, two states known; the return, always zero, says nothing.
+# States alone, goals clamped, two states known; the return is always zero.
 DECISION = DecisionDiffuserConfig(
     horizon=STEPS + 1,
     history=2,
@@ -73,9 +88,6 @@ DECISION = DecisionDiffuserConfig(
     inverse_width=64,
     learning_rate=3e-3,
     ema_decay=0.98,
-    temperature=0.0,
-    init_temperature=0.0,
-    replan_every=1,  # or the second action would make up for standing still
 )
 # A history of two tells the first step of an episode from the others.
 DIFFUSION_BC = DiffusionBCConfig(
@@ -86,150 +98,126 @@ DIFFUSION_BC = DiffusionBCConfig(
     ema_decay=0.98,
     diffusion_steps=10,
     schedule="cosine",
-    temperature=0.0,
 )
-# Rewards are all zero here, so that the policy is what is likeliest in the data.
-SRPO = SRPOConfig(
-    widths=(64, 64),
-    learning_rate=3e-3,
-    temperature=0.0,
-    score_width=64,
-    score_blocks=1,
-    score_dropout=0.0,
-    ema_decay=0.98,
-)
-# Without noise its candidates are one, which is likely in the data.
-IDQL = IDQLConfig(
-    widths=(64, 64),
-    learning_rate=3e-3,
-    score_width=64,
-    score_blocks=1,
-    score_dropout=0.0,
-    ema_decay=0.98,
-    candidates=2,
-    noise=0.0,
-)
-DIFFUSION_QL = DiffusionQLConfig(
-    widths=(64, 64),
-    learning_rate=3e-3,
-    score_width=64,
-    score_blocks=1,
-    ema_decay=0.98,
-    ema_every=1,
-    ema_start=0,
-    eta=0.1,
-    candidates=2,
-    noise=0.0,
-)
-FQL = FQLConfig(
-    widths=(64, 64),
-    learning_rate=3e-3,
-    score_width=64,
-    score_blocks=1,
-    flow_steps=3,
-    noise=0.0,
-)
-QGPO = QGPOConfig(
-    widths=(64, 64),
-    learning_rate=3e-3,
-    score_width=64,
-    score_blocks=1,
-    ema_decay=0.98,
-    support_actions=2,
-    energy_width=16,
-    energy_blocks=1,
-    sampling_steps=15,
-    noise=0.0,
-)
-CQL = CQLConfig(
-    widths=(64, 64),
-    learning_rate=3e-3,
-    policy_rate=3e-3,
-    penalty_actions=2,
-    warm_up=400,
-)
-# Moved by nothing, and drawn from the middle of the code.
-BCQ = BCQConfig(
-    widths=(64, 64),
-    learning_rate=3e-3,
-    vae_widths=(64, 64),
-    phi=0.0,
-    backup_candidates=2,
-    candidates=2,
-    noise=0.0,
-)
-BEAR = BEARConfig(
-    widths=(64, 64),
-    learning_rate=3e-3,
-    vae_widths=(64, 64),
-    kernel="gaussian",
-    width=0.5,
-    warm_up=400,
-    backup_candidates=2,
-    candidates=2,
-    noise=0.0,
-)
-# The smallest options that learn the task: a name of ALGORITHMS, and perhaps of a
-# variant -> its options, and how many updates that takes.
-TINY = {
-    "diffuser": (DIFFUSER, 400),
-    "diffuser guided": (GUIDED, 400),
-    "decision-diffuser": (DECISION, 400),
-    "diffusion-bc": (DIFFUSION_BC, 400),
-    "bc": (BCConfig(hidden=64, learning_rate=3e-3, ema_decay=0.98), 400),
-    "iql": (IQLConfig(widths=(64, 64), learning_rate=3e-3), 400),
-    "srpo": (SRPO, 400),
-    "idql": (IDQL, 400),
-    "diffusion-ql": (DIFFUSION_QL, 400),
-    "fql": (FQL, 400),
-    "qgpo": (QGPO, 400),
-    "cql": (CQL, 400),
-    "bcq": (BCQ, 400),
-    "bear": (BEAR, 400),
-    "td3-bc": (TD3BCConfig(widths=(64, 64), learning_rate=3e-3, temperature=0.0), 800),
+OFFLINE = {"widths": (64, 64), "learning_rate": 3e-3}
+SCORE = {**OFFLINE, "score_width": 64, "score_blocks": 1}
+# Rewards are all zero here, so the best policy is what is likely in the data. Without
+# noise all candidates are one likely action.
+QUIET = {"candidates": 2, "noise": 0.0}
+LOUD = {"noise": 1.0}
+# A name of ALGORITHMS, and perhaps of a variant -> its case.
+CASES = {
+    "diffuser": Case(DIFFUSER, DiffuserActing(temperature=0.0), {"temperature": 0.5}),
+    # A model of returns guides and ranks two plans. All returns are zero, so that the
+    # answer is the same.
+    "diffuser guided": Case(
+        dataclasses.replace(DIFFUSER, dim=32, return_model=True),
+        DiffuserActing(temperature=0.0, guide_scale=0.01, rank="return", candidates=2),
+        {"temperature": 0.5},
+    ),
+    # Renewed plans keep the second action from making up for standing still.
+    "decision-diffuser": Case(
+        DECISION,
+        DecisionDiffuserActing(temperature=0.0, replan_every=1),
+        {"temperature": 0.5},
+    ),
+    "diffusion-bc": Case(
+        DIFFUSION_BC,
+        DiffusionBCActing(temperature=0.0),
+        {"temperature": 1.0, "candidates": 3},
+    ),
+    "bc": Case(BCConfig(hidden=64, learning_rate=3e-3, ema_decay=0.98), BCActing()),
+    "iql": Case(IQLConfig(**OFFLINE)),
+    "srpo": Case(
+        SRPOConfig(**SCORE, temperature=0.0, score_dropout=0.0, ema_decay=0.98)
+    ),
+    "idql": Case(
+        IDQLConfig(**SCORE, score_dropout=0.0, ema_decay=0.98),
+        IDQLActing(**QUIET),
+        LOUD,
+    ),
+    "diffusion-ql": Case(
+        DiffusionQLConfig(**SCORE, ema_decay=0.98, ema_every=1, ema_start=0, eta=0.1),
+        DiffusionQLActing(**QUIET),
+        LOUD,
+    ),
+    "fql": Case(FQLConfig(**SCORE, flow_steps=3), FQLActing(noise=0.0), LOUD),
+    "qgpo": Case(
+        QGPOConfig(
+            **SCORE,
+            ema_decay=0.98,
+            support_actions=2,
+            energy_width=16,
+            energy_blocks=1,
+        ),
+        QGPOActing(sampling_steps=15, noise=0.0),
+        LOUD,
+    ),
+    "cql": Case(CQLConfig(**OFFLINE, policy_rate=3e-3, penalty_actions=2, warm_up=400)),
+    # Candidates are not perturbed, and their codes are the most likely one.
+    "bcq": Case(
+        BCQConfig(**OFFLINE, vae_widths=(64, 64), phi=0.0, backup_candidates=2),
+        BCQActing(**QUIET),
+        LOUD,
+    ),
+    "bear": Case(
+        BEARConfig(
+            **OFFLINE,
+            vae_widths=(64, 64),
+            kernel="gaussian",
+            width=0.5,
+            warm_up=400,
+            backup_candidates=2,
+        ),
+        BEARActing(**QUIET),
+        LOUD,
+    ),
+    "td3-bc": Case(TD3BCConfig(**OFFLINE, temperature=0.0), updates=800),
 }
 TRAINING = TrainConfig(batch_size=64, log_every=25, save_every=50, keep=100)
 ENVS = 16
 
 # These differ from others in their losses alone, which have tests of their own.
 RARE = ("idql", "fql", "cql", "bcq", "bear", "qgpo")
-# Whatever these have, guided Diffuser, diffusion policies, SRPO and Diffusion-QL have.
+# Guided Diffuser, diffusion policies, SRPO and Diffusion-QL cover what these have.
 LESSER = ("diffuser", "decision-diffuser", "bc", "iql", *RARE)
 
 
 def each_but(slow):
-    """A test of every algorithm, of which some are slow ones."""
+    """Parametrize a test by all cases, some of which are slow."""
     marks = {name: [pytest.mark.slow] for name in slow}
     return pytest.mark.parametrize(
-        "name", [pytest.param(name, marks=marks.get(name, [])) for name in TINY]
+        "name", [pytest.param(name, marks=marks.get(name, [])) for name in CASES]
     )
 
 
 # A model of returns beside the denoiser takes a minute to train; plans are the same.
-names, costly = each_but(("diffuser guided", *RARE)), each_but(LESSER)
-# Programs for eight devices compile long; diffusion policies and TD3+BC say the same.
+names = each_but(("diffuser guided", *RARE))
+costly = each_but(("diffuser guided", *LESSER))
+# Programs for eight devices compile slowly; diffusion policies and TD3+BC suffice.
 costlier = each_but(("diffuser guided", "srpo", "diffusion-ql", *LESSER))
-learned = each_but(("diffuser guided", *LESSER))
+everyone = pytest.mark.parametrize("algorithm", list(ALGORITHMS))
 
 
 @functools.cache
 def dataset():
     episodes = straight_lines()
-    return Dataset("lines", episodes, None, fingerprint(episodes), {})
+    shape = episodes.observations.shape[1:]
+    return Dataset("lines", episodes, shape, fingerprint(episodes))
+
+
+def spec():
+    return spec_of(dataset().episodes, layout=Layout(position=(0, 1), goal=(0, 1)))
 
 
 def train(name, path, num_steps, *, learning_rate=None, **options):
-    config = TINY[name][0]
+    case = CASES[name]
+    config = case.config
     if learning_rate is not None:
         config = dataclasses.replace(config, learning_rate=learning_rate)
-    return train_run(
-        name.split()[0],
-        dataset(),
-        path,
-        config=config,
-        training=dataclasses.replace(TRAINING, num_steps=num_steps),
-        **options,
-    )
+    training = dataclasses.replace(TRAINING, num_steps=num_steps)
+    preset = Preset(config, case.acting, training)
+    return runs.train(name.split()[0], dataset(), spec(), path, preset, **options)
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +226,8 @@ def trained(tmp_path_factory):
 
     @functools.cache
     def get(name):
-        return train(name, tmp_path_factory.mktemp("runs") / name, TINY[name][1])
+        path = tmp_path_factory.mktemp("runs") / name
+        return train(name, path, CASES[name].updates)
 
     return get
 
@@ -249,8 +238,7 @@ def policy(trained):
 
     @functools.cache
     def get(name):
-        run = trained(name)
-        return agent(run.algorithm, run.states, num_envs=ENVS)
+        return trained(name).policy(ENVS)
 
     return get
 
@@ -263,14 +251,43 @@ def problems():
 
 def acts(policy, observation, goal, *, steps=2):
     """Actions of the first steps, `[steps, B, A]`, the observations standing still."""
-    begins = np.ones(ENVS, bool)
-    return np.stack(
-        [policy(observation, goal, begins & (t == 0))[0] for t in range(steps)]
-    )
+    policy.reset(seeds=range(policy.num_envs))
+    return np.stack([policy(observation, goal) for _ in range(steps)])
 
 
 def test_every_algorithm_is_here():
-    assert {name.split()[0] for name in TINY} == ALGORITHMS.keys()
+    assert {name.split()[0] for name in CASES} == set(ALGORITHMS)
+
+
+@everyone
+def test_options_survive_storage_and_have_help(algorithm):
+    entry = ALGORITHMS[algorithm]
+    assert entry.name == algorithm
+    preset = entry.generic(dataset(), spec())
+    for kind, options in ((entry.config, preset.config), (entry.acting, preset.acting)):
+        assert isinstance(options, kind)
+        assert from_plain(kind, to_plain(options)) == options
+        docs = "".join(each.__doc__ or "" for each in kind.__mro__)
+        for field in dataclasses.fields(kind):
+            assert f"\n      {field.name}: " in docs, field.name
+
+
+@everyone
+@pytest.mark.parametrize("goals", [True, False])
+def test_generic_options_build_for_data_of_no_task(algorithm, goals):
+    entry, episodes = ALGORITHMS[algorithm], dataset().episodes
+    rng = np.random.default_rng(0)
+    episodes = dataclasses.replace(
+        episodes,
+        rewards=rng.uniform(0, 1, len(episodes.rewards)).astype(np.float32),
+        goals=episodes.goals if goals else None,
+    )
+    plain, data = spec_of(episodes), dataset()._replace(episodes=episodes)
+    config, acting, training = entry.generic(data, plain)
+    statistics = entry.measure(config, episodes, plain)
+    built = entry.build(config, acting, statistics, plain)
+    assert training.keys() >= built.learners.keys()
+    jax.eval_shape(lambda: built.init_carry(3))
 
 
 @names
@@ -280,28 +297,27 @@ def test_learns_what_is_known(name, trained, policy):
     _, expected = line(observation, goal, STEPS)
     error = np.sqrt(np.mean((found - expected) ** 2))
     plans = trained(name).algorithm.plan is not None
-    # Who only sees a place, and not when, cannot tell a start from a point on the way,
-    # whose moves are larger for the steps that are left.
+    # A policy sees a place but not the time. It cannot tell a start from a point on
+    # the way, from which fewer and so larger moves are left.
     assert error < (0.25 if plans else 0.5) * np.std(expected)
     if plans:
         plan_is_a_line(trained(name), observation, goal)
 
 
 def plan_is_a_line(run, observation, goal):
-    plans = jax.jit(run.algorithm.plan)(
-        run.states, jax.random.key(0), observation, goal
-    )
+    keys = jax.random.split(jax.random.key(0), ENVS)
+    problem = Problem(history=observation[:, None], goal=goal)
+    plans = jax.jit(run.algorithm.plan)(run.states, keys, problem)
     positions, _ = line(observation, goal, STEPS)
     error = np.asarray(plans.trajectories[:, 0, :, 2:]) - positions
-    # Both ends are given; what lies between must have been learned.
+    # Both ends are given; the rest must have been learned.
     assert np.sqrt(np.mean(error**2)) < 0.15 * np.std(positions)
     np.testing.assert_allclose(error[:, [0, -1]], 0, atol=1e-6)
 
 
-@learned
+@costly
 def test_a_loaded_run_acts_as_before(name, trained, policy):
-    loaded = load_run(trained(name).path)
-    again = agent(loaded.algorithm, loaded.states, num_envs=ENVS)
+    again = runs.load_run(trained(name).path).policy(ENVS)
     np.testing.assert_array_equal(
         acts(again, *problems()), acts(policy(name), *problems())
     )
@@ -318,24 +334,55 @@ def test_no_environment_depends_on_the_others(name, policy):
 
 
 @names
+def test_noise_does_not_depend_on_how_many_act(name, trained):
+    """One environment without a batch axis acts as it does among four."""
+    run, noisy = trained(name), CASES[name].noisy
+    acting = dataclasses.replace(run.acting, **noisy)
+    built = ALGORITHMS[run.name].build(run.config, acting, run.statistics, run.spec)
+    observation, goal = problems()
+    seeds = [5, 9, 2, 7]
+    four = Policy(built, run.states, run.spec, num_envs=4, seeds=seeds)
+    together = four(observation[:4], goal[:4])
+    one = Policy(built, run.states, run.spec, seeds=seeds[2:3])
+    alone = one(observation[2], goal[2])
+    assert alone.shape == (2,)
+    np.testing.assert_allclose(alone, together[2], atol=1e-5)
+    four.reset(seeds=[5, 9, 3, 7])
+    again = four(observation[:4], goal[:4])
+    np.testing.assert_allclose(again[:2], together[:2], atol=1e-6)
+    assert (again[2] != together[2]).any() == bool(noisy)
+
+
+@names
+def test_acting_holds_only_the_parameters_that_it_reads(name, trained, policy):
+    policy(name)(*problems())
+    _, held = policy(name)._program(True)
+    assert 0 < len(held) < len(jax.tree.leaves(trained(name).states))
+
+
+@names
 def test_a_second_call_compiles_nothing(name, trained, policy, compilations):
     run = trained(name)
     observation, goal = problems()
-    policy(name)(observation, goal, np.ones(ENVS, bool))
+    policy(name)(observation, goal)
     compilations.clear()
-    policy(name)(goal, observation, np.zeros(ENVS, bool))
-    policy(name)(observation, goal, np.arange(ENVS) == 3)
+    policy(name)(goal, observation)
+    policy(name).reset(np.arange(ENVS) == 3)
+    policy(name)(observation, goal)
     assert not compilations
     if run.algorithm.plan is not None:
         plan = jax.jit(run.algorithm.plan)
-        plan(run.states, jax.random.key(0), observation, goal)
+        first, second = (
+            jax.random.split(jax.random.key(seed), ENVS) for seed in (0, 1)
+        )
+        plan(run.states, first, Problem(history=observation[:, None], goal=goal))
         compilations.clear()
-        plan(run.states, jax.random.key(1), goal, observation)
+        plan(run.states, second, Problem(history=goal[:, None], goal=observation))
         assert not compilations
 
 
 def stopped(run, step, path):
-    """A copy of a run that knows nothing of what came after a step."""
+    """Copy a run without what came after a step."""
     shutil.copytree(run.path, path)
     for learner in run.states:
         for folder in (path / "checkpoints" / learner).iterdir():
@@ -348,12 +395,13 @@ def stopped(run, step, path):
 def test_stopped_and_resumed_is_the_same_and_compiles_once(
     name, trained, tmp_path, compilations
 ):
-    whole, kept = TINY[name][1], TINY[name][1] // 4 * 3
+    whole = CASES[name].updates
+    kept = whole // 4 * 3
     path = stopped(trained(name), kept, tmp_path / "run")
     compilations.clear()
     resumed = train(name, path, whole, resume=True)
     chex.assert_trees_all_equal(resumed.states, trained(name).states)
-    # Many dispatches, few programs: each learner's dispatch and what prepares it.
+    # Many dispatches, few programs: each learner's dispatch and its preparation.
     assert (whole - kept) / TRAINING.log_every >= 4
     dispatches = [seconds for seconds in compilations if seconds > 0.5]
     assert len(dispatches) <= 2 * len(resumed.states)
@@ -375,19 +423,18 @@ def test_eight_devices_are_as_one(name, tmp_path):
         same = one.states[learner]
         assert int(same.step) == int(state.step) == 25
         if learner == "returns":
-            # Of returns that are all zero hardly a gradient is left, and Adam makes
-            # steps of its rounding; the learner shares its update with the denoiser.
+            # Returns that are all zero leave hardly a gradient, and Adam makes steps
+            # of its rounding; the learner shares its update with the denoiser.
             continue
         # A quarter of one step of Adam, which makes steps of the rounding of gradients
-        # that are nearly zero; a mean left out shows as several whole steps.
+        # that are nearly zero; a missing mean shows as several whole steps.
         chex.assert_trees_all_close(same.params, state.params, rtol=0, atol=5e-5)
         chex.assert_trees_all_close(same.slow, state.slow, rtol=0, atol=5e-5)
 
 
-@learned
+@costly
 def test_acting_over_two_devices_is_acting_over_one(name, trained, policy):
-    run = trained(name)
-    two = agent(run.algorithm, run.states, num_envs=ENVS, devices=jax.devices()[:2])
+    two = trained(name).policy(ENVS, devices=jax.devices()[:2])
     np.testing.assert_allclose(
         acts(two, *problems()), acts(policy(name), *problems()), atol=1e-5
     )

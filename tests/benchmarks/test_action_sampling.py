@@ -8,14 +8,15 @@ import jax
 import numpy as np
 import pytest
 from points import straight_lines
+from toy import spec_of
 
 from benchmarks import action_sampling as benchmark
-from jaxdiff.algorithms.offline.common import measure, preparing
+from jaxdiff.algorithms.offline.common import make_prepare, measure
 from jaxdiff.algorithms.offline.critic import critic_of
 from jaxdiff.algorithms.offline.srpo import SRPOConfig, srpo
 from jaxdiff.data.normalizer import normalize
 from jaxdiff.errors import UserError
-from jaxdiff.rollouts import agent
+from jaxdiff.options import NoOptions
 from jaxdiff.run import Run
 
 
@@ -24,8 +25,9 @@ def run():
     """SRPO that has learned nothing; what matters is that it acts."""
     episodes = dataclasses.replace(straight_lines(20), goals=None)
     config = SRPOConfig(widths=(16,), score_width=16, score_blocks=1)
-    statistics = measure(config, episodes)
-    algorithm = srpo(config, statistics, action_dim=2)
+    spec = spec_of(episodes)
+    statistics = measure(config, episodes, spec)
+    algorithm = srpo(config, NoOptions(), statistics, spec)
     states, key = {}, jax.random.key(0)
     for name, learner in algorithm.learners.items():
         data = learner.prepare(episodes, states, key)
@@ -33,13 +35,14 @@ def run():
             jax.random.split(key, 4)
         )
         states[name] = learner.init(key, batch, states)
-    document = {"dataset": {"action_dim": 2}}
-    return Run(Path("srpo"), "srpo", config, statistics, algorithm, states, document)
+    return Run(
+        Path("srpo"), "srpo", config, NoOptions(), statistics, spec, algorithm, states,
+        document={},
+    )  # fmt: skip
 
 
 def act(run, shown):
-    policy = agent(run.algorithm, run.states, num_envs=len(shown))
-    return policy(shown, None, np.zeros(len(shown), bool))[0]
+    return run.policy(len(shown))(shown)
 
 
 SHOWN = np.random.default_rng(0).uniform(-1, 1, (256, 2)).astype(np.float32)
@@ -47,7 +50,7 @@ SHOWN = np.random.default_rng(0).uniform(-1, 1, (256, 2)).astype(np.float32)
 
 def test_the_critic_chooses_among_the_candidates(run):
     """Of more candidates its choice is better by its own account."""
-    q, _, _ = critic_of(run.config, preparing(run.config, run.statistics))
+    q, _, _ = critic_of(run.config, make_prepare(run.config, run.statistics))
     target = run.states["critic"].slow["target"]
 
     def mean_value(count):
@@ -91,7 +94,7 @@ def test_all_cells_are_timed_that_are_not_too_large(run, monkeypatch, tmp_path, 
 
 
 def test_quality_stands_beside_every_speed(run, monkeypatch, tmp_path):
-    def play(run, options, devices):
+    def play(run, options):
         row = {"metric": "score", "value": 7.0, "low": 6.0, "high": 8.0}
         return "lines", [{**row, "n": options.episodes, "seeds": 1, "seconds": 0.0}]
 
@@ -115,9 +118,9 @@ def test_quality_stands_beside_every_speed(run, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"steps": (0,)}, "--steps must name"),
-        ({"batches": ()}, "--batches must name"),
-        ({"budget": 0.0}, "--budget must be above 0"),
+        ({"steps": (0,)}, "`steps` must name"),
+        ({"batches": ()}, "`batches` must name"),
+        ({"budget": 0.0}, "`budget` must be above 0"),
     ],
 )
 def test_wrong_numbers_are_refused(run, monkeypatch, changes, words):

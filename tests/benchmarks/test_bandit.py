@@ -12,9 +12,7 @@ from jaxdiff.diffusion import vp_level
 
 TARGETS = np.array([[2.0, -1.0], [0.5, 3.0]])
 KAPPA = 0.141068  # of a normal behaviour of spread 1 and omega = sigma^2
-BEHAVIOUR = TrainState(
-    step=jnp.int32(0), params={}, slow={"ema": ()}, model_state={}, opt_state=()
-)
+BEHAVIOUR = TrainState(step=jnp.int32(0), params={}, slow={"ema": ()}, opt_state=())
 
 
 @pytest.fixture

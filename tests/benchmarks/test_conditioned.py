@@ -5,80 +5,68 @@ import json
 import types
 from pathlib import Path
 
-import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from stubs import stub_run
 
 from benchmarks import circles, classifier_free, playing, target_return
-from jaxdiff.algorithms.base import ActOutput, Algorithm
+from jaxdiff.algorithms.base import ActOutput
+from jaxdiff.algorithms.imitation.bc import BCActing, BCConfig
 from jaxdiff.algorithms.planning.conditions import Returns
-from jaxdiff.algorithms.planning.decision_diffuser import DecisionDiffuserConfig
-from jaxdiff.algorithms.planning.diffuser import DiffuserConfig
+from jaxdiff.algorithms.planning.decision_diffuser import (
+    DecisionDiffuserActing,
+    DecisionDiffuserConfig,
+)
+from jaxdiff.algorithms.planning.diffuser import DiffuserActing, DiffuserConfig
 from jaxdiff.errors import UserError
 
-GUIDED = DiffuserConfig(
-    horizon=32,
-    horizons=(),
-    dim=32,
-    return_model=True,
-    goal_dim=0,
-    guide_scale=0.1,
-    rank="return",
-    choose="fixed",
-    controller="action",
-    temperature=0.4,
-    sampling_steps=6,
+GUIDED = DiffuserConfig(horizon=32, return_model=True)
+GUIDING = DiffuserActing(
+    guide_scale=0.1, rank="return", temperature=0.4, sampling_steps=6
 )
-CONFIGS = {
-    "guided": GUIDED,
-    "clean": dataclasses.replace(GUIDED, noised_returns=False),
-    "free": DecisionDiffuserConfig(actions="diffused"),
-    "decision": DecisionDiffuserConfig(),
-    "wide": DecisionDiffuserConfig(actions="diffused", dim=64),
-    "foreign": DecisionDiffuserConfig(actions="diffused"),
-    "bc": None,
+ASKING = DecisionDiffuserActing()
+OPTIONS = {
+    "guided": (GUIDED, GUIDING),
+    "clean": (dataclasses.replace(GUIDED, noised_returns=False), GUIDING),
+    "free": (DecisionDiffuserConfig(actions="diffused"), ASKING),
+    "decision": (DecisionDiffuserConfig(), ASKING),
+    "wide": (DecisionDiffuserConfig(actions="diffused", dim=64), ASKING),
+    "foreign": (DecisionDiffuserConfig(actions="diffused"), ASKING),
+    "bc": (BCConfig(), BCActing()),
 }
 RETURNS = Returns(
     low=0.0, high=2.0, target=0.9, edges=np.linspace(0, 2, 51), counts=np.ones(50)
 )
 
 
-def act(states, carry, key, observation, reset):
+def act(states, carry, keys, observation, reset, goal=None, guidance=None):
     return ActOutput(action=jnp.zeros((1, 1))), carry
 
 
 @pytest.fixture
 def played(monkeypatch):
     """Runs that are loaded, and earn what their overrides sum up to."""
-    seen = []
+    seen, changes = [], {}
 
     def load(path, overrides=None):
-        config = CONFIGS[path.name]
-        overrides = dict(overrides or {})
-        if config is not None and overrides:
-            config = dataclasses.replace(config, **overrides)
-        fingerprint = "other" if path.name == "foreign" else "same"
-        return types.SimpleNamespace(
-            path=path,
-            config=config,
-            overrides=overrides,
+        config, acting = OPTIONS[path.name]
+        changes[path.name] = dict(overrides or {})
+        run = stub_run(
+            path, act, "Pendulum-v1", observation_shape=(3,), action_dim=1,
+            dataset="hopper-like", config=config,
+        )  # fmt: skip
+        run.document["dataset"]["fingerprint"] = path.name == "foreign"
+        return run._replace(
+            acting=dataclasses.replace(acting, **changes[path.name]),
             statistics=types.SimpleNamespace(returns=RETURNS),
-            document={
-                "dataset": {
-                    "name": "hopper-like",
-                    "environment": "any",
-                    "fingerprint": fingerprint,
-                }
-            },
-            algorithm=Algorithm({}, act, lambda batch: None),
-            states={},
         )
 
-    def evaluate(run, *, setting, episodes, seed, devices):
-        seen.append((run.path.name, run.overrides, setting, episodes, seed))
-        value = float(sum(run.overrides.values()))
+    def evaluate(run, *, options, episodes, seed, devices):
+        overrides = changes[run.path.name]
+        seen.append((run.path.name, overrides, options, episodes, seed))
+        value = float(sum(overrides.values()))
         record = {
             "setting": "hopper-like",
             "mean_return": 10 * value,
@@ -86,14 +74,13 @@ def played(monkeypatch):
             "score": value,
             "score_low": value - 0.1,
             "score_high": value + 0.1,
+            "seconds": 1.23,
         }
-        return record, types.SimpleNamespace(returns=np.zeros(episodes))
+        return record, None
 
-    for module in (playing, target_return, classifier_free):
+    for module in (target_return, classifier_free):
         monkeypatch.setattr(module, "load_run", load)
-    monkeypatch.setattr(playing, "evaluate_run", evaluate)
-    env = gymnasium.make("Pendulum-v1")
-    monkeypatch.setattr(classifier_free, "make_env", lambda run: env)
+    monkeypatch.setattr(playing, "evaluate", evaluate)
     return seen
 
 
@@ -120,7 +107,7 @@ def test_every_target_and_weight_meets_the_same_episodes(played, tmp_path):
         seed=5, setting="single",
     )  # fmt: skip
     target_return.main(options, directory=tmp_path)
-    assert {tuple(game) for _, _, *game in played} == {("single", 3, 5)}
+    assert all(game == [{"setting": "single"}, 3, 5] for _, _, *game in played)
     swept = rows(tmp_path, "target-return")
     assert {name: row["value"] for name, row in swept.items()} == {
         ("hopper-like, y=0", "decision-diffuser", "return"): 0.0,
@@ -196,7 +183,7 @@ def test_guidance_is_compared_at_equal_calls_of_networks(played, tmp_path):
     ("names", "words"),
     [
         (("decision", "free"), "must be a Diffuser with a model of returns"),
-        (("guided", "decision"), "must be trained with --actions diffused"),
+        (("guided", "decision"), "must be trained with `actions='diffused'`"),
         (("guided", "wide"), "differs from guided in dim"),
         (("guided", "foreign"), "trained on other data"),
     ],
@@ -307,12 +294,13 @@ def test_weights_must_ask_for_something(tmp_path, weights):
 def test_plans_are_made_for_every_question():
     options = circles.Options(updates=2, paths=20, count=3, weights=(1.0, 2.0))
     small = dataclasses.replace(
-        circles.config(options), backbone="dit", dit_width=32, dit_depth=1, dim=8,
-        diffusion_steps=2, sampling_steps=2, learning_rate=0.1, learning_rate_decay=0,
-        ema_decay=0.0,
+        circles.CONFIG, dit_width=32, dit_depth=1, dim=8, diffusion_steps=2,
+        learning_rate=0.1, learning_rate_decay=0.0, ema_decay=0.0,
     )  # fmt: skip
+    acting = dataclasses.replace(circles.ACTING, sampling_steps=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(circles, "config", lambda options: small)
+        patch.setattr(circles, "CONFIG", small)
+        patch.setattr(circles, "ACTING", acting)
         episodes = circles.make_paths(20, np.random.default_rng(0))
         plans, nothing = circles.make_plans(options, episodes)
     once, twice = (plans[f"decision-diffuser, w={w}"]["single"] for w in (1, 2))

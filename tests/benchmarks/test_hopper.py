@@ -1,52 +1,42 @@
 """The experiment that asks what guidance is worth: who plays, with which options."""
 
 import json
-import types
 from pathlib import Path
 
-import numpy as np
 import pytest
+from stubs import stub_run
 
 from benchmarks import hopper, playing
-from jaxdiff.algorithms.planning.diffuser import DiffuserConfig
+from jaxdiff.algorithms.planning.diffuser import DiffuserActing, DiffuserConfig
 from jaxdiff.errors import UserError
-from jaxdiff.tasks.claw.world import ENVIRONMENTS
 
-GUIDED = DiffuserConfig(
-    horizon=32,
-    horizons=(),
-    dim=32,
-    return_model=True,
-    goal_dim=0,
-    guide_scale=0.1,
-    rank="return",
-    choose="fixed",
-    controller="action",
-)
+GUIDED = DiffuserConfig(horizon=32, return_model=True)
+GUIDING = DiffuserActing(guide_scale=0.1, rank="return")
+
+
+def stub(path, config=GUIDED):
+    run = stub_run(
+        path, None, None, observation_shape=(3,), action_dim=1, dataset="any",
+        config=config,
+    )  # fmt: skip
+    run.document["dataset"]["fingerprint"] = run.path.name.partition("-of-")[2]
+    return run._replace(acting=GUIDING)
 
 
 @pytest.fixture
 def played(monkeypatch):
     """Runs that are loaded and then scored by the strength of their guidance."""
-    seen = []
+    seen, changes = [], {}
 
     def load(path, overrides=None):
-        dataset = {
-            "name": "any",
-            "environment": ENVIRONMENTS["uniform"] if path.name == "claw" else "any",
-            "fingerprint": path.name.partition("-of-")[2],
-        }
-        return types.SimpleNamespace(
-            path=path,
-            config=GUIDED,
-            overrides=dict(overrides or {}),
-            document={"dataset": dataset},
-        )
+        changes[path.name] = dict(overrides or {})
+        return stub(path)
 
-    def evaluate(run, *, setting, episodes, seed, devices):
-        assert setting is None
-        seen.append((run.path.name, run.overrides, episodes, seed))
-        value = run.overrides.get("guide_scale", -1.0)
+    def evaluate(run, *, options, episodes, seed, devices):
+        assert options is None
+        overrides = changes[run.path.name]
+        seen.append((run.path.name, overrides, episodes, seed))
+        value = overrides.get("guide_scale", -1.0)
         record = {
             "setting": "hopper-like",
             "mean_return": 10 * value,
@@ -54,12 +44,12 @@ def played(monkeypatch):
             "score": value,
             "score_low": value - 0.1,
             "score_high": value + 0.1,
+            "seconds": 1.23,
         }
-        return record, types.SimpleNamespace(returns=np.zeros(episodes))
+        return record, None
 
-    for module in (hopper, playing):
-        monkeypatch.setattr(module, "load_run", load)
-    monkeypatch.setattr(playing, "evaluate_run", evaluate)
+    monkeypatch.setattr(hopper, "load_run", load)
+    monkeypatch.setattr(playing, "evaluate", evaluate)
     return seen
 
 
@@ -116,7 +106,7 @@ def test_places_are_compared_with_both_models_of_returns(played, tmp_path):
 
 
 def test_a_run_without_a_model_of_returns_is_refused(monkeypatch, tmp_path):
-    run = types.SimpleNamespace(config=DiffuserConfig())
+    run = stub("maze", DiffuserConfig())
     monkeypatch.setattr(hopper, "load_run", lambda path: run)
     with pytest.raises(UserError, match="no model of returns"):
         hopper.main(hopper.Options(run=Path("maze")), directory=tmp_path)
@@ -129,10 +119,3 @@ def test_runs_of_other_data_are_refused_before_anything_is_played(played, tmp_pa
         hopper.main(options, directory=tmp_path)
     assert not played
     assert not list(tmp_path.iterdir())
-
-
-def test_a_task_without_returns_is_named(played):
-    options = hopper.Options(run=Path("claw"))
-    with pytest.raises(UserError, match="claw was trained on any, a task that is not"):
-        playing.play(Path("claw"), {}, options, [])
-    assert not played

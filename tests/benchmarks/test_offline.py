@@ -1,50 +1,81 @@
 """The table of offline algorithms: what is trained, what is played, what is written."""
 
-import dataclasses
 import json
-import types
 
 import numpy as np
 import pytest
+from points import straight_lines
+from stubs import stub_run
 
 from benchmarks import offline
+from jaxdiff import training
+from jaxdiff.data.episodes import Dataset
+from jaxdiff.data.spec import Environment
 from jaxdiff.errors import UserError
+from jaxdiff.rollouts import Rollouts
+from jaxdiff.tasks.pointmaze.scores import MazeRollouts
+from jaxdiff.tasks.pointmaze.world import MAZES
 
 REFERENCES = {"random": 10.0, "expert": 30.0}
 
 
+def rollouts(returns, successes=None):
+    count = len(returns)
+    return Rollouts(
+        returns=returns, peaks=returns, successes=successes,
+        lengths=np.ones(count, int), observations=np.zeros((count, 2, 3)), goals=None,
+        plans=None,
+    )  # fmt: skip
+
+
 @pytest.fixture
-def made(monkeypatch, tmp_path):
+def made(monkeypatch, points):
     """Runs that are written down instead of trained, and earn ten times their seed."""
     trained = []
 
-    def load(name):
-        return types.SimpleNamespace(name=name)
-
-    def train(algorithm, dataset, path, *, config, training, seed, resume):
+    def train(algorithm, dataset, spec, path, options, *, seed, resume, **others):
         path.mkdir(parents=True, exist_ok=True)
-        steps = sorted({one.num_steps for one in training.values()})
+        steps = sorted({one.num_steps for one in options.training.values()})
         trained.append((algorithm, dataset.name, path.name, seed, steps, resume))
-        document = {"dataset": {"references": REFERENCES, "environment": "Hopper-v5"}}
-        return types.SimpleNamespace(path=path, document=document, seed=seed)
+        run = stub_run(
+            path, None, dataset.evaluation.id, observation_shape=(2,), action_dim=2,
+            dataset=dataset.name, references=REFERENCES, config=options.config,
+        )  # fmt: skip
+        run.document["dataset"]["metadata"] = dataset.metadata
+        return run
 
     def evaluate(run, *, episodes, seed, devices):
-        returns = 10.0 * run.seed + np.arange(episodes) + seed
-        return {}, types.SimpleNamespace(returns=returns)
+        return {}, rollouts(10.0 * seed_of(run) + np.arange(episodes) + seed)
 
-    monkeypatch.setattr(offline, "load_dataset", load)
-    monkeypatch.setattr(offline, "train_run", train)
-    monkeypatch.setattr(offline, "maze_of", lambda run: None)
-    monkeypatch.setattr(offline, "evaluate_control", evaluate)
+    monkeypatch.setattr(offline, "load_dataset", points)
+    monkeypatch.setattr(training.runs, "train", train)
+    monkeypatch.setattr(offline, "evaluate", evaluate)
     return trained
 
 
+@pytest.fixture
+def points():
+    """A dataset of any name, of an environment that its name says."""
+
+    def load(name):
+        maze = next((maze for maze in MAZES if name.startswith(maze)), None)
+        id_ = MAZES[maze].environment if maze else "Hopper-v5"
+        metadata = {"setting": "single" if "single" in name else "multi"}
+        return Dataset(
+            name, straight_lines(3), (2,), "", Environment(id_), Environment(id_),
+            metadata=metadata,
+        )  # fmt: skip
+
+    return load
+
+
+def seed_of(run):
+    return int(run.path.name.rpartition("-")[2])
+
+
 def options(tmp_path, **changes):
-    return offline.Options(
-        "hopper-like",
-        runs=tmp_path / "runs",
-        **{"algorithms": ("iql",), "episodes": 3, "seed": 5, **changes},
-    )
+    few = {"dataset": "hopper-like", "algorithms": ("iql",), "episodes": 3, "seed": 5}
+    return offline.Options(runs=tmp_path / "runs", **{**few, **changes})
 
 
 def rows(folder, experiment="offline"):
@@ -87,13 +118,13 @@ def test_updates_are_those_of_every_learner(made, tmp_path):
 
 
 def test_a_variant_is_an_algorithm_with_other_options(made, monkeypatch, tmp_path):
-    configs, train = [], offline.train_run
+    configs, train = [], training.runs.train
 
-    def watched(*named, config, **others):
-        configs.append(config)
-        return train(*named, config=config, **others)
+    def watched(*named, **others):
+        configs.append(named[-1].config)
+        return train(*named, **others)
 
-    monkeypatch.setattr(offline, "train_run", watched)
+    monkeypatch.setattr(training.runs, "train", watched)
     offline.main(
         options(tmp_path, algorithms=("edp", "diffusion-ql"), seeds=1),
         directory=tmp_path,
@@ -107,31 +138,24 @@ def test_a_variant_is_an_algorithm_with_other_options(made, monkeypatch, tmp_pat
 
 
 def test_a_maze_is_played_in_both_settings(made, monkeypatch, tmp_path):
-    maze = types.SimpleNamespace(name="umaze")
-
-    def play(run, *, episodes, setting, seed, devices=None):
-        returns = np.full(episodes, 4.0 if setting == "multi" else 2.0) + 2 * run.seed
-        return types.SimpleNamespace(returns=returns, successes=returns > 3)
-
-    def references(maze, **game):
-        return tuple(
-            types.SimpleNamespace(returns=np.full(game["episodes"], value))
-            for value in (10.0, 0.0)
+    def play(run, setting, episodes, seed):
+        assert (episodes, seed) == (3, 5)
+        value = (4.0 if setting == "multi" else 2.0) + 2 * seed_of(run)
+        own = rollouts(np.full(3, value), np.full(3, value > 3))
+        expert, chance = (rollouts(np.full(3, value)) for value in (10.0, 0.0))
+        return MazeRollouts(
+            **vars(own), maze=MAZES["umaze"], expert=expert, chance=chance
         )
 
-    monkeypatch.setattr(offline, "maze_of", lambda run: maze)
     monkeypatch.setattr(offline, "play_maze", play)
-    monkeypatch.setattr(offline, "maze_references", references)
-    monkeypatch.setattr("benchmarks.maze.d4rl_score", lambda maze, value: value)
-    offline.main(options(tmp_path, seeds=2), directory=tmp_path)
+    offline.main(options(tmp_path, seeds=2, dataset="umaze"), directory=tmp_path)
     found = rows(tmp_path, "maze")
     assert found["umaze-multi", "iql", "score"]["value"] == pytest.approx(50.0)
     assert found["umaze-single", "iql", "score"]["value"] == pytest.approx(30.0)
     assert found["umaze-single", "iql", "success"]["value"] == pytest.approx(0.5)
     assert found["umaze-single", "iql", "success"]["n"] == 6
     # What was trained on the one goal does not take the place of these rows.
-    one = dataclasses.replace(options(tmp_path, seeds=2), dataset="umaze-single-v0")
-    offline.main(one, directory=tmp_path)
+    offline.main(options(tmp_path, seeds=2, dataset="umaze-single"), directory=tmp_path)
     more = rows(tmp_path, "maze")
     assert {name: more[name] for name in found} == found
     assert {setting for setting, *_ in more.keys() - found.keys()} == {
@@ -142,9 +166,9 @@ def test_a_maze_is_played_in_both_settings(made, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"seeds": 0}, "--seeds is 0; it must be at least 1"),
-        ({"episodes": -1}, "--episodes is -1"),
-        ({"updates": 0}, "--updates is 0"),
+        ({"seeds": 0}, "`seeds` is 0; it must be at least 1"),
+        ({"episodes": -1}, "`episodes` is -1"),
+        ({"updates": 0}, "`updates` is 0"),
         ({"preset": "best"}, "there is no preset 'best'"),
     ],
 )

@@ -4,17 +4,18 @@ import dataclasses
 import json
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from stubs import stub_run
 
 from benchmarks import regions
-from jaxdiff.algorithms.base import ActOutput, Algorithm
 from jaxdiff.algorithms.planning.conditions import keeps_out
-from jaxdiff.algorithms.planning.decision_diffuser import DecisionDiffuserConfig
+from jaxdiff.algorithms.planning.decision_diffuser import (
+    DecisionDiffuserActing,
+    DecisionDiffuserConfig,
+)
 from jaxdiff.errors import UserError
 from jaxdiff.rollouts import Rollouts
-from jaxdiff.run import Run
 from jaxdiff.tasks.pointmaze.world import MAZES
 
 DISCS = np.array([[0.0, 0.0, 0.5], [3.0, 0.0, 1.0]])
@@ -58,35 +59,27 @@ def test_what_is_entered_after_the_plan_has_ended_does_not_count():
     np.testing.assert_allclose(found["way"][0], 2**0.5 + 10**0.5, rtol=1e-6)
 
 
-CONFIG = DecisionDiffuserConfig(
-    condition="region", regions=tuple(DISCS.ravel()), guidance_weight=1.5, goal_dim=0,
-    choose="fixed",
-)  # fmt: skip
+CONFIG = DecisionDiffuserConfig(condition="region", regions=tuple(DISCS.ravel()))
 
 
 @pytest.fixture
 def played(monkeypatch):
-    """Agents that say what they were asked for; every second episode begins inside."""
+    """Episodes that note what they were asked for; every second one begins inside."""
     seen = []
 
-    def act(states, carry, key, observation, reset, goal=None, *, guidance=None):
-        assert guidance is not None
-        seen.append((np.asarray(guidance.conditions).tolist(), guidance.weights))
-        return ActOutput(action=jnp.zeros((1, 2))), carry
-
-    def play(run, make_env, *, episodes, seed, devices):
-        run.algorithm.act(None, None, None, None, None)
+    def evaluate(run, *, options, episodes, seed, devices, guidance):
+        assert (options, seed) == ({"setting": "multi"}, 1_000)
+        seen.append((guidance.values.tolist(), guidance.weights.tolist()))
         inside = [[0, 0], [0, 1], [3, 2]]
         paths = [inside if i % 2 else AROUND for i in range(episodes)]
-        return rollouts(paths, paths)
+        return {}, rollouts(paths, paths)
 
-    run = Run(
-        path=Path("told"), name="decision-diffuser", config=CONFIG, statistics=None,
-        algorithm=Algorithm({}, act, lambda batch: None), states={},
-        document={"dataset": {"environment": MAZES["umaze"].environment}},
-    )  # fmt: skip
+    run = stub_run(
+        "told", None, MAZES["umaze"].environment, observation_shape=(4,), action_dim=2,
+        config=CONFIG,
+    )._replace(acting=DecisionDiffuserActing(guidance_weight=1.5))  # fmt: skip
     monkeypatch.setattr(regions, "load_run", lambda path: run)
-    monkeypatch.setattr(regions, "play", play)
+    monkeypatch.setattr(regions, "evaluate", evaluate)
     return seen
 
 
@@ -124,6 +117,7 @@ def test_who_was_told_of_no_regions_or_has_goals_is_refused(
 
 def test_episodes_that_all_begin_inside_are_refused(played, monkeypatch):
     inside = [[[0, 0], [0, 1]]]
-    monkeypatch.setattr(regions, "play", lambda *_, **options: rollouts(inside, inside))
-    with pytest.raises(UserError, match="all begin in a region"):
+    found = {}, rollouts(inside, inside)
+    monkeypatch.setattr(regions, "evaluate", lambda *_, **options: found)
+    with pytest.raises(UserError, match="all of 1 episodes begin in a region"):
         regions.main(regions.Options(run=Path("told"), episodes=1))

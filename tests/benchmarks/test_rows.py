@@ -6,9 +6,12 @@ import pathlib
 import numpy as np
 import pytest
 
+from jaxdiff.data.spec import Environment
 from jaxdiff.errors import UserError
 from jaxdiff.rollouts import Rollouts
 from jaxdiff.scoring import bootstrap
+from jaxdiff.tasks.pointmaze.scores import MazeRollouts
+from jaxdiff.tasks.pointmaze.world import MAZES
 
 _FOLDER = pathlib.Path(__file__).parents[2] / "benchmarks"
 _SPEC = importlib.util.spec_from_file_location("rows", _FOLDER / "rows.py")
@@ -17,6 +20,7 @@ assert _SPEC.loader is not None
 rows = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(rows)
 bootstrap_interval, write_rows = rows.bootstrap_interval, rows.write_rows
+measured = rows.measured
 
 FIELDS = {
     *("experiment", "setting", "method", "metric", "value", "low", "high", "n"),
@@ -90,6 +94,14 @@ def test_interval_is_that_of_evaluations():
     assert bootstrap_interval(values, seed=3) == bootstrap(values, seed=3)
 
 
+def test_a_row_has_the_interval_of_its_value():
+    values = [3.0, 1.0, 2.0, 10.0]
+    low, high = bootstrap_interval(values, statistic=np.median)
+    found = measured(values, statistic=np.median)
+    assert found == {"value": 2.5, "low": low, "high": high, "n": 4}
+    assert measured([True, False])["value"] == 0.5
+
+
 def test_interval_shrinks_and_is_the_seeds():
     values = np.random.default_rng(0).normal(5.0, 2.0, 1600)
     low, high = bootstrap_interval(values)
@@ -129,13 +141,19 @@ def maze(monkeypatch):
 
 
 def test_runs_of_a_maze_are_scored_and_drawn(maze, tiny_run, tmp_path, monkeypatch):
-    def made_up(run, **kwargs):
-        played.append((run.config.choose, run.config.replan_every, kwargs["setting"]))
+    def made_up(run, setting, episodes, seed):
+        assert (episodes, seed) == (2, 1_000)
+        played.append((run.acting.choose, run.acting.replan_every, setting))
         plans = np.tile(np.linspace(-1, 1, 16)[None, :, None], (2, 1, 6))
-        scores = np.array([10.0, 30.0]) * len(played)
-        return dataclasses.replace(
-            chance, returns=scores, successes=np.array([True, False]), plans=plans
-        )
+        mine = {
+            "returns": np.array([10.0, 30.0]) * len(played),
+            "successes": np.array([True, False]),
+            "plans": plans,
+        }
+        return MazeRollouts(
+            **{**vars(chance), **mine}, maze=MAZES["umaze"], expert=expert,
+            chance=chance,
+        )  # fmt: skip
 
     played = []
     chance = Rollouts(
@@ -149,7 +167,6 @@ def test_runs_of_a_maze_are_scored_and_drawn(maze, tiny_run, tmp_path, monkeypat
     )
     expert = dataclasses.replace(chance, returns=np.array([50.0, 150.0]))
     monkeypatch.setattr(maze, "play_maze", made_up)
-    monkeypatch.setattr(maze, "maze_references", lambda *_, **__: (expert, chance))
     options = maze.Options(
         runs=(tiny_run, tiny_run),
         episodes=2,
@@ -186,7 +203,8 @@ def test_runs_that_cannot_be_compared_are_refused(
     with pytest.raises(UserError, match=r"'best'.*diffuser-earliest"):
         maze.main(maze.Options(runs=(tiny_run,), methods=("best",)), directory=tmp_path)
     umaze, large = maze.load_run(tiny_run), tmp_path / "large"
-    dataset = {**umaze.document["dataset"], "environment": "PointMaze_Large-v3"}
+    played_in = Environment(MAZES["large"].environment)._asdict()
+    dataset = {**umaze.dataset, "environment": played_in, "evaluation": played_in}
     other = umaze._replace(document={**umaze.document, "dataset": dataset})
     monkeypatch.setattr(maze, "load_run", lambda path: {large: other}.get(path, umaze))
     with pytest.raises(UserError, match=r"'large'.*'umaze'.*by themselves"):

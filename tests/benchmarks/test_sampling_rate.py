@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 from benchmarks import sampling_rate as benchmark
-from jaxdiff.algorithms.imitation.diffusion_bc import DiffusionBCConfig, diffusion_head
+from jaxdiff.algorithms.imitation.diffusion_bc import (
+    DiffusionBCActing,
+    DiffusionBCConfig,
+    diffusion_head,
+)
 from jaxdiff.errors import UserError
 
 STEPS = 4
@@ -17,7 +21,11 @@ STEPS = 4
 
 @pytest.mark.parametrize("extra", [{}, {"extra_steps": 3}, {"candidates": 5}])
 def test_encoding_once_is_the_same_function_and_really_once(extra):
-    head = diffusion_head(DiffusionBCConfig(diffusion_steps=STEPS, **extra), 3)
+    config, acting = (
+        DiffusionBCConfig(diffusion_steps=STEPS),
+        DiffusionBCActing(**extra),
+    )
+    head = diffusion_head(config, acting, 3)
     shown = jnp.arange(4.0).reshape(1, 2, 2)
     found, calls = {}, {}
     for every_step in (False, True):
@@ -34,8 +42,8 @@ def test_encoding_once_is_the_same_function_and_really_once(extra):
         def denoise(embedding, action, time):
             return jnp.tanh(action + embedding.sum((1, 2))[:, None] + time[:, None])
 
-        act = benchmark.acting(head, encode, denoise, every_step=every_step)
-        found[every_step] = np.asarray(jax.jit(act)(jax.random.key(0), shown))
+        act = benchmark.acting_of(head, encode, denoise, every_step=every_step)
+        found[every_step] = np.asarray(jax.jit(act)(jax.random.key(0)[None], shown))
         calls[every_step] = seen
     np.testing.assert_allclose(found[True], found[False], rtol=1e-5)
     assert calls[False] == [(1, 2, 2)]
@@ -77,7 +85,7 @@ def test_rows_of_a_small_measurement(tmp_path, monkeypatch, small):
         assert row["seconds"] > 0
     assert "--seen kitchen --networks MLP Sieve" in rows[0]["command"]
     for wrong, words in (
-        ({"seen": ("doom",)}, "'doom'; choose of kitchen, claw"),
+        ({"seen": ("doom",)}, "'doom'; choose among kitchen, claw"),
         ({"budget": 0.0}, "above 0"),
     ):
         with pytest.raises(UserError, match=words):
@@ -89,6 +97,7 @@ def test_a_picture_is_encoded_and_an_action_given(small):
         benchmark.SEEN["claw"],
         "MLP",
         DiffusionBCConfig(diffusion_steps=2),
+        DiffusionBCActing(),
         every_step=False,
     )
     assert decide(0).shape == (1, 2)

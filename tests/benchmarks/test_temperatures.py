@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tests.algorithms.offline.test_srpo import BATCH, FROZEN, learner, rest
 
 from benchmarks import temperatures
+from tests.algorithms.offline.test_srpo import BATCH, FROZEN, learner, rest
 
 BETAS = (0.0, 0.05, 0.5)
 DATA = jax.tree.map(jnp.asarray, BATCH)
@@ -13,7 +13,7 @@ DATA = jax.tree.map(jnp.asarray, BATCH)
 
 def swept(betas, seeds, count):
     advance, states = temperatures.side_by_side(
-        learner(), DATA, FROZEN, betas=betas, seeds=seeds, batch_size=64
+        learner(), DATA, FROZEN, betas=betas, seeds=seeds, batch_size=64, updates=count
     )
     return advance(states, 0, count)
 

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff.algorithms.planning.diffuser import _clamp_mask
+from jaxdiff.algorithms.planning.diffuser import DiffuserConfig
+from jaxdiff.algorithms.planning.trajectories import known_mask
+from jaxdiff.data.spec import Spec
 from jaxdiff.diffusion import cosine_schedule, denoising_loss, take
 from jaxdiff.networks import TemporalUNet
 
@@ -57,7 +59,8 @@ def test_another_function_is_noticed():
 def test_losses_and_gradients_agree(pair):
     apply, params, theirs = pair
     pytorch.copy_weights(params, theirs)
-    levels, row, clamped = cosine_schedule(10), 3, _clamp_mask(HORIZON, WIDTH, 2, 2)
+    levels, row, spec = cosine_schedule(10), 3, Spec((WIDTH - 2,), action_dim=2)
+    clamped = known_mask(DiffuserConfig(goal_dim=2), spec, HORIZON)
     x0, keys = draw(1), jax.random.split(jax.random.key(1), BATCH)
     shown = []
 

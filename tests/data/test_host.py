@@ -1,4 +1,4 @@
-"""Rows on the host: what programs fetch of them is what is there."""
+"""Rows on the host: programs fetch exactly what is there."""
 
 import dataclasses
 
@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.algorithms.imitation.test_diffusion_bc import TINY, episodes_of
+from toy import episodes_of, spec_of
 
-from jaxdiff.algorithms.imitation.diffusion_bc import diffusion_bc
-from jaxdiff.algorithms.imitation.policy import measure
+from jaxdiff.algorithms.base import TrainConfig
+from jaxdiff.algorithms.imitation.bc import BCActing, BCConfig, bc, measure
 from jaxdiff.data.host import HostRows
-from jaxdiff.train import TrainConfig, train_learners
+from jaxdiff.train import train_learners
 
 ROWS = np.arange(30, dtype=np.uint8).reshape(10, 3)
 
@@ -60,11 +60,12 @@ def test_training_from_the_host_is_training_from_the_device(devices):
     rng = np.random.default_rng(0)
     seen, actions = rng.random((24, 2)), rng.random((24, 3))
     episodes = episodes_of([5, 9, 7], lambda i: seen[i], lambda i: actions[i])
-    small = dataclasses.replace(TINY, network="mlp", hidden=4, history=2)
+    small, spec = BCConfig(hidden=4, history=2), spec_of(episodes)
     states, kept = [], []
     for host_memory in (False, True):
         config = dataclasses.replace(small, host_memory=host_memory)
-        algorithm = diffusion_bc(config, measure(config, episodes), action_dim=3)
+        statistics = measure(config, episodes, spec)
+        algorithm = bc(config, BCActing(), statistics, spec)
         data = algorithm.learners["policy"].prepare(episodes, {}, None)
         kept.append(isinstance(data.inputs, HostRows))
         training = TrainConfig(num_steps=3, batch_size=4, eval_every=3)

@@ -62,7 +62,7 @@ def test_that_leaves_nothing_of_single_steps_without_an_end():
         terminated=np.array([False]),
     )
     assert len(transitions(single).rewards) == 1
-    with pytest.raises(UserError, match="--no-drop-timeouts"):
+    with pytest.raises(UserError, match="`drop_timeouts=False`"):
         transitions(single, drop_timeouts=True)
 
 
@@ -93,7 +93,7 @@ def test_rewards_are_shifted_and_scaled(kind, rewards):
 def test_equal_returns_have_no_range():
     episodes = counted()
     episodes.rewards[:] = 0
-    with pytest.raises(UserError, match="--rewards raw"):
+    with pytest.raises(UserError, match="`rewards='raw'`"):
         measure_rewards("range", episodes)
 
 

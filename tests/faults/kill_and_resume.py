@@ -25,9 +25,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 import jax
 
 from jaxdiff.checkpoint import restore_state
-from jaxdiff.data.episodes import load_dataset
 from jaxdiff.errors import UserError
-from jaxdiff.tasks.recipes import RECIPES
+from jaxdiff.tasks.lookup import load_dataset, recipes
 
 RECIPE = "pointmaze-umaze"
 DATA_STEPS = 4_000
@@ -86,7 +85,7 @@ class Work:
         expected = self.fingerprint("whole")
         assert expected is not None
 
-        final = self.folder / "killed" / RECIPES[RECIPE].dataset_id
+        final = self.folder / "killed" / recipes()[RECIPE].dataset_id
         replacing = False
         while self.kills["making data"] < count:
             process = self.make("killed")

@@ -1,4 +1,5 @@
 import pytest
+
 from tests.faults.kill_and_resume import check
 
 

@@ -7,14 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from points import straight_lines
+from toy import spec_of
 
 from jaxdiff.algorithms.base import TrainState
-from jaxdiff.algorithms.planning.diffuser import DiffuserConfig, diffuser, measure
+from jaxdiff.algorithms.planning.diffuser import (
+    DiffuserActing,
+    DiffuserConfig,
+    diffuser,
+)
+from jaxdiff.algorithms.planning.planner import Problem
+from jaxdiff.algorithms.planning.trajectories import measure
 from jaxdiff.errors import UserError
 from jaxdiff.networks import Conditioned, DiT, TemporalUNet
 from jaxdiff.networks.dit import DiTBlock
-from jaxdiff.networks.imitation import Attention
-from jaxdiff.networks.mlp import MLP
+from jaxdiff.networks.layers import MLP, Attention
 
 SMALL = DiT(dim=8, width=16, depth=2, heads=2)
 
@@ -38,7 +44,7 @@ def dit():
     return jax.jit(SMALL.apply), fresh, randomised(fresh)
 
 
-def test_it_begins_by_answering_zero_and_does_not_stay_there(dit):
+def test_it_starts_with_an_output_of_zero_and_learns(dit):
     apply, fresh, params = dit
     x, time, condition = draw(0, 2, 6, 3), jnp.array([0, 7]), draw(1, 2, 5)
     np.testing.assert_array_equal(apply(fresh, x, time, condition), 0)
@@ -51,26 +57,26 @@ def layer_norm(x):
     return (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
 
 
-def steered_block(**steering):
-    """A block of fixed steering, at random x: input, output, and its parameters."""
+def modulated_block(**modulation):
+    """A block of fixed modulation, at random x: input, output, and its parameters."""
     width = 8
     x, embedding = draw(0, 2, 5, width), draw(1, 2, 4)
     block = DiTBlock(heads=2)
     params = block.init(jax.random.key(2), x, embedding)
     np.testing.assert_array_equal(block.apply(params, x, embedding), x)
     names = ("s1", "b1", "g1", "s2", "b2", "g2")
-    bias = np.repeat([steering.get(name, 0.0) for name in names], width)
+    bias = np.repeat([modulation.get(name, 0.0) for name in names], width)
     params["params"]["ZeroLinear_0"]["bias"] = jnp.asarray(bias, jnp.float32)
     return np.asarray(x), block.apply(params, x, embedding), params["params"]
 
 
 def test_a_block_adds_its_halves_scaled_and_shifted():
-    x, out, params = steered_block(g1=0.5, s1=2.0, b1=-0.3)
+    x, out, params = modulated_block(g1=0.5, s1=2.0, b1=-0.3)
     attended = Attention(heads=2, width=4).apply(
         {"params": params["Attention_0"]}, 3 * layer_norm(x) - 0.3
     )
     np.testing.assert_allclose(out, x + 0.5 * attended, atol=1e-4)
-    x, out, params = steered_block(g2=-2.0, s2=1.0, b2=0.4)
+    x, out, params = modulated_block(g2=-2.0, s2=1.0, b2=0.4)
     mlp = MLP(8, widths=(32,)).apply(
         {"params": params["MLP_0"]}, 2 * layer_norm(x) + 0.4
     )
@@ -131,10 +137,10 @@ def test_what_is_dropped_is_the_embedding_and_not_the_condition(name):
         return network.apply(params, x, time, condition, keep)
 
     zero, one = jnp.zeros((3, 1)), jnp.ones((3, 1))
-    # Who is not told sees no difference between conditions; who is told does.
+    # Conditions make a difference only where they are kept.
     np.testing.assert_array_equal(apply(x, zero, keep)[2], apply(x, one, keep)[2])
     assert np.abs(apply(x, zero, keep)[:2] - apply(x, one, keep)[:2]).min() > 0
-    # A condition of zero is still one.
+    # A condition of zero differs from no condition.
     told, untold = (apply(x, zero, jnp.full(3, kept)) for kept in (True, False))
     assert np.abs(told - untold).max() > 1e-3
     # No condition is the embedding zero.
@@ -153,42 +159,34 @@ def test_the_released_network_has_its_size():
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 59_732_491
 
 
-# --- Diffuser's --------------------------------------------------------------------
+# --- in Diffuser ---------------------------------------------------------------------
 
 TINY = DiffuserConfig(
-    horizon=7,
-    horizons=(7,),
-    backbone="dit",
-    dit_width=32,
-    dit_depth=1,
-    dim=8,
+    horizon=7, goal_dim=2, network="dit", dit_width=32, dit_depth=1, dim=8,
     diffusion_steps=3,
-    candidates=1,
-    choose="fixed",
-    controller="action",
-)
+)  # fmt: skip
 
 
 def test_diffuser_plans_with_it():
-    statistics = measure(TINY, straight_lines(20))
-    algorithm = diffuser(TINY, statistics, action_dim=2)
+    episodes = straight_lines(20)
+    spec = spec_of(episodes)
+    statistics = measure(TINY, episodes, spec)
+    algorithm = diffuser(TINY, DiffuserActing(), statistics, spec)
     learner = algorithm.learners["denoiser"]
     state = learner.init(jax.random.key(0), jnp.zeros((1, 7, 4)), {})
     assert "DiTBlock_0" in state.params["params"]
     start, goal = np.float32([[0.1, 0.2]]), np.float32([[-0.5, 0.4]])
-    held = TrainState(
-        step=0, params=None, slow=state.slow, model_state={}, opt_state=()
-    )
-    plans = jax.jit(algorithm.plan)({"denoiser": held}, jax.random.key(1), start, goal)
+    held = TrainState(step=0, params=None, slow=state.slow, opt_state=())
+    keys = jax.random.split(jax.random.key(1), 1)
+    problem = Problem(history=start[:, None], goal=goal)
+    plans = jax.jit(algorithm.plan)({"denoiser": held}, keys, problem)
     x = np.asarray(plans.trajectories)
     assert x.shape == (1, 1, 7, 4)
     np.testing.assert_allclose(x[0, 0, [0, -1], 2:], [start[0], goal[0]], atol=1e-6)
 
 
 def test_options_of_the_transformer_are_checked():
-    with pytest.raises(UserError, match=r"--dit-width is 40; .*multiple of 32"):
+    with pytest.raises(UserError, match=r"`dit_width` is 40; .*multiple of 32"):
         dataclasses.replace(TINY, dit_width=40)
-    statistics = measure(TINY, straight_lines(20))
-    patched = dataclasses.replace(TINY, patch=4)
-    with pytest.raises(UserError, match=r"horizon 7 .*patches of 4 needs; choose 8"):
-        diffuser(patched, statistics, action_dim=2)
+    with pytest.raises(UserError, match=r"horizon 7 is not a multiple of 4.*choose 8"):
+        dataclasses.replace(TINY, patch=4)

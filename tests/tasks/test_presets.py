@@ -1,34 +1,77 @@
-"""Every preset of every algorithm can be built, and trains the learners it has."""
+"""Every preset of every task has the options of its algorithm, and can be built."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 from points import straight_lines
 
 from jaxdiff.algorithms import ALGORITHMS
-from jaxdiff.tasks.offline_presets import OFFLINE
-from jaxdiff.tasks.presets import PRESETS, preset
+from jaxdiff.data.episodes import Dataset
+from jaxdiff.data.spec import Environment, Spec
+from jaxdiff.tasks.antmaze import TASK as ANTMAZE
+from jaxdiff.tasks.locomotion import TASK as LOCOMOTION
+from jaxdiff.tasks.offline import Numbers, offline_presets
 
-DATA = straight_lines(4)
+_LINES = straight_lines(4)
+DATA = _LINES.replace(
+    # Returns must differ where rewards are scaled by their range.
+    rewards=np.arange(len(_LINES.rewards), dtype=np.float32)
+)
+SPEC = Spec((2,), 2, 2)
+OFFLINE = offline_presets(lambda dataset: Numbers())
 
 
-@pytest.mark.parametrize("name", PRESETS)
-@pytest.mark.parametrize("algorithm", OFFLINE)
-def test_presets_train_the_learners_that_there_are(algorithm, name):
-    for dataset in ("pointmaze-umaze", "hopper-medium-v2", "antmaze-large-play-v2"):
-        config, training = preset(algorithm, name, dataset)
-        entry = ALGORITHMS[algorithm]
-        assert type(config) is entry.config
-        if dataset == "pointmaze-umaze":
-            built = entry.build(config, entry.measure(config, DATA), action_dim=2)
-            assert list(built.learners) == list(training)
-    # What is released is trained on raw observations, a laptop's on normalised ones.
-    if algorithm != "td3-bc":
+def dataset_in(environment):
+    return Dataset("lines", DATA, (2,), "", evaluation=Environment(environment))
+
+
+def _cases():
+    for task in (LOCOMOTION, ANTMAZE):
+        for key in task.presets:
+            yield pytest.param(task, key, id=f"{task.name}-{'-'.join(key)}")
+
+
+@pytest.mark.parametrize(("task", "key"), list(_cases()))
+def test_presets_train_the_learners_that_there_are(task, key):
+    entry = ALGORITHMS[key[0]]
+    preset = task.presets[key](dataset_in(task.environments[0]), SPEC)
+    assert type(preset.config) is entry.config
+    assert type(preset.acting) is entry.acting
+    statistics = entry.measure(preset.config, DATA, SPEC)
+    built = entry.build(preset.config, preset.acting, statistics, SPEC)
+    assert set(built.learners) == set(preset.training)
+
+
+@pytest.mark.parametrize(("algorithm", "name"), OFFLINE)
+def test_what_is_released_is_trained_on_raw_observations(algorithm, name):
+    dataset = dataset_in("Toy-v0")
+    config = OFFLINE[algorithm, name](dataset, SPEC).config
+    if algorithm != "td3-bc":  # the paper normalises states
         assert config.normalizer == ("gaussian" if name == "demo" else "none")
+    assert config.scale_actions == (name == "demo")
+    assert config.rewards == "raw"
 
 
 def test_a_laptop_trains_for_less():
-    for algorithm in OFFLINE:
-        for dataset in ("hopper-medium-v2", "antmaze-umaze-v2"):
-            _, short = preset(algorithm, "demo", dataset)
-            _, long = preset(algorithm, "released", dataset)
+    for task in (LOCOMOTION, ANTMAZE):
+        dataset = dataset_in(task.environments[0])
+        for algorithm in {owner for owner, name in task.presets if name == "released"}:
+            short = task.presets[algorithm, "demo"](dataset, SPEC).training
+            long = task.presets[algorithm, "released"](dataset, SPEC).training
+            assert short.keys() == long.keys()
             for learner in long:
                 assert short[learner].num_steps < long[learner].num_steps
+
+
+def test_the_paper_has_presets_where_it_differs_from_what_is_released():
+    for task in (LOCOMOTION, ANTMAZE):
+        dataset = dataset_in(task.environments[0])
+        papers = {algorithm for algorithm, name in task.presets if name == "paper"}
+        assert papers <= {"srpo", "diffuser", "decision-diffuser"}
+        for algorithm in papers:
+            paper = task.presets[algorithm, "paper"](dataset, SPEC)
+            released = task.presets[algorithm, "released"](dataset, SPEC)
+            assert dataclasses.asdict(paper.config) != dataclasses.asdict(
+                released.config
+            )

@@ -1,1 +1,1 @@
-"""Policies that imitate demonstrations."""
+"""Algorithms that imitate demonstrations."""

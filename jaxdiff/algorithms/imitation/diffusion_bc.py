@@ -1,136 +1,167 @@
-"""Diffusion policies: from what is observed to an action, by denoising the action.
+"""Diffusion policies: from an observation to an action, by denoising the action.
 
-The actions of whoever made the data may have several modes, such as two ways round an
-obstacle; a denoiser of actions learns all of them (Pearce et al., "Imitating human
-behaviour with diffusion models", 2023, arXiv:2301.10677),
+Demonstrated actions may have several modes, such as two ways round an obstacle. A
+denoiser of actions learns all of them (Pearce et al., "Imitating human behaviour with
+diffusion models", 2023, arXiv:2301.10677):
 
 (1) min_theta E |noise - network(o, a_t, t / T)|^2,   a_t = alpha a + sigma noise.
 
-Training knows one way, acting several, all of them one scan:
+Training is the same for all ways of acting, and each of them is one scan:
 
 (2) Diffusion BC: T denoising steps;
-(3) Diffusion-X: then M more at the last level, without noise, which draw an action
-    towards likelier ones. A step has the size of the first beta, so an M belongs to its
-    schedule: 8 to 32 suit "linear"; with "cosine" they draw each mode into a point;
-(4) Diffusion-KDE: of n actions the one where a kernel density of them is greatest,
-    argmax_i sum_j exp(-|a_i - a_j|^2 / (2 h^2)), h in units of [-1, 1]. It seeks the
-    largest mode: of two that the data share 60 to 40 it acts by the first nine times
-    in ten with n = 50;
-(5) guidance: u + w (c - u), u the prediction whose embedding is zero. It prefers what
-    is done here and nowhere else, in imitation often a mistake (section 3.2). The
-    paper's weight is w - 1.
+(3) Diffusion-X: M more steps at the last level, without noise, which move an action
+    towards a more likely one. A step has the size of the first beta, so M depends on
+    the schedule: 8 to 32 suit "linear"; with "cosine" they collapse each mode;
+(4) Diffusion-KDE: the one of n actions where their kernel density is largest,
+    argmax_i sum_j exp(-|a_i - a_j|^2 / (2 h^2)), h in units of [-1, 1]. It prefers
+    the largest mode: between two that share the data 60 to 40 it chooses the first
+    nine times in ten with n = 50;
+(5) guidance: u + w (c - u), u the prediction for an embedding of zero. It prefers
+    actions that are taken here and nowhere else, often a mistake in imitation
+    (section 3.2). The paper's weight is w - 1.
 
 The schedule of the paper, "linear", leaves much of the data at its last level
-(alpha = 0.78 for T = 50), where sampling nevertheless begins with N(0, I). That shifts
-the shares of modes towards those in the middle of the range; "linear_rescaled" and
-"cosine" do not.
+(alpha = 0.78 for T = 50), but sampling starts from N(0, I). That shifts the shares of
+modes towards those in the middle of the range. "linear_rescaled" and "cosine" keep the
+shares.
 """
 
 import dataclasses
 import functools
-from typing import Literal
+from collections.abc import Iterator
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 
-from jaxdiff.algorithms.base import Algorithm
-from jaxdiff.algorithms.imitation import policy as cloning
-from jaxdiff.algorithms.imitation.policy import CloningConfig, Head, Statistics
+from jaxdiff.algorithms.base import Algorithm, Entry, Preset
+from jaxdiff.algorithms.imitation.options import ImitationConfig
+from jaxdiff.algorithms.imitation.policy import (
+    Head,
+    Statistics,
+    generic_config,
+    generic_training,
+    imitation,
+    measure,
+)
+from jaxdiff.data.episodes import Dataset
+from jaxdiff.data.spec import Spec
 from jaxdiff.diffusion import (
+    SCHEDULES,
     classifier_free,
-    cosine_schedule,
     ddpm,
     denoiser,
     denoising_loss,
-    linear_schedule,
+    repeat_keys,
     sample,
     select_by,
     uniform_row,
 )
-from jaxdiff.errors import UserError
-from jaxdiff.options import check_options
-
-_SCHEDULES = {
-    "linear": linear_schedule,
-    "linear_rescaled": functools.partial(linear_schedule, rescale=True),
-    "cosine": cosine_schedule,
-}
+from jaxdiff.options import Named, Options, above, at_least, refuse
 
 
 @dataclasses.dataclass(frozen=True)
-class DiffusionBCConfig(CloningConfig):
-    """Options of diffusion policies, beside those of all that imitate.
+class DiffusionBCConfig(ImitationConfig):
+    """Options of diffusion policies that training reads.
 
     Attributes:
-      diffusion_steps: T.
-      schedule: "linear" (the paper's), "linear_rescaled" or "cosine".
-      variance: of the noise of a denoising step, "beta" (the paper's) or "posterior".
-      clip: limit of |a| in the estimates on the way, in units of [-1, 1]; None, as in
-        the paper, for none. Of the many levels of "cosine" the first ones multiply
-        what the network gets wrong, which 1 holds in.
-      condition_dropout: share of examples whose embedding is zero in training.
-      extra_steps: M of equation (3).
-      candidates: n of equation (4); 1 for no choice.
-      bandwidth: h of equation (4); this one is the paper's of the claw machine, where
-        it is 0.1 of [0, 1].
-      guidance_weight: w of equation (5); 1 for none.
-      temperature: scale of all noise in sampling; at 0 actions are not random.
+      diffusion_steps: number T of noise levels.
+      schedule: noise schedule; "linear" is the paper's.
+      condition_dropout: share of examples that train without an observation, which
+        guidance needs.
     """
 
     diffusion_steps: int = 50
-    schedule: Literal["linear", "linear_rescaled", "cosine"] = "linear"
+    schedule: Annotated[str, Named(SCHEDULES)] = "linear"
+    condition_dropout: float = 0.0
+
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used."""
+        yield from super().faults()
+        yield from at_least(self, 1, "diffusion_steps")
+        yield from at_least(self, 0, "condition_dropout")
+        if self.condition_dropout >= 1:
+            yield (
+                f"`condition_dropout` is {self.condition_dropout}; it must be below 1, "
+                "or the policy never sees an observation"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionBCActing(Options):
+    """Options of diffusion policies that may change after training.
+
+    Attributes:
+      variance: variance of the noise of a denoising step, "beta" (the paper's) or
+        "posterior".
+      clip: limit of |a| in the estimates on the way, in units of [-1, 1]; none as in
+        the paper. The first levels of "cosine" multiply the errors of the network;
+        a limit of 1 bounds them.
+      extra_steps: number M of steps without noise after the last one (Diffusion-X).
+      candidates: number n of actions of which the densest acts (Diffusion-KDE); 1 acts
+        with the only one.
+      bandwidth: width h of the kernels that measure density; 0.2 is the paper's 0.1 of
+        a range [0, 1].
+      guidance_weight: weight w of the observation; 1 for no guidance.
+      temperature: scale of all noise in sampling; at 0 actions are deterministic.
+    """
+
     variance: Literal["beta", "posterior"] = "beta"
     clip: float | None = None
-    condition_dropout: float = 0.0
     extra_steps: int = 0
     candidates: int = 1
     bandwidth: float = 0.2
     guidance_weight: float = 1.0
     temperature: float = 1.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_options(
-            self,
-            **dict.fromkeys(("diffusion_steps", "candidates"), 1),
-            **dict.fromkeys(("clip", "condition_dropout", "extra_steps"), 0),
-            **dict.fromkeys(("guidance_weight", "temperature"), 0),
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used."""
+        yield from super().faults()
+        yield from at_least(self, 1, "candidates")
+        yield from at_least(
+            self, 0, "clip", "extra_steps", "guidance_weight", "temperature"
         )
-        if self.bandwidth <= 0:
-            raise UserError(f"--bandwidth is {self.bandwidth}; it must be above 0")
-        if self.condition_dropout >= 1:
-            raise UserError(
-                f"--condition-dropout is {self.condition_dropout}; it must be below 1, "
-                "or nothing that is observed is ever learned from"
-            )
-        if self.guidance_weight != 1 and not self.condition_dropout:
-            raise UserError(
-                f"--guidance-weight is {self.guidance_weight}, and the network never "
-                "learned what is done without an observation; train it with "
-                "--condition-dropout 0.1"
-            )
+        yield from above(self, 0, "bandwidth")
 
 
 def diffusion_bc(
-    config: DiffusionBCConfig, statistics: Statistics, *, action_dim: int
+    config: DiffusionBCConfig,
+    acting: DiffusionBCActing,
+    statistics: Statistics,
+    spec: Spec,
 ) -> Algorithm:
     """Build a diffusion policy for a dataset.
 
     Args:
-      config: options.
-      statistics: of the dataset, from `cloning.measure`.
-      action_dim: A.
+      config: options that training reads.
+      acting: options that may change after training.
+      statistics: of the dataset, from `policy.measure`.
+      spec: of the dataset.
 
     Returns:
       An algorithm with the learner "policy".
+
+    Raises:
+      UserError: options that do not fit each other or the observations.
     """
-    return cloning.cloning(config, statistics, diffusion_head(config, action_dim))
+    if acting.guidance_weight != 1 and not config.condition_dropout:
+        refuse(
+            [
+                f"`guidance_weight` is {acting.guidance_weight}, and the network did "
+                "not learn to act without an observation; train it with "
+                "`condition_dropout=0.1`"
+            ]
+        )
+    head = diffusion_head(config, acting, spec.action_dim)
+    return imitation(config, statistics, spec, head)
 
 
-def diffusion_head(config: DiffusionBCConfig, action_dim: int) -> Head:
-    """Build what is learned, equation (1), and how it acts, equations (2) to (5)."""
-    levels = _SCHEDULES[config.schedule](config.diffusion_steps, time="fraction")
-    steps = ddpm(levels, variance=config.variance, extra_steps=config.extra_steps)
+def diffusion_head(
+    config: DiffusionBCConfig, acting: DiffusionBCActing, action_dim: int
+) -> Head:
+    """Build the loss of equation (1) and the acting of equations (2) to (5)."""
+    levels = SCHEDULES[config.schedule](config.diffusion_steps, time="fraction")
+    steps = ddpm(levels, variance=acting.variance, extra_steps=acting.extra_steps)
 
     def loss(keys, denoise, embedding, actions):
         drop_keys, keys = jax.vmap(jax.random.split, out_axes=1)(keys)
@@ -144,31 +175,30 @@ def diffusion_head(config: DiffusionBCConfig, action_dim: int) -> Head:
             prediction="noise",
         )
 
-    def act(key, denoise, embedding):
-        batch = len(embedding)
-        many = jnp.repeat(embedding, config.candidates, axis=0)
+    def act(keys, denoise, embedding):
+        many = jnp.repeat(embedding, acting.candidates, axis=0)
         network = functools.partial(denoise, many)
-        if config.guidance_weight != 1:
+        if acting.guidance_weight != 1:
             twice = jnp.concatenate([many, many])
             network = classifier_free(
                 lambda action, time, keep: denoise(_masked(twice, keep), action, time),
-                weight=config.guidance_weight,
+                weight=acting.guidance_weight,
             )
         found = sample(
-            key,
-            denoiser(network, prediction="noise", clip=config.clip),
+            repeat_keys(keys, acting.candidates),
+            denoiser(network, prediction="noise", clip=acting.clip),
             steps,
-            (batch * config.candidates, action_dim),
-            temperature=config.temperature,
+            (len(many), action_dim),
+            temperature=acting.temperature,
         ).x
-        found = found.reshape(batch, config.candidates, action_dim)
-        return densest(found, config.bandwidth)
+        found = found.reshape(len(embedding), acting.candidates, action_dim)
+        return densest(found, acting.bandwidth)
 
     return Head(action_dim, loss, act)
 
 
 def densest(candidates: jax.Array, bandwidth: float) -> jax.Array:
-    """Choose the candidate among most others, equation (4).
+    """Choose the candidate of largest kernel density, equation (4).
 
     Args:
       candidates: `[B, n, A]`.
@@ -185,5 +215,27 @@ def densest(candidates: jax.Array, bandwidth: float) -> jax.Array:
     return jax.vmap(select_by(density))(candidates)[0]
 
 
+def generic(dataset: Dataset, spec: Spec) -> Preset:
+    """Return options for data that no task has presets for; see `Entry.generic`."""
+    config = generic_config(
+        DiffusionBCConfig(hidden=256, diffusion_steps=20, schedule="cosine"),
+        dataset,
+        spec,
+    )
+    return Preset(config, DiffusionBCActing(clip=1.0), generic_training(spec))
+
+
 def _masked(embedding: jax.Array, keep: jax.Array) -> jax.Array:
     return jnp.where(keep[:, None, None], embedding, 0.0)
+
+
+ENTRY = Entry(
+    name="diffusion-bc",
+    summary="diffusion policies: Diffusion BC, Diffusion-X and Diffusion-KDE",
+    config=DiffusionBCConfig,
+    acting=DiffusionBCActing,
+    statistics=Statistics,
+    measure=measure,
+    build=diffusion_bc,
+    generic=generic,
+)

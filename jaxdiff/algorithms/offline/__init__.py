@@ -1,1 +1,1 @@
-"""Offline reinforcement learning."""
+"""Offline reinforcement learning: policies from recorded transitions with rewards."""

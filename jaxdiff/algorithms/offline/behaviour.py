@@ -9,12 +9,12 @@ summed over the entries of the action. Actions are drawn along the probability f
 
 (2) dx/dt = f(t) x + g(t)^2 / (2 sigma_t) eps_psi(x, t, s),
 
-for which DDIM and DPM-Solver++ are solvers that step on any grid of times (Song et al.,
-2021, arXiv:2011.13456; Chen et al., 2024, arXiv:2310.07297, section 3.2).
+which DDIM and DPM-Solver++ solve on any grid of times (Song et al., 2021,
+arXiv:2011.13456; Chen et al., 2024, arXiv:2310.07297, section 3.2).
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ import numpy as np
 import optax
 
 from jaxdiff.algorithms.base import ArrayTree, Averaging, Learner, supervised
-from jaxdiff.algorithms.offline.common import OfflineConfig, zeros
+from jaxdiff.algorithms.offline.common import OfflineConfig, below, zeros
 from jaxdiff.data.transitions import Transitions, draw_transition
 from jaxdiff.diffusion import (
     Denoise,
@@ -34,14 +34,14 @@ from jaxdiff.diffusion import (
     discretize,
     dpm_solver_pp,
     sample,
+    split_keys,
     uniform_time,
     vp_level,
 )
-from jaxdiff.errors import UserError
 from jaxdiff.networks import ScoreMLP
-from jaxdiff.options import check_options
+from jaxdiff.options import at_least
 
-# The least noise that is trained and sampled from, as a time.
+# The time of the least noise in training and sampling.
 FIRST_TIME = 1e-3
 
 
@@ -50,11 +50,12 @@ class BehaviourConfig(OfflineConfig):
     """Options of a diffusion model of actions, beside those of data and critics.
 
     Attributes:
-      score_width: of the diffusion model.
+      score_width: width of the diffusion model.
       score_blocks: residual blocks of the diffusion model.
       score_dropout: share of each block's input that training hides.
       score_decay: weight decay of the diffusion model.
-      ema_decay: of the diffusion model's averaged parameters; 0 for none.
+      ema_decay: weight of the old average when the diffusion model's averaged
+        parameters move; 0 for no averaging.
     """
 
     score_width: int = 256
@@ -63,27 +64,19 @@ class BehaviourConfig(OfflineConfig):
     score_decay: float = 0.01
     ema_decay: float = 0.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least = ("score_blocks", "score_dropout", "score_decay", "ema_decay")
-        check_options(self, score_width=1, **dict.fromkeys(at_least, 0))
-        for flag, value in (
-            ("--score-dropout", self.score_dropout),
-            ("--ema-decay", self.ema_decay),
-        ):
-            if value >= 1:
-                raise UserError(f"{flag} is {value}; it must be less than 1")
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used."""
+        yield from super().faults()
+        yield from at_least(self, 1, "score_width")
+        yield from at_least(self, 0, "score_blocks", "score_dropout", "score_decay")
+        yield from at_least(self, 0, "ema_decay")
+        yield from below(self, 1, "score_dropout", "ema_decay")
 
 
-def score_network(config: BehaviourConfig, features: int) -> Any:
-    """The network of the options, for `sample_actions` for instance.
-
-    Args:
-      config: options.
-      features: A, of the actions.
-    """
+def score_network(config: BehaviourConfig, action_dim: int) -> Any:
+    """Build the network of the diffusion model from options."""
     return ScoreMLP(
-        features,
+        action_dim,
         width=config.score_width,
         blocks=config.score_blocks,
         dropout=config.score_dropout,
@@ -91,7 +84,7 @@ def score_network(config: BehaviourConfig, features: int) -> Any:
 
 
 def every_level() -> DrawLevel:
-    """The levels of equation (1)."""
+    """Return `key -> level`, the distribution of levels in equation (1)."""
     return uniform_time(vp_level, FIRST_TIME, 1.0)
 
 
@@ -102,16 +95,18 @@ def behaviour_learner(
     *,
     averaging: Averaging,
     draw_level: DrawLevel | None = None,
+    learning_rate_decay: float = 0.0,
 ) -> Learner:
     """Build the learner of equation (1).
 
     Args:
       network: `(x [B, A], time [B], inputs [B, S], keys [B] or None) -> noise [B, A]`,
-        such as `ScoreMLP`; the keys are of dropout.
+        such as `ScoreMLP`; dropout draws from the keys.
       prepare: as in a `Learner`.
       optimizer: of the parameters.
       averaging: of the averaged parameters, `slow["ema"]`.
-      draw_level: `key -> level` of an example; those of equation (1) by default.
+      draw_level: `key -> level` of an example; that of equation (1) by default.
+      learning_rate_decay: as in `supervised`.
     """
     draw_level = draw_level or every_level()
 
@@ -120,7 +115,7 @@ def behaviour_learner(
         return network.init(key, actions, jnp.zeros(1), inputs)
 
     def loss(params, keys, batch):
-        keys, dropout_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        keys, dropout_keys = split_keys(keys)
         losses = denoising_loss(
             keys,
             lambda x, time: network.apply(params, x, time, batch.inputs, dropout_keys),
@@ -132,7 +127,13 @@ def behaviour_learner(
         return losses.mean(), {"loss": losses.mean()}
 
     return supervised(
-        prepare, draw_transition, init_params, [loss], optimizer, averaging=averaging
+        prepare,
+        draw_transition,
+        init_params,
+        [loss],
+        optimizer,
+        averaging=averaging,
+        learning_rate_decay=learning_rate_decay,
     )
 
 
@@ -142,7 +143,7 @@ def flow_steps(
     """Tabulate a solver of equation (2) at times evenly spaced from 1 to 0.001.
 
     Args:
-      num_steps: calls of the network; the last goes from time 0.001 to no noise.
+      num_steps: calls of the network; the last step goes from time 0.001 to no noise.
       solver: of `jaxdiff.diffusion`, such as `ddim`.
     """
     times = np.linspace(1.0, FIRST_TIME, num_steps)[::-1]
@@ -150,7 +151,7 @@ def flow_steps(
 
 
 def sample_actions(
-    key: jax.Array,
+    keys: jax.Array,
     network: Any,
     params: ArrayTree,
     inputs: jax.Array,
@@ -161,18 +162,18 @@ def sample_actions(
     temperature: Any = 1.0,
     guided: Callable[[Denoise], Denoise] | None = None,
 ) -> jax.Array:
-    """Draw actions that the data may hold in states.
+    """Draw actions from the model, one in each state.
 
     Args:
-      key: consumed.
+      keys: consumed. One key, or `[B]` keys, one for each state.
       network: as in `behaviour_learner`.
-      params: averaged parameters.
+      params: of the network, usually averaged.
       inputs: `[B, S]`, normalised.
-      steps: from `flow_steps`, or of any sampler of levels that the network knows.
+      steps: from `flow_steps`, or of any sampler whose levels the network knows.
       action_dim: A.
       clip: limit every estimate of the action to [-clip, clip].
-      temperature: of all noise.
-      guided: `denoise -> denoise`, a change of the estimates.
+      temperature: factor of all noise.
+      guided: `denoise -> denoise`, changes the estimates.
 
     Returns:
       `[B, A]`, normalised.
@@ -185,20 +186,4 @@ def sample_actions(
     if guided is not None:
         denoise = guided(denoise)
     shape = (len(inputs), action_dim)
-    return sample(key, denoise, steps, shape, temperature=temperature).x
-
-
-def sample_each(
-    keys: jax.Array,
-    network: Any,
-    params: ArrayTree,
-    inputs: jax.Array,
-    steps: Steps,
-    **options: Any,
-) -> jax.Array:
-    """Draw as `sample_actions` does, each with a key of its own `[B]`, for training."""
-
-    def draw(key, row):
-        return sample_actions(key, network, params, row[None], steps, **options)[0]
-
-    return jax.vmap(draw)(keys, inputs)
+    return sample(keys, denoise, steps, shape, temperature=temperature).x

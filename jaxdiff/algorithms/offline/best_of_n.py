@@ -1,13 +1,13 @@
-"""Acting by choice: of several actions that a model draws, one that a critic prefers.
+"""Best-of-n acting: draw several actions from a model, and let a critic choose one.
 
-Of N actions a_i drawn in one state, with logits l_i of what a critic says of them,
+Given N actions a_i drawn in one state, and a logit l_i of each from a critic, choose
 
-(1) "best":   argmax_i l_i
-(2) otherwise one drawn with the probabilities softmax(l)_i.
+(1) the action of the highest logit, or
+(2) an action at random with the probabilities softmax(l)_i.
 
 With l = beta Q, (2) draws from mu(a|s) exp(beta Q(s, a)) / Z as N grows, mu being the
-model: importance resampling, the way to act of SfBC (Chen et al., 2023,
-arXiv:2209.14548), Diffusion-QL and, with (1), of IDQL and BCQ.
+model. This importance resampling is how SfBC (Chen et al., 2023, arXiv:2209.14548) and
+Diffusion-QL act; IDQL and BCQ act by (1).
 """
 
 from collections.abc import Callable
@@ -17,58 +17,61 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiff.algorithms.base import ActOutput
-from jaxdiff.algorithms.offline.common import Statistics
-from jaxdiff.data.normalizer import normalize, unnormalize
-from jaxdiff.data.transitions import beside
+from jaxdiff.algorithms.offline.common import Statistics, policy_inputs, with_guidance
+from jaxdiff.data.normalizer import unnormalize
+from jaxdiff.diffusion import repeat_keys, split_keys
 
 
 def choose(
-    key: jax.Array, actions: jax.Array, logits: jax.Array, *, best: bool
+    keys: jax.Array, actions: jax.Array, logits: jax.Array, *, best: bool
 ) -> jax.Array:
-    """Choose an action in each state, equations (1) and (2).
+    """Choose an action in each state, by equation (1) or (2).
 
     Args:
-      key: consumed.
+      keys: `[B]`, consumed.
       actions: `[B, N, A]`.
       logits: `[B, N]`.
-      best: take the action of the highest logit; the first of equals wins.
+      best: take the action of the highest logit, the first of equal ones.
 
     Returns:
       `[B, A]`.
     """
-    picked = logits.argmax(-1) if best else jax.random.categorical(key, logits)
+    draw = jax.vmap(jax.random.categorical)
+    picked = logits.argmax(-1) if best else draw(keys, logits)
     return jax.vmap(lambda row, i: row[i])(actions, picked)
 
 
-def choosing(
-    draw: Callable[..., jax.Array],
+def best_of_n(
+    sample: Callable[..., jax.Array],
     value: Callable[..., jax.Array],
     statistics: Statistics,
+    acting: Any,
     *,
-    candidates: int,
-    best: bool,
+    best: bool = True,
 ) -> Callable[..., tuple[ActOutput, Any]]:
-    """Build an `act` that draws candidates and chooses among them.
+    """Build the `act` that draws candidates and chooses one.
 
     Args:
-      draw: `(states, key, inputs [B, S]) -> actions [B, A]`, normalised, `states` being
-        those of the learners.
-      value: `(states, inputs [B, S], actions [B, A]) -> logits [B]`.
+      sample: `(states, keys [B], inputs [B, S], options) -> actions [B, A]`,
+        normalised. `states` are those of the learners; `options` has the acting options
+        as attributes, with arrays of `guidance` in place of some of them.
+      value: `(states, inputs [B, S], actions [B, A], options) -> logits [B]`.
       statistics: of the dataset.
-      candidates: N.
+      acting: options, `candidates` (N) among them.
       best: as in `choose`.
     """
+    count = acting.candidates
 
-    def act(states, carry, key, observation, reset, goal=None):
+    def act(states, carry, keys, observation, reset, goal=None, guidance=None):
         del reset
-        inputs = beside(observation, goal, statistics.inputs.low.shape[-1])
-        inputs = normalize(statistics.inputs, inputs)
-        draw_key, key = jax.random.split(key)
-        many = jnp.repeat(inputs, candidates, axis=0)
-        actions = draw(states, draw_key, many)
-        shape = (len(inputs), candidates)
-        logits = value(states, many, actions).reshape(shape)
-        chosen = choose(key, actions.reshape(*shape, -1), logits, best=best)
+        options = with_guidance(acting, guidance)
+        sample_keys, choice_keys = split_keys(keys)
+        inputs = policy_inputs(statistics, observation, goal)
+        many = jnp.repeat(inputs, count, axis=0)
+        actions = sample(states, repeat_keys(sample_keys, count), many, options)
+        logits = value(states, many, actions, options).reshape(-1, count)
+        actions = actions.reshape(*logits.shape, -1)
+        chosen = choose(choice_keys, actions, logits, best=best)
         return ActOutput(action=unnormalize(statistics.actions, chosen)), carry
 
     return act

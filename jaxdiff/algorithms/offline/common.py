@@ -1,15 +1,27 @@
-"""What algorithms of offline reinforcement learning share: options, data, acting."""
+"""What algorithms of offline reinforcement learning share: options, data, acting.
+
+Critics and policies read transitions (s, a, r, s', terminal), with s the observation
+and, where the data have goals, the goal beside it. Both are normalised, actions are
+scaled to [-1, 1], and rewards are shifted and scaled (`jaxdiff.data.transitions`).
+"""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff.algorithms.base import ActOutput
-from jaxdiff.data.episodes import Episodes
+from jaxdiff.algorithms.base import (
+    ActOutput,
+    Algorithm,
+    Entry,
+    Preset,
+    TrainConfig,
+)
+from jaxdiff.data.episodes import Dataset, Episodes
 from jaxdiff.data.normalizer import (
     Normalizer,
     fit_normalizer,
@@ -17,6 +29,7 @@ from jaxdiff.data.normalizer import (
     normalize,
     unnormalize,
 )
+from jaxdiff.data.spec import Spec
 from jaxdiff.data.transitions import (
     Rewards,
     RewardScale,
@@ -27,25 +40,27 @@ from jaxdiff.data.transitions import (
     transitions,
 )
 from jaxdiff.errors import UserError
-from jaxdiff.options import check_options
+from jaxdiff.options import NoOptions, Options, above, at_least, at_most
 from jaxdiff.pytree import pytree_dataclass
 
 
 @dataclasses.dataclass(frozen=True)
-class OfflineConfig:
-    """Options of the data and of critics.
+class OfflineConfig(Options):
+    """Options of data, critics and policy.
 
     Attributes:
-      widths: of the hidden layers of critics and policy.
+      widths: widths of the hidden layers of critics and policy.
       layer_norm: normalise the hidden layers of critics.
-      discount: of a reward relative to the one a step earlier.
-      target_rate: share by which target critics move to the trained ones in an update.
-      learning_rate: of all optimizers.
-      normalizer: of observations and goals.
-      scale_actions: map the range of each action to [-1, 1], where policies act;
-        otherwise the data must lie there.
-      rewards: "raw", "range" to scale them until returns of episodes are 1000 apart,
-        "minus-one" to subtract 1 from each, or "centred" for 4 (r - 1/2).
+      discount: weight of a reward relative to a reward one step earlier.
+      target_rate: share of the way that target critics move to the trained critics in
+        an update.
+      learning_rate: step size of Adam.
+      normalizer: how observations and goals are scaled.
+      scale_actions: scale each action to [-1, 1], where policies act; without it the
+        actions of the data must lie there.
+      rewards: "raw" keeps rewards, "range" scales them until the returns of episodes
+        lie 1000 apart, "minus-one" subtracts 1, "centred" makes r into 4 (r - 1/2).
+      reward_scale: factor of rewards, applied after `rewards`.
       drop_timeouts: leave out the last transition of episodes that ran out of time.
     """
 
@@ -57,16 +72,24 @@ class OfflineConfig:
     normalizer: Literal["none", "gaussian", "limits", "cdf"] = "gaussian"
     scale_actions: bool = True
     rewards: Rewards = "raw"
+    reward_scale: float = 1.0
     drop_timeouts: bool = False
 
-    def __post_init__(self) -> None:
-        check_options(self, widths=1, discount=0, target_rate=0, learning_rate=0)
-        for name in ("discount", "target_rate"):
-            if getattr(self, name) > 1:
-                flag = f"--{name.replace('_', '-')}"
-                raise UserError(
-                    f"{flag} is {getattr(self, name)}; it must be at most 1"
-                )
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used."""
+        yield from super().faults()
+        yield from at_least(self, 1, "widths")
+        yield from at_least(self, 0, "discount", "target_rate", "learning_rate")
+        yield from at_most(self, 1, "discount", "target_rate")
+        yield from above(self, 0, "reward_scale")
+
+
+def below(options: Any, bound: float, *names: str) -> Iterator[str]:
+    """Yield a fault for each named option that is not below a bound."""
+    for name in names:
+        value = getattr(options, name)
+        if value >= bound:
+            yield f"`{name}` is {value}; it must be below {bound}"
 
 
 @pytree_dataclass
@@ -76,7 +99,7 @@ class Statistics:
     Attributes:
       inputs: normalizer of `[observation | goal]`, or of observations alone.
       actions: normalizer of actions.
-      rewards: what rewards are shifted and scaled by.
+      rewards: shift and scale of rewards.
     """
 
     inputs: Normalizer
@@ -84,19 +107,21 @@ class Statistics:
     rewards: RewardScale
 
 
-def measure(config: OfflineConfig, train: Episodes) -> Statistics:
+def measure(config: OfflineConfig, episodes: Episodes, spec: Spec) -> Statistics:
     """Measure a dataset: its normalizers and the scale of its rewards.
 
     Raises:
       UserError: actions beyond [-1, 1] that are not to be scaled.
     """
-    data = transitions(train, drop_timeouts=config.drop_timeouts)
+    del spec
+    data = transitions(episodes, drop_timeouts=config.drop_timeouts)
     largest = float(np.abs(data.actions).max())
     if not config.scale_actions and largest > 1:
         raise UserError(
             f"the data have an action of {largest:g}, and policies act in [-1, 1]; "
-            "leave out --no-scale-actions"
+            "choose `scale_actions=True`"
         )
+    rewards = measure_rewards(config.rewards, episodes)
     return Statistics(
         inputs=identity(data.inputs.shape[1])
         if config.normalizer == "none"
@@ -104,11 +129,14 @@ def measure(config: OfflineConfig, train: Episodes) -> Statistics:
         actions=fit_normalizer("limits", data.actions)
         if config.scale_actions
         else identity(data.actions.shape[1]),
-        rewards=measure_rewards(config.rewards, train),
+        rewards=RewardScale(
+            shift=rewards.shift,
+            scale=np.float32(rewards.scale * config.reward_scale),
+        ),
     )
 
 
-def preparing(
+def make_prepare(
     config: OfflineConfig, statistics: Statistics
 ) -> Callable[..., Transitions]:
     """Build the `prepare` of learners: normalised transitions on the device."""
@@ -127,36 +155,123 @@ def preparing(
     return prepare
 
 
-def acting(
+def zeros(transition: Transitions) -> tuple[jax.Array, jax.Array]:
+    """Return one state and one action of zeros, `[1, S]` and `[1, A]`.
+
+    Networks create their parameters from them.
+    """
+    return (
+        jnp.zeros_like(transition.inputs[:1]),
+        jnp.zeros_like(transition.actions[:1]),
+    )
+
+
+def policy_inputs(statistics: Statistics, observation: Any, goal: Any) -> jax.Array:
+    """Normalise what a policy sees.
+
+    Args:
+      statistics: of the dataset.
+      observation: `[B, O]`, environment units.
+      goal: `[B, G]`, environment units, or None.
+
+    Returns:
+      `[B, S]`.
+    """
+    inputs = beside(observation, goal, statistics.inputs.low.shape[-1])
+    return normalize(statistics.inputs, inputs)
+
+
+def with_guidance(acting: Options, guidance: Mapping[str, Any] | None) -> Any:
+    """Return acting options as attributes, with arrays in place of some of them.
+
+    Args:
+      acting: options.
+      guidance: name of an option -> array.
+    """
+    return SimpleNamespace(**{**vars(acting), **(guidance or {})})
+
+
+def act_by_mean(
     actor: Any,
     statistics: Statistics,
     *,
     part: str | None = None,
     squash: Callable[[jax.Array], jax.Array] = lambda mean: mean,
 ) -> Callable[..., tuple[ActOutput, Any]]:
-    """Build the `act` of the learner "policy": the mean of what `actor` says.
+    """Build the `act` that takes the mean action of the learner "policy".
 
     Args:
       actor: `inputs [B, S] -> (mean [B, A], standard deviation)`.
       statistics: of the dataset.
-      part: the entry of the learner's parameters that is the actor's, or None for all.
-      squash: what the mean passes through, such as tanh.
+      part: the entry of the learner's parameters that belongs to the actor; None if
+        all of them do.
+      squash: applied to the mean, such as tanh.
     """
 
-    def act(states, carry, key, observation, reset, goal=None):
-        del key, reset
-        inputs = beside(observation, goal, statistics.inputs.low.shape[-1])
+    def act(states, carry, keys, observation, reset, goal=None, guidance=None):
+        del keys, reset, guidance
         params = states["policy"].params
         params = params if part is None else params[part]
-        mean, _ = actor.apply(params, normalize(statistics.inputs, inputs))
+        mean, _ = actor.apply(params, policy_inputs(statistics, observation, goal))
         return ActOutput(action=unnormalize(statistics.actions, squash(mean))), carry
 
     return act
 
 
-def zeros(transition: Transitions) -> tuple[jax.Array, jax.Array]:
-    """One state and one action of zeros, `[1, S]` and `[1, A]`, to start networks."""
-    return (
-        jnp.zeros_like(transition.inputs[:1]),
-        jnp.zeros_like(transition.actions[:1]),
+def offline_entry(
+    *,
+    name: str,
+    summary: str,
+    config: type[OfflineConfig],
+    build: Callable[..., Algorithm],
+    learners: Sequence[str],
+    acting: type[Options] = NoOptions,
+    laptop: Mapping[str, Any] | None = None,
+    laptop_acting: Mapping[str, Any] | None = None,
+) -> Entry:
+    """Build the entry of an algorithm.
+
+    Its generic preset trains each learner for 10,000 updates. It scales rewards to a
+    mean square of 1, so that values stay below 1 / (1 - discount) or not far above it,
+    whatever units the rewards have.
+
+    Args:
+      name: what commands call the algorithm.
+      summary: one line for the list of commands.
+      config: class of the options that training reads.
+      build: see `Entry`.
+      learners: names of its learners.
+      acting: class of the options that may change after training.
+      laptop: options of the generic preset that are not the defaults.
+      laptop_acting: acting options of the generic preset that are not the defaults.
+    """
+
+    def generic(dataset: Dataset, spec: Spec) -> Preset:
+        del spec
+        scale = unit_scale(dataset.episodes)
+        training = TrainConfig(
+            num_steps=10_000, batch_size=256, log_every=100, save_every=1_000
+        )
+        return Preset(
+            config(**{"reward_scale": scale, **(laptop or {})}),
+            acting(**(laptop_acting or {})),
+            dict.fromkeys(learners, training),
+        )
+
+    return Entry(
+        name=name,
+        summary=summary,
+        config=config,
+        acting=acting,
+        statistics=Statistics,
+        measure=measure,
+        build=build,
+        generic=generic,
     )
+
+
+def unit_scale(episodes: Episodes) -> float:
+    """Return the factor that gives rewards a mean square of 1; 1 if all are 0."""
+    # The rows that end episodes have a reward of 0 and are no transitions.
+    square = np.square(episodes.rewards, dtype=np.float64).sum()
+    return float(np.sqrt(episodes.lengths.sum() / square)) if square else 1.0

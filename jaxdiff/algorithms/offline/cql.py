@@ -1,22 +1,22 @@
-"""CQL: critics that are told to think little of what the data did not do.
+"""CQL: critics with a penalty on the values of actions that the data do not hold.
 
-Soft actor-critic with a penalty on its critics: the soft maximum of Q over all actions
-shall not be larger than Q of the action that the data took,
+Soft actor-critic whose critics are penalised if the soft maximum of Q over all actions
+is larger than Q at the action of the data,
 
 (1) min_Q E (r + discount (1 - terminal) min_i Qtarget_i(s', a') - Q_i(s, a))^2
         + penalty E [log integral exp Q_i(s, b) db - Q_i(s, a)],   a' ~ pi(.|s')
 (2) the integral by importance sampling: the mean of exp(Q_i(s, b_j)) / p(b_j) over
     actions b_j drawn uniformly, from pi(.|s) and from pi(.|s')
 (3) min_pi E [w log pi(b|s) - min_i Q_i(s, b)],   b ~ pi(.|s)
-(4) min_w log w E [-log pi(b|s) - entropy],   entropy = -A, wanted of the policy
+(4) min_w log w E [-log pi(b|s) - entropy],   entropy = -A, the target entropy
 
-(Kumar et al., 2020, arXiv:2006.04779, equation 4, "CQL(H)".) For the first updates the
-policy clones behaviour: in (3) the log density of the data's action stands for Q. The
-variant with a Lagrange multiplier, which the authors use in AntMaze, is not here.
+(Kumar et al., 2020, arXiv:2006.04779, equation 4, "CQL(H)".) In the first updates the
+policy clones the behaviour: the log density of the data's action replaces Q in (3). The
+variant with a Lagrange multiplier on the penalty is not implemented.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -28,14 +28,17 @@ from jaxdiff.algorithms.offline import squashed
 from jaxdiff.algorithms.offline.common import (
     OfflineConfig,
     Statistics,
-    acting,
-    preparing,
+    act_by_mean,
+    make_prepare,
+    offline_entry,
     zeros,
 )
-from jaxdiff.algorithms.offline.joint import Seen, bellman_error, joint_learner
+from jaxdiff.algorithms.offline.joint import Context, bellman_error, joint_learner
+from jaxdiff.data.spec import Spec
 from jaxdiff.data.transitions import Transitions
+from jaxdiff.diffusion import normal, split_keys
 from jaxdiff.networks import SquashedActor, TwinQ
-from jaxdiff.options import check_options
+from jaxdiff.options import Options, at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +46,11 @@ class CQLConfig(OfflineConfig):
     """Options of CQL, beside those of data and critics.
 
     Attributes:
-      penalty: of equation (1), the more careful the higher.
-      penalty_actions: drawn from each of the three sources of equation (2).
-      policy_rate: learning rate of policy and w.
-      warm_up: updates in which the policy clones behaviour.
+      penalty: weight of the penalty on critics; higher is more cautious.
+      penalty_actions: actions drawn for the penalty, uniformly and from the policy in
+        the state and in the next state, so many each.
+      policy_rate: step size of Adam for the policy and the weight of its entropy.
+      warm_up: updates in which the policy clones the behaviour.
     """
 
     penalty: float = 5.0
@@ -54,28 +58,24 @@ class CQLConfig(OfflineConfig):
     policy_rate: float = 1e-4
     warm_up: int = 0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_options(self, penalty=0, penalty_actions=1, policy_rate=0, warm_up=0)
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used."""
+        yield from super().faults()
+        yield from at_least(self, 0, "penalty", "policy_rate", "warm_up")
+        yield from at_least(self, 1, "penalty_actions")
 
 
-def cql(config: CQLConfig, statistics: Statistics, *, action_dim: int) -> Algorithm:
-    """Build CQL for a dataset.
-
-    Args:
-      config: options.
-      statistics: of the dataset, from `jaxdiff.algorithms.offline.common.measure`.
-      action_dim: A.
-
-    Returns:
-      An algorithm with the one learner "policy", which acts by its mean.
-    """
+def cql(
+    config: CQLConfig, acting: Options, statistics: Statistics, spec: Spec
+) -> Algorithm:
+    """Build CQL, with the learner "policy"; it acts by the policy's mean."""
+    del acting
     q: Any = TwinQ(config.widths, config.layer_norm)
-    actor: Any = SquashedActor(action_dim, config.widths)
-    learner = cql_learner(config, actor, q, preparing(config, statistics))
+    actor: Any = SquashedActor(spec.action_dim, config.widths)
+    learner = cql_learner(config, actor, q, make_prepare(config, statistics))
     return Algorithm(
         learners={"policy": learner},
-        act=acting(actor, statistics, part="actor", squash=jnp.tanh),
+        act=act_by_mean(actor, statistics, part="actor", squash=jnp.tanh),
         init_carry=lambda batch: (),
     )
 
@@ -85,9 +85,8 @@ def cql_learner(
 ) -> Learner:
     """Build the learner of equations (1) to (4).
 
-    Its parameters are `{"actor", "entropy", "q"}`, of which "entropy" is log w, and the
-    targets `slow["target"]`. `hyper` may hold a "penalty" to take the place of the
-    option.
+    Its parameters are `{"actor", "entropy", "q"}`, where "entropy" is log w; the
+    targets are `slow["target"]`. A "penalty" in `hyper` replaces the option.
 
     Args:
       config: options.
@@ -96,12 +95,11 @@ def cql_learner(
       prepare: as in a `Learner`.
     """
 
-    def draws(params, inputs, keys, count):
-        """Actions `[count, B, A]` and log densities `[count, B]`, fixed or not."""
+    def sample(params, inputs, keys, count):
+        """Draw actions `[count, B, A]` and their log densities `[count, B]`."""
         mean, std = actor.apply(params, inputs)
-        shape = (count, mean.shape[-1])
-        normals = jax.vmap(lambda key: jax.random.normal(key, shape), out_axes=1)(keys)
-        return squashed.draw(mean, std, normals)
+        xi = normal(keys, (len(mean), count, mean.shape[-1])).swapaxes(0, 1)
+        return squashed.sample_action(mean, std, xi)
 
     def init_params(key, batch):
         inputs, actions = zeros(batch)
@@ -112,29 +110,28 @@ def cql_learner(
             "q": q.init(q_key, inputs, actions),
         }
 
-    def actor_loss(params, seen: Seen):
-        inputs = seen.batch.inputs
-        (actions,), (likely,) = draws(params, inputs, seen.keys, 1)
-        least = q.apply(seen.params["q"], inputs, actions).min(0)
+    def actor_loss(params, context: Context):
+        inputs = context.batch.inputs
+        (actions,), (likely,) = sample(params, inputs, context.keys, 1)
+        least = q.apply(context.params["q"], inputs, actions).min(0)
         mean, std = actor.apply(params, inputs)
-        cloned = squashed.log_density(mean, std, seen.batch.actions)
-        wanted = jnp.where(seen.step < config.warm_up, cloned, least)
-        loss = (jnp.exp(seen.params["entropy"]) * likely - wanted).mean()
+        cloned = squashed.log_density(mean, std, context.batch.actions)
+        wanted = jnp.where(context.step < config.warm_up, cloned, least)
+        loss = (jnp.exp(context.params["entropy"]) * likely - wanted).mean()
         return loss, {"entropy": -likely.mean()}
 
-    def entropy_loss(log_weight, seen: Seen):
-        _, (likely,) = draws(seen.params["actor"], seen.batch.inputs, seen.keys, 1)
-        target = -float(seen.batch.actions.shape[-1])
+    def entropy_loss(log_weight, context: Context):
+        batch = context.batch
+        _, (likely,) = sample(context.params["actor"], batch.inputs, context.keys, 1)
+        target = -float(batch.actions.shape[-1])
         return log_weight * (-likely - target).mean(), {}
 
-    def q_loss(params, seen: Seen):
-        batch, many = seen.batch, config.penalty_actions
-        ahead_keys, here_keys, next_keys, uniform_keys = jax.vmap(
-            lambda key: jax.random.split(key, 4), out_axes=1
-        )(seen.keys)
-        policy = seen.params["actor"]
-        (actions,), _ = draws(policy, batch.next_inputs, ahead_keys, 1)
-        ahead = q.apply(seen.slow["target"], batch.next_inputs, actions).min(0)
+    def q_loss(params, context: Context):
+        batch, many = context.batch, config.penalty_actions
+        ahead_keys, here_keys, next_keys, uniform_keys = split_keys(context.keys, 4)
+        policy = context.params["actor"]
+        (actions,), _ = sample(policy, batch.next_inputs, ahead_keys, 1)
+        ahead = q.apply(context.slow["target"], batch.next_inputs, actions).min(0)
         error, value = bellman_error(q, params, batch, ahead, config.discount)
 
         size = batch.actions.shape[-1]
@@ -144,8 +141,8 @@ def cql_learner(
         )(uniform_keys)
         sources = [
             (uniform, jnp.full(uniform.shape[:2], size * jnp.log(0.5))),
-            draws(policy, batch.inputs, here_keys, many),
-            draws(policy, batch.next_inputs, next_keys, many),
+            sample(policy, batch.inputs, here_keys, many),
+            sample(policy, batch.next_inputs, next_keys, many),
         ]
         drawn, density = (
             jnp.concatenate(parts) for parts in zip(*sources, strict=True)
@@ -154,7 +151,7 @@ def cql_learner(
         values = q.apply(params, inputs, drawn)  # [2, J, B]
         taken = q.apply(params, batch.inputs, batch.actions)
         penalty = (soft_maximum(values, density) - taken).mean()
-        scale = seen.hyper.get("penalty", config.penalty)
+        scale = context.hyper.get("penalty", config.penalty)
         return error + scale * penalty, {"q": value, "penalty": penalty}
 
     slowly = optax.adam(config.policy_rate)
@@ -162,11 +159,7 @@ def cql_learner(
         prepare,
         init_params,
         {"actor": actor_loss, "entropy": entropy_loss, "q": q_loss},
-        {
-            "actor": slowly,
-            "entropy": slowly,
-            "q": optax.adam(config.learning_rate),
-        },
+        {"actor": slowly, "entropy": slowly, "q": optax.adam(config.learning_rate)},
         averages={"target": Averaging(1 - config.target_rate, part="q")},
     )
 
@@ -176,10 +169,20 @@ def soft_maximum(values: jax.Array, log_density: jax.Array) -> jax.Array:
 
     Args:
       values: `[2, J, B]`, of J actions in each state.
-      log_density: `[J, B]`, of how they were drawn.
+      log_density: `[J, B]`, of the distributions that the actions were drawn from.
 
     Returns:
       `[2, B]`.
     """
     logits = values - log_density
     return jax.nn.logsumexp(logits, axis=1) - jnp.log(values.shape[1])
+
+
+ENTRY = offline_entry(
+    name="cql",
+    summary="conservative Q-learning",
+    config=CQLConfig,
+    build=cql,
+    learners=("policy",),
+    laptop={"warm_up": 1_000},
+)

@@ -1,17 +1,18 @@
-"""The critic of implicit Q-learning: the best of what the data did, never asked more.
+"""The critic of implicit Q-learning, which asks only for actions of the data.
 
 With an expectile tau, two critics Q_i, slow copies of them (targets) and a value V,
 
 (1) min_V E L_tau(min_i Qtarget_i(s, a) - V(s)),   L_tau(u) = |tau - 1(u < 0)| u^2
-(2) min_Q E (r + discount (1 - terminal) V(s') - Q_i(s, a))^2, a mean over i
+(2) min_Q E (r + discount (1 - terminal) V(s') - Q_i(s, a))^2, averaged over i
 (3) Qtarget <- Qtarget + rate (Q - Qtarget)
 
-(Kostrikov et al., 2021, arXiv:2110.06169.) As tau nears 1, V nears the value of the
-best action that the data hold, so (2) is Q-learning that asks for no other actions. All
-three are one update: (2) reads the V that (1) is about to change, as SRPO's code does.
+(Kostrikov et al., 2021, arXiv:2110.06169.) As tau approaches 1, V approaches the value
+of the best action in the data, and (2) becomes Q-learning restricted to such actions.
+One update does all three: (2) reads V as it was before (1) changes it, as in the
+released code of SRPO.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -19,20 +20,16 @@ import jax.numpy as jnp
 import optax
 
 from jaxdiff.algorithms.base import ArrayTree, Averaging, Learner, descent
-from jaxdiff.algorithms.offline.common import zeros
+from jaxdiff.algorithms.offline.common import below, zeros
 from jaxdiff.data.transitions import Transitions, draw_transition
-from jaxdiff.errors import UserError
 from jaxdiff.networks import TwinQ, Value
+from jaxdiff.options import above
 
 
-def check_expectile(expectile: float) -> None:
-    """Check an option.
-
-    Raises:
-      UserError: it does not lie between 0 and 1.
-    """
-    if not 0 < expectile < 1:
-        raise UserError(f"--expectile is {expectile}; it must lie between 0 and 1")
+def expectile_faults(options: Any) -> Iterator[str]:
+    """Yield a fault if the option `expectile` does not lie between 0 and 1."""
+    yield from above(options, 0, "expectile")
+    yield from below(options, 1, "expectile")
 
 
 def expectile_loss(error: jax.Array, expectile: Any) -> jax.Array:
@@ -43,7 +40,7 @@ def expectile_loss(error: jax.Array, expectile: Any) -> jax.Array:
 def critic_of(
     config: Any, prepare: Callable[..., Transitions]
 ) -> tuple[Any, Any, Learner]:
-    """Build Q and V of options, and their learner.
+    """Build Q, V and their learner from options.
 
     Args:
       config: options of an `OfflineConfig`, and `expectile`.
@@ -78,16 +75,16 @@ def critic_learner(
 ) -> Learner:
     """Build the learner of equations (1) to (3).
 
-    Its parameters are `{"q", "v"}` and the targets `slow["target"]`. `hyper` may hold
-    an "expectile" to take the place of the one given.
+    Its parameters are `{"q", "v"}`; the targets are `slow["target"]`. An "expectile" in
+    `hyper` replaces the argument.
 
     Args:
       q: `(inputs [B, S], actions [B, A]) -> [2, B]`, such as `TwinQ`.
       v: `inputs [B, S] -> [B]`, such as `Value`.
       prepare: as in a `Learner`.
-      optimizer: of both.
+      optimizer: of the parameters of Q and V.
       expectile: tau.
-      discount: of a reward relative to the one a step earlier.
+      discount: weight of a reward relative to a reward one step earlier.
       target_rate: rate of equation (3).
     """
 
@@ -132,16 +129,16 @@ def critic_learner(
 def q_gradient(
     q: Any, target: ArrayTree, inputs: jax.Array, actions: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Find the mean of both targets at actions, and its gradient.
+    """Evaluate the mean of both targets at actions, and its gradient.
 
     Args:
       q: as in `critic_learner`.
-      target: parameters.
+      target: parameters of the targets.
       inputs: `[B, S]`.
       actions: `[B, A]`.
 
     Returns:
-      values `[B]` and gradients by the actions `[B, A]`.
+      Values `[B]`, and their gradients with respect to the actions `[B, A]`.
     """
 
     def total(actions):

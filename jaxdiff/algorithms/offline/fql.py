@@ -1,24 +1,24 @@
-"""FQL: a policy of one step, distilled from a flow and drawn towards Q.
+"""FQL: a one-step policy, distilled from a flow and moved towards high Q.
 
-Three parts train side by side. A flow v models the behaviour: along the straight way
+Three parts train side by side. A flow v models the behaviour along the straight line
 from noise z to an action a of the data,
 
 (1) min_v E |v(x_u, u, s) - (a - z)|^2,   x_u = (1 - u) a + u z,   u ~ U(0, 1],
 
-and Euler's method from u = 1 to 0 maps z to a draw of it. The policy mu(s, z) does that
-in one step, and climbs Q at once:
+and Euler's method from u = 1 to 0 maps z to a draw from it. The policy mu(s, z) learns
+to do so in one step, and climbs Q as well:
 
 (2) min_mu E [alpha |mu(s, z) - euler(s, z)|^2 / A - mean_i Q_i(s, mu(s, z))]
 (3) min_Q E (r + discount (1 - terminal) mean_i Qtarget_i(s', mu(s', z')) - Q_i(s, a))^2
 
-(Park et al., 2025, arXiv:2502.02538.) Nothing is differentiated through the flow's
-steps, and none are taken when acting; z is drawn anew each time, so the policy remains
-random. With alpha_u = 1 - u and sigma_u = u DDIM is Euler's method, so the shared
-sampler draws from the flow.
+(Park et al., 2025, arXiv:2502.02538.) No gradient flows through the steps of Euler's
+method, and acting takes none of them. Acting draws a new z each time, so the policy is
+random. With alpha_u = 1 - u and sigma_u = u DDIM is Euler's method, so the sampler of
+`jaxdiff.diffusion` draws from the flow.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -28,13 +28,29 @@ import optax
 
 from jaxdiff.algorithms.base import ActOutput, Algorithm, ArrayTree, Averaging, Learner
 from jaxdiff.algorithms.offline.behaviour import BehaviourConfig, score_network
-from jaxdiff.algorithms.offline.common import Statistics, preparing, zeros
-from jaxdiff.algorithms.offline.joint import Seen, bellman_error, joint_learner
-from jaxdiff.data.normalizer import normalize, unnormalize
-from jaxdiff.data.transitions import Transitions, beside
-from jaxdiff.diffusion import NoiseLevels, Steps, ddim, discretize, sample
+from jaxdiff.algorithms.offline.common import (
+    Statistics,
+    make_prepare,
+    offline_entry,
+    policy_inputs,
+    with_guidance,
+    zeros,
+)
+from jaxdiff.algorithms.offline.joint import Context, bellman_error, joint_learner
+from jaxdiff.data.normalizer import unnormalize
+from jaxdiff.data.spec import Spec
+from jaxdiff.data.transitions import Transitions
+from jaxdiff.diffusion import (
+    NoiseLevels,
+    Steps,
+    ddim,
+    discretize,
+    normal,
+    sample,
+    split_keys,
+)
 from jaxdiff.networks import Actor, TwinQ
-from jaxdiff.options import check_options
+from jaxdiff.options import Options, at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,60 +58,67 @@ class FQLConfig(BehaviourConfig):
     """Options of FQL, beside those of data, critics and the flow's network.
 
     Attributes:
-      alpha: of equation (2): how near to the flow the policy is kept.
-      flow_steps: Euler's steps.
-      unit_q: divide Q in equation (2) by its mean size.
-      noise: scale of z in acting; at 0 actions are not random.
+      alpha: weight of staying near the flow; lower is greedier.
+      flow_steps: steps of Euler's method.
+      unit_q: divide values in the policy's loss by their mean size.
     """
 
     alpha: float = 10.0
     flow_steps: int = 10
     unit_q: bool = False
-    noise: float = 1.0
     score_dropout: float = 0.0
     score_decay: float = 0.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_options(self, alpha=0, flow_steps=1, noise=0)
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used."""
+        yield from super().faults()
+        yield from at_least(self, 0, "alpha")
+        yield from at_least(self, 1, "flow_steps")
 
 
-def fql(config: FQLConfig, statistics: Statistics, *, action_dim: int) -> Algorithm:
-    """Build FQL for a dataset.
+@dataclasses.dataclass(frozen=True)
+class FQLActing(Options):
+    """How FQL acts.
 
-    Args:
-      config: options.
-      statistics: of the dataset, from `jaxdiff.algorithms.offline.common.measure`.
-      action_dim: A.
-
-    Returns:
-      An algorithm with the one learner "policy".
+    Attributes:
+      noise: factor of the noise that the policy maps to an action; 0 makes actions
+        deterministic.
     """
-    actor: Any = Actor(action_dim, config.widths)
-    q: Any = TwinQ(config.widths, config.layer_norm)
-    flow = score_network(config, action_dim)
 
-    def act(states, carry, key, observation, reset, goal=None):
+    noise: float = 1.0
+
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used."""
+        yield from super().faults()
+        yield from at_least(self, 0, "noise")
+
+
+def fql(
+    config: FQLConfig, acting: FQLActing, statistics: Statistics, spec: Spec
+) -> Algorithm:
+    """Build FQL, with the learner "policy"."""
+    actor: Any = Actor(spec.action_dim, config.widths)
+    q: Any = TwinQ(config.widths, config.layer_norm)
+    flow = score_network(config, spec.action_dim)
+
+    def act(states, carry, keys, observation, reset, goal=None, guidance=None):
         del reset
-        inputs = beside(observation, goal, statistics.inputs.low.shape[-1])
-        inputs = normalize(statistics.inputs, inputs)
-        z = config.noise * jax.random.normal(key, (len(inputs), action_dim))
+        inputs = policy_inputs(statistics, observation, goal)
+        scale = with_guidance(acting, guidance).noise
+        z = scale * normal(keys, (len(inputs), spec.action_dim))
         actions = one_step(actor, states["policy"].params["actor"], inputs, z)
         return ActOutput(action=unnormalize(statistics.actions, actions)), carry
 
+    prepare = make_prepare(config, statistics)
     return Algorithm(
-        learners={
-            "policy": fql_learner(
-                config, actor, flow, q, preparing(config, statistics)
-            ),
-        },
+        learners={"policy": fql_learner(config, actor, flow, q, prepare)},
         act=act,
         init_carry=lambda batch: (),
     )
 
 
 def flow_level(time: Any) -> NoiseLevels:
-    """The level u = `time` of the straight way of equation (1)."""
+    """Return the level u = `time` of equation (1)."""
     return NoiseLevels(time=time, alpha=1 - time, sigma=time)
 
 
@@ -107,28 +130,32 @@ def euler(num_steps: int) -> Steps:
 def follow(
     flow: Any, params: ArrayTree, inputs: jax.Array, z: jax.Array, steps: Steps
 ) -> jax.Array:
-    """Map noise to draws of the behaviour.
+    """Map noise to actions of the behaviour.
 
     Args:
       flow: `(x [B, A], time [B], inputs [B, S]) -> velocity [B, A]`.
-      params: of it.
+      params: of the flow.
       inputs: `[B, S]`.
       z: `[B, A]`.
       steps: from `euler`.
+
+    Returns:
+      `[B, A]`.
     """
 
     def denoise(x, level):
         time = jnp.broadcast_to(level.time, x.shape[:1])
-        # The rest of the way at the velocity of now.
+        # The end of the line from x, at the velocity there.
         return x + level.sigma * flow.apply(params, x, time, inputs)
 
+    # The key is unused: the steps add no noise.
     return sample(jax.random.key(0), denoise, steps, z.shape, init=z).x
 
 
 def one_step(
     actor: Any, params: ArrayTree, inputs: jax.Array, z: jax.Array
 ) -> jax.Array:
-    """Act by mu: actions `[B, A]` of states `[B, S]` and noise `[B, A]`."""
+    """Return the actions mu(s, z) `[B, A]` of states `[B, S]` and noise `[B, A]`."""
     return actor.apply(params, jnp.concatenate([inputs, z], axis=-1))[0]
 
 
@@ -141,8 +168,8 @@ def fql_learner(
 ) -> Learner:
     """Build the learner of equations (1) to (3).
 
-    Its parameters are `{"flow", "actor", "q"}`, the targets `slow["target"]`. `hyper`
-    may hold an "alpha" to take the place of the option.
+    Its parameters are `{"flow", "actor", "q"}`; the targets are `slow["target"]`. An
+    "alpha" in `hyper` replaces the option.
 
     Args:
       config: options.
@@ -152,9 +179,6 @@ def fql_learner(
       prepare: as in a `Learner`.
     """
     steps = euler(config.flow_steps)
-
-    def normals(keys, actions):
-        return jax.vmap(lambda key: jax.random.normal(key, actions.shape[1:]))(keys)
 
     def init_params(key, batch):
         inputs, actions = zeros(batch)
@@ -166,37 +190,37 @@ def fql_learner(
             "q": q.init(q_key, inputs, actions),
         }
 
-    def flow_loss(params, seen: Seen):
-        time_keys, z_keys, drop_keys = jax.vmap(
-            lambda key: jax.random.split(key, 3), out_axes=1
-        )(seen.keys)
-        z, actions = normals(z_keys, seen.batch.actions), seen.batch.actions
-        # In (0, 1], as the steps of Euler's method are.
+    def flow_loss(params, context: Context):
+        time_keys, z_keys, drop_keys = split_keys(context.keys, 3)
+        actions = context.batch.actions
+        z = normal(z_keys, actions.shape)
+        # In (0, 1], like the times of Euler's method.
         time = 1 - jax.vmap(jax.random.uniform)(time_keys)
         x = (1 - time[:, None]) * actions + time[:, None] * z
-        found = flow.apply(params, x, time, seen.batch.inputs, drop_keys)
+        found = flow.apply(params, x, time, context.batch.inputs, drop_keys)
         return jnp.square(found - (actions - z)).mean(), {}
 
-    def actor_loss(params, seen: Seen):
-        inputs = seen.batch.inputs
-        z = normals(seen.keys, seen.batch.actions)
+    def actor_loss(params, context: Context):
+        inputs = context.batch.inputs
+        z = normal(context.keys, context.batch.actions.shape)
         actions = one_step(actor, params, inputs, z)
-        wanted = follow(flow, seen.params["flow"], inputs, z, steps)
+        wanted = follow(flow, context.params["flow"], inputs, z, steps)
         distance = jnp.square(actions - jnp.clip(wanted, -1, 1)).mean()
-        values = q.apply(seen.params["q"], inputs, actions).mean(0)
+        values = q.apply(context.params["q"], inputs, actions).mean(0)
         gain = values.mean()
         if config.unit_q:
-            size = seen.mean(jnp.abs(jax.lax.stop_gradient(values)))
+            size = context.mean(jnp.abs(jax.lax.stop_gradient(values)))
+            # The guard prevents 0 / 0 while the critics are zero.
             gain = gain / jnp.maximum(size, 1e-8)
-        alpha = seen.hyper.get("alpha", config.alpha)
+        alpha = context.hyper.get("alpha", config.alpha)
         return alpha * distance - gain, {"distance": distance}
 
-    def q_loss(params, seen: Seen):
-        inputs = seen.batch.next_inputs
-        z = normals(seen.keys, seen.batch.actions)
-        actions = one_step(actor, seen.params["actor"], inputs, z)
-        ahead = q.apply(seen.slow["target"], inputs, actions).mean(0)
-        loss, value = bellman_error(q, params, seen.batch, ahead, config.discount)
+    def q_loss(params, context: Context):
+        inputs = context.batch.next_inputs
+        z = normal(context.keys, context.batch.actions.shape)
+        actions = one_step(actor, context.params["actor"], inputs, z)
+        ahead = q.apply(context.slow["target"], inputs, actions).mean(0)
+        loss, value = bellman_error(q, params, context.batch, ahead, config.discount)
         return loss, {"q": value}
 
     adam = optax.adam(config.learning_rate)
@@ -211,3 +235,13 @@ def fql_learner(
         },
         averages={"target": Averaging(1 - config.target_rate, part="q")},
     )
+
+
+ENTRY = offline_entry(
+    name="fql",
+    summary="flow Q-learning: a one-step policy distilled from a flow",
+    config=FQLConfig,
+    acting=FQLActing,
+    build=fql,
+    learners=("policy",),
+)

@@ -1,131 +1,150 @@
-"""IDQL: actions of the behaviour, of which the critic of IQL chooses one.
+"""IDQL: the critic of IQL chooses among actions drawn from the behaviour.
 
-The critic (`jaxdiff.algorithms.offline.critic`) never sees a policy. But its expectile implies
-one: that whose mean value is V,
+The critic (`jaxdiff.algorithms.offline.critic`) never evaluates a policy. Its expectile
+implies one, the policy whose mean value is V,
 
 (1) pi(a|s) = mu(a|s) w(s, a) / Z(s),   w = |tau - 1(Q(s, a) < V(s))|,
 
-so a diffusion model of the behaviour mu, drawn from N times, and a choice among the
-draws are all that is needed to act: by w ("expectile"), by exp(temperature Q)
-("softmax"), or, as the authors do for their scores, the one of the highest Q ("best")
-(Hansen-Estruch et al., 2023, arXiv:2304.10573). Q is the smaller of the
-targets. mu is a DDPM of a few steps whose estimates are clipped to [-1, 1].
+so acting needs only a diffusion model of the behaviour mu and a choice among N actions
+drawn from it: at random by w ("expectile") or by exp(temperature Q) ("softmax"), or the
+action of the highest Q ("best"), which the authors use for their scores
+(Hansen-Estruch et al., 2023, arXiv:2304.10573). Q is the smaller of the targets. mu is
+a DDPM of a few steps whose estimates are clipped to [-1, 1].
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Literal
 
 import jax.numpy as jnp
 import optax
 
-from jaxdiff.algorithms.base import Algorithm, Averaging, decaying
+from jaxdiff.algorithms.base import Algorithm, Averaging
 from jaxdiff.algorithms.offline.behaviour import (
     BehaviourConfig,
     behaviour_learner,
     sample_actions,
     score_network,
 )
-from jaxdiff.algorithms.offline.best_of_n import choosing
-from jaxdiff.algorithms.offline.common import Statistics, preparing
-from jaxdiff.algorithms.offline.critic import check_expectile, critic_of
+from jaxdiff.algorithms.offline.best_of_n import best_of_n
+from jaxdiff.algorithms.offline.common import Statistics, make_prepare, offline_entry
+from jaxdiff.algorithms.offline.critic import critic_of, expectile_faults
+from jaxdiff.data.spec import Spec
 from jaxdiff.diffusion import ddpm, uniform_row, vp_schedule
-from jaxdiff.options import check_options
+from jaxdiff.options import Options, at_least, at_most
 
 
 @dataclasses.dataclass(frozen=True)
 class IDQLConfig(BehaviourConfig):
-    """Options of IDQL, beside those of data, critic and behaviour.
+    """Options of IDQL, beside those of data, critics and behaviour model.
 
     Attributes:
-      expectile: of the values among those of the actions in the data: 0.5 is their
-        mean, near 1 the best of them.
-      diffusion_steps: levels of the diffusion model, and steps of drawing from it.
-      candidates: N of equation (1); 1 clones behaviour.
-      pick: how one of them is chosen: "best", "softmax" or "expectile".
-      temperature: of "softmax", the greedier the higher.
-      noise: scale of all noise in drawing; at 0 all candidates are one.
-      score_rate_decay: updates over which the diffusion model's learning rate falls to
-        zero along a cosine; 0 keeps it.
+      expectile: which value a state has among those of the actions that the data took
+        there: 0.5 is their mean, and near 1 is the best.
+      diffusion_steps: noise levels of the diffusion model, and steps of its sampler.
+      score_rate_decay: share of the updates over which the diffusion model's learning
+        rate falls to 0 along a cosine; 0 keeps it.
     """
 
     expectile: float = 0.7
     diffusion_steps: int = 5
+    score_decay: float = 1e-4
+    ema_decay: float = 0.999
+    score_rate_decay: float = 0.0
+
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used."""
+        yield from super().faults()
+        yield from at_least(self, 1, "diffusion_steps")
+        yield from at_least(self, 0, "score_rate_decay")
+        yield from at_most(self, 1, "score_rate_decay")
+        yield from expectile_faults(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class IDQLActing(Options):
+    """How IDQL chooses an action.
+
+    Attributes:
+      candidates: actions drawn in each step; 1 clones the behaviour.
+      pick: take the "best" candidate, or draw one by "softmax" of its value or by the
+        "expectile" of the critic.
+      temperature: factor of values in "softmax"; higher is greedier.
+      noise: factor of all noise; 0 makes all candidates equal.
+    """
+
     candidates: int = 16
     pick: Literal["best", "softmax", "expectile"] = "best"
     temperature: float = 3.0
     noise: float = 1.0
-    score_decay: float = 1e-4
-    ema_decay: float = 0.999
-    score_rate_decay: int = 0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_options(
-            self,
-            diffusion_steps=1,
-            candidates=1,
-            temperature=0,
-            noise=0,
-            score_rate_decay=0,
-        )
-        check_expectile(self.expectile)
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used."""
+        yield from super().faults()
+        yield from at_least(self, 1, "candidates")
+        yield from at_least(self, 0, "temperature", "noise")
 
 
-def idql(config: IDQLConfig, statistics: Statistics, *, action_dim: int) -> Algorithm:
-    """Build IDQL for a dataset.
-
-    Args:
-      config: options.
-      statistics: of the dataset, from `jaxdiff.algorithms.offline.common.measure`.
-      action_dim: A.
-
-    Returns:
-      An algorithm with the learners "critic" and "behaviour".
-    """
-    score = score_network(config, action_dim)
-    prepare = preparing(config, statistics)
+def idql(
+    config: IDQLConfig, acting: IDQLActing, statistics: Statistics, spec: Spec
+) -> Algorithm:
+    """Build IDQL, with the learners "critic" and "behaviour"."""
+    score = score_network(config, spec.action_dim)
+    prepare = make_prepare(config, statistics)
     q, v, critic = critic_of(config, prepare)
     levels = vp_schedule(config.diffusion_steps, time="fraction")
     steps = ddpm(levels, variance="beta")
 
-    def draw(states, key, inputs):
+    def sample(states, keys, inputs, options):
         return sample_actions(
-            key,
+            keys,
             score,
             states["behaviour"].slow["ema"],
             inputs,
             steps,
-            action_dim=action_dim,
+            action_dim=spec.action_dim,
             clip=1.0,
-            temperature=config.noise,
+            temperature=options.noise,
         )
 
-    def value(states, inputs, actions):
+    def value(states, inputs, actions, options):
         critic = states["critic"]
         best = q.apply(critic.slow["target"], inputs, actions).min(0)
-        if config.pick != "expectile":
-            return config.temperature * best if config.pick == "softmax" else best
+        if acting.pick == "best":
+            return best
+        if acting.pick == "softmax":
+            return options.temperature * best
         above = best >= v.apply(critic.params["v"], inputs)
         return jnp.log(jnp.where(above, config.expectile, 1 - config.expectile))
 
-    rate = decaying(config.learning_rate, config.score_rate_decay)
     return Algorithm(
         learners={
             "critic": critic,
             "behaviour": behaviour_learner(
                 score,
                 prepare,
-                optax.adamw(rate, weight_decay=config.score_decay),
+                optax.adamw(config.learning_rate, weight_decay=config.score_decay),
                 averaging=Averaging(config.ema_decay),
                 draw_level=uniform_row(levels),
+                learning_rate_decay=config.score_rate_decay,
             ),
         },
-        act=choosing(
-            draw,
-            value,
-            statistics,
-            candidates=config.candidates,
-            best=config.pick == "best",
-        ),
+        act=best_of_n(sample, value, statistics, acting, best=acting.pick == "best"),
         init_carry=lambda batch: (),
     )
+
+
+ENTRY = offline_entry(
+    name="idql",
+    summary="IQL's critic chooses among actions of a diffusion model",
+    config=IDQLConfig,
+    acting=IDQLActing,
+    build=idql,
+    learners=("critic", "behaviour"),
+    laptop={
+        "score_width": 128,
+        "score_blocks": 2,
+        "ema_decay": 0.995,
+        "score_rate_decay": 1.0,
+    },
+)

@@ -1,79 +1,78 @@
 """IQL: implicit Q-learning, and a policy by advantage-weighted regression.
 
-When the critic (`jaxdiff.algorithms.offline.critic`) has finished, the policy pi copies the
-actions of the data, the better ones more eagerly:
+After the critic (`jaxdiff.algorithms.offline.critic`) has trained, the policy pi copies
+the actions of the data, with a larger weight on better actions:
 
 (1) max_pi E w(s, a) log pi(a | s),
     w = min(exp(temperature (min_i Qtarget_i(s, a) - V(s))), max_weight)
 
-(Kostrikov et al., 2021, arXiv:2110.06169, equation 7.) It never asks for the value of
-an action that the data do not hold, and a policy of one peak covers all that is weighed
-in: between two good actions it may choose their mean. The authors train policy and
-critic side by side; one after the other, all weights are those of the finished critic.
+(Kostrikov et al., 2021, arXiv:2110.06169, equation 7.) IQL never evaluates an action
+that the data do not hold. A Gaussian policy has one peak: between two good actions it
+may choose their mean. The authors train policy and critic side by side; here the critic
+trains first, so that all weights come from the final critic.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdiff.algorithms.base import Algorithm, Learner, decaying, descent
+from jaxdiff.algorithms.base import Algorithm, Learner, descent
 from jaxdiff.algorithms.offline.common import (
     OfflineConfig,
     Statistics,
-    acting,
-    preparing,
+    act_by_mean,
+    make_prepare,
+    offline_entry,
     zeros,
 )
-from jaxdiff.algorithms.offline.critic import check_expectile, critic_of
+from jaxdiff.algorithms.offline.critic import critic_of, expectile_faults
+from jaxdiff.data.spec import Spec
 from jaxdiff.data.transitions import Transitions, draw_transition
 from jaxdiff.networks import Actor
-from jaxdiff.options import check_options
+from jaxdiff.options import Options, at_least, at_most
 
 
 @dataclasses.dataclass(frozen=True)
 class IQLConfig(OfflineConfig):
-    """Options of IQL, beside those of data and critic.
+    """Options of IQL, beside those of data and critics.
 
     Attributes:
-      actor: a Gaussian whose spread is learned, or one of a fixed spread, which is a
-        regression of actions ("dirac").
-      temperature: of the weights, the greedier the higher; 0 clones behaviour.
-      max_weight: of an action.
-      expectile: of the values among those of the actions in the data: 0.5 is their
-        mean, near 1 the best of them.
-      policy_decay: updates over which the policy's learning rate falls to zero along a
-        cosine; 0 keeps it.
+      actor: "gaussian" learns the spread of the policy, "dirac" keeps it fixed, which
+        is a regression of actions.
+      temperature: factor of advantages in the weights of actions; higher is greedier,
+        and 0 clones the behaviour.
+      max_weight: largest weight of an action.
+      expectile: which value a state has among those of the actions that the data took
+        there: 0.5 is their mean, and near 1 is the best.
+      policy_decay: share of the updates over which the policy's learning rate falls to
+        0 along a cosine; 0 keeps it.
     """
 
     actor: Literal["gaussian", "dirac"] = "gaussian"
     temperature: float = 3.0
     max_weight: float = 100.0
     expectile: float = 0.7
-    policy_decay: int = 0
+    policy_decay: float = 0.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_options(self, temperature=0, max_weight=0, policy_decay=0)
-        check_expectile(self.expectile)
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used."""
+        yield from super().faults()
+        yield from at_least(self, 0, "temperature", "max_weight", "policy_decay")
+        yield from at_most(self, 1, "policy_decay")
+        yield from expectile_faults(self)
 
 
-def iql(config: IQLConfig, statistics: Statistics, *, action_dim: int) -> Algorithm:
-    """Build IQL for a dataset.
-
-    Args:
-      config: options.
-      statistics: of the dataset, from `jaxdiff.algorithms.offline.common.measure`.
-      action_dim: A.
-
-    Returns:
-      An algorithm with the learners "critic" and "policy".
-    """
-    actor: Any = Actor(action_dim, config.widths, config.actor == "gaussian")
-    prepare = preparing(config, statistics)
+def iql(
+    config: IQLConfig, acting: Options, statistics: Statistics, spec: Spec
+) -> Algorithm:
+    """Build IQL, with the learners "critic" and "policy"."""
+    del acting
+    actor: Any = Actor(spec.action_dim, config.widths, config.actor == "gaussian")
+    prepare = make_prepare(config, statistics)
     q, v, critic = critic_of(config, prepare)
     return Algorithm(
         learners={
@@ -83,12 +82,13 @@ def iql(config: IQLConfig, statistics: Statistics, *, action_dim: int) -> Algori
                 q,
                 v,
                 prepare,
-                optax.adam(decaying(config.learning_rate, config.policy_decay)),
+                optax.adam(config.learning_rate),
                 temperature=config.temperature,
                 max_weight=config.max_weight,
+                learning_rate_decay=config.policy_decay,
             ),
         },
-        act=acting(actor, statistics),
+        act=act_by_mean(actor, statistics),
         init_carry=lambda batch: (),
     )
 
@@ -102,19 +102,21 @@ def weighted_learner(
     *,
     temperature: float,
     max_weight: float,
+    learning_rate_decay: float = 0.0,
 ) -> Learner:
-    """Build the learner of equation (1), after a learner "critic".
+    """Build the learner of equation (1), which reads the learner "critic".
 
-    `hyper` may hold a "temperature" to take the place of the one given.
+    A "temperature" in `hyper` replaces the argument.
 
     Args:
       actor: `inputs [B, S] -> (mean [B, A], standard deviation [A] or None)`.
-      q: of the critic.
-      v: likewise.
+      q: network of the critics.
+      v: network of the value.
       prepare: as in a `Learner`.
       optimizer: of the actor.
-      temperature: of the weights.
-      max_weight: bound of the weights.
+      temperature: factor of advantages.
+      max_weight: largest weight.
+      learning_rate_decay: as in `descent`.
     """
 
     def gradient(state, keys, batch, frozen, hyper):
@@ -144,18 +146,29 @@ def weighted_learner(
         lambda key, batch: actor.init(key, zeros(batch)[0]),
         gradient,
         optimizer,
+        learning_rate_decay=learning_rate_decay,
     )
 
 
 def log_likelihood(
     mean: jax.Array, std: jax.Array | None, actions: jax.Array
 ) -> jax.Array:
-    """The logarithm of a Gaussian's density, `[B]`.
+    """Return the log density `[B]` of a Gaussian.
 
-    Without a standard deviation it is minus the squared distance: that of a variance of
-    1/2, but for a constant.
+    Without a standard deviation it is minus the squared distance, which is the log
+    density of a variance of 1/2 up to a constant.
     """
     if std is None:
         return -((actions - mean) ** 2).sum(-1)
     each = -(((actions - mean) / std) ** 2) / 2 - jnp.log(std) - jnp.log(2 * jnp.pi) / 2
     return each.sum(-1)
+
+
+ENTRY = offline_entry(
+    name="iql",
+    summary="implicit Q-learning with advantage-weighted regression",
+    config=IQLConfig,
+    build=iql,
+    learners=("critic", "policy"),
+    laptop={"policy_decay": 1.0},
+)

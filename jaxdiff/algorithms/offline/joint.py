@@ -1,9 +1,9 @@
-"""Several parts that train side by side, each descending a loss of its own.
+"""Parts of a learner that train side by side, each on a loss of its own.
 
 An actor and its critics are parameters `{"actor": ..., "q": ...}` of one learner. In an
-update every part goes down the gradient of its own loss in its own parameters, all at
-once: each sees the others as they were before. Averaged copies, such as target critics,
-follow after that.
+update every part descends its own loss in its own parameters. All parts move at once,
+so each loss sees the other parts as they were before the update. Averaged copies, such
+as target critics, move afterwards.
 """
 
 import functools
@@ -19,6 +19,7 @@ from jaxdiff.algorithms.base import (
     Averaging,
     Learner,
     Metrics,
+    by_part,
     descent,
     over_devices,
     pmean,
@@ -26,18 +27,18 @@ from jaxdiff.algorithms.base import (
 from jaxdiff.data.transitions import Transitions, draw_transition
 
 
-class Seen(NamedTuple):
-    """What a loss may look at, beside the parameters that are its own.
+class Context(NamedTuple):
+    """What a loss reads beside the parameters that it moves.
 
     Attributes:
       step: updates made so far, `[]`.
       params: all parameters by part, as they were before the update.
       slow: averaged copies by name.
-      keys: `[B]`, one an example, other ones for each part.
+      keys: `[B]`, one for each example; each part has other ones.
       batch: transitions, leaves `[B, ...]`.
       frozen: states of the learners that have finished.
       hyper: see `Learner`.
-      mean: averages an array over the batch, also where that is split over devices.
+      mean: averages an array over the batch, over all devices.
     """
 
     step: jax.Array
@@ -50,7 +51,7 @@ class Seen(NamedTuple):
     mean: Callable[[jax.Array], jax.Array]
 
 
-Loss = Callable[[ArrayTree, Seen], tuple[jax.Array, Metrics]]
+Loss = Callable[[ArrayTree, Context], tuple[jax.Array, Metrics]]
 
 
 def joint_learner(
@@ -60,21 +61,23 @@ def joint_learner(
     optimizers: Mapping[str, optax.GradientTransformation],
     *,
     averages: Mapping[str, Averaging],
+    learning_rate_decay: float = 0.0,
 ) -> Learner:
     """Build the learner of several parts.
 
     Args:
-      prepare: as in a `Learner`; gives transitions.
+      prepare: as in a `Learner`; returns transitions.
       init_params: `(key, batch) -> parameters by part`.
-      losses: part -> `(its parameters, seen) -> (mean loss, metrics)`.
+      losses: part -> `(its parameters, context) -> (mean loss, metrics)`.
       optimizers: by part.
-      averages: as in `descent`; each of one part.
+      averages: as in `descent`, each of one part.
+      learning_rate_decay: as in `descent`, of all parts.
     """
 
     def gradient(axis_name, state, keys, batch, frozen, hyper):
         grads, metrics = {}, {}
         for i, (name, loss) in enumerate(losses.items()):
-            seen = Seen(
+            context = Context(
                 step=state.step,
                 params=state.params,
                 slow=state.slow,
@@ -85,7 +88,7 @@ def joint_learner(
                 mean=lambda x: pmean(x.mean(), axis_name),
             )
             (value, more), grads[name] = jax.value_and_grad(loss, has_aux=True)(
-                state.params[name], seen
+                state.params[name], context
             )
             metrics |= {f"{name}_loss": value, **more}
         total = sum(metrics[f"{name}_loss"] for name in losses)
@@ -99,44 +102,27 @@ def joint_learner(
             functools.partial(gradient, axis_name),
             by_part(optimizers),
             averages=averages,
+            learning_rate_decay=learning_rate_decay,
         )
 
     return over_devices(learner)
 
 
-def by_part(
-    optimizers: Mapping[str, optax.GradientTransformation],
-) -> optax.GradientTransformation:
-    """Optimize each entry of the parameters by an optimizer of its own."""
-
-    def init(params):
-        return {name: each.init(params[name]) for name, each in optimizers.items()}
-
-    def update(updates, state, params=None):
-        pairs = {
-            name: each.update(updates[name], state[name], params and params[name])
-            for name, each in optimizers.items()
-        }
-        moves = {name: pair[0] for name, pair in pairs.items()}
-        return moves, {name: pair[1] for name, pair in pairs.items()}
-
-    return optax.GradientTransformation(init, update)
-
-
 def bellman_error(
     q: Any, params: ArrayTree, batch: Transitions, ahead: jax.Array, discount: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Score critics against the reward and what lies ahead.
+    """Compare critics with the reward plus the discounted value of the next state.
 
     Args:
       q: `(inputs [B, S], actions [B, A]) -> [2, B]`.
-      params: of it.
+      params: of the critics.
       batch: B transitions.
-      ahead: `[B]`, value of the next states; nothing is differentiated through it.
-      discount: of it.
+      ahead: `[B]`, values of the next states; no gradient flows through them.
+      discount: weight of `ahead`.
 
     Returns:
-      squared errors, a mean over critics and batch, and the mean value found.
+      The squared error and the value that the critics found, averaged over critics and
+      batch.
     """
     ahead = jax.lax.stop_gradient(jnp.where(batch.terminals, 0.0, ahead))
     found = q.apply(params, batch.inputs, batch.actions)

@@ -1,31 +1,21 @@
 """QGPO: actions of the behaviour, guided by an energy while they are drawn.
 
-Wanted are draws of pi(a|s) = mu(a|s) exp(beta Q(s, a)) / Z. At noise level t its score
-is that of the behaviour mu_t plus the gradient of
+The aim is to sample pi(a|s) = mu(a|s) exp(beta Q(s, a)) / Z. Three learners train one
+after another. The first is the behaviour mu (`jaxdiff.algorithms.offline.behaviour`).
+The second are critics that look ahead to K draws a'_k of the behaviour, with more
+weight on better ones,
 
-(1) f(a_t, t, s) = log E[exp(beta Q(s, a)) | a_t],
+(1) min_Q E (r + discount (1 - terminal) sum_k w_k Q_k - Q_i(s, a))^2,
+    Q_k = min_i Qtarget_i(s', a'_k),   w = softmax(backup_temperature Q_k).
 
-for which no value of the noised action itself will do. Three learners, one after
-another: the behaviour (`jaxdiff.algorithms.offline.behaviour`); critics that look ahead to K
-draws a'_k of the behaviour, the better ones the more,
-
-(2) min_Q E (r + discount (1 - terminal) sum_k w_k Q_k - Q_i(s, a))^2,
-    Q_k = min_i Qtarget_i(s', a'_k),   w = softmax(backup_temperature Q_k);
-
-and the energy f, by contrastive energy prediction over K draws a_k in a state of the
-data, all noised to one level,
-
-(3) min_f -E sum_k u_k log softmax_k f(a_kt, t, s),   u = softmax(beta Q_k)
-
-(Lu et al., 2023, arXiv:2304.12824). With u_k = exp(beta Q_k), not divided by their sum,
-the least of (3) is (1) exactly but for a number that depends on t and s; divided, as in
-the released code and here, it is so as K grows. The draws are made once, before a
-learner's first update. When acting, the gradient of f, times `guide_scale`, is added to
-the score that the solver follows.
+The third is the energy f (`jaxdiff.algorithms.offline.energy`), whose gradient turns
+the score of the behaviour into that of pi at every noise level. Acting adds this
+gradient, times `guide_scale`, to the score that the solver follows (Lu et al., 2023,
+arXiv:2304.12824).
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -36,119 +26,124 @@ from jaxdiff.algorithms.base import Algorithm, Averaging, Learner
 from jaxdiff.algorithms.offline.behaviour import (
     BehaviourConfig,
     behaviour_learner,
-    every_level,
     flow_steps,
     sample_actions,
     score_network,
 )
-from jaxdiff.algorithms.offline.best_of_n import choosing
-from jaxdiff.algorithms.offline.common import Statistics, preparing, zeros
-from jaxdiff.algorithms.offline.joint import Seen, bellman_error, joint_learner
-from jaxdiff.data.transitions import Transitions
-from jaxdiff.diffusion import add_noise, guide_prediction
-from jaxdiff.networks import ScoreMLP, TwinQ
-from jaxdiff.options import check_options
-from jaxdiff.pytree import pytree_dataclass
-
-# States whose draws are made at once, before training.
-_TOGETHER = 1_024
-
-
-@pytree_dataclass
-class Supported(Transitions):
-    """Transitions, and what else the behaviour may do.
-
-    Attributes:
-      drawn: `[N, K, A]`, draws in the states, or in the next states.
-    """
-
-    drawn: Any
+from jaxdiff.algorithms.offline.best_of_n import best_of_n
+from jaxdiff.algorithms.offline.common import (
+    Statistics,
+    make_prepare,
+    offline_entry,
+    zeros,
+)
+from jaxdiff.algorithms.offline.energy import (
+    Supported,
+    energy_learner,
+    energy_network,
+    supporting,
+    values_of_drawn,
+)
+from jaxdiff.algorithms.offline.joint import Context, bellman_error, joint_learner
+from jaxdiff.data.spec import Spec
+from jaxdiff.diffusion import guide_prediction
+from jaxdiff.networks import TwinQ
+from jaxdiff.options import Options, at_least
 
 
 @dataclasses.dataclass(frozen=True)
 class QGPOConfig(BehaviourConfig):
-    """Options of QGPO, beside those of data, critics and behaviour.
+    """Options of QGPO, beside those of data, critics and behaviour model.
 
     Attributes:
-      temperature: beta of equation (1), the greedier the higher.
-      backup_temperature: of equation (2), likewise.
-      support_actions: K.
-      energy_width: of the energy's network.
-      energy_blocks: its residual blocks.
-      sampling_steps: of the solver, in acting and for the draws; of less than about 10
-        the last ones are too long for it.
-      guide_scale: of the energy's gradient when acting; 1 is exact, 0 clones behaviour.
-      candidates: drawn when acting, of which the one of the highest Q is done.
-      noise: scale of all noise in acting; at 0 actions are not random.
+      temperature: factor of values in the energy; higher is greedier.
+      backup_temperature: factor of values in the weights of the actions that critics
+        look ahead to; higher is greedier.
+      support_actions: actions drawn from the behaviour in each state of the data.
+      support_steps: solver steps of those draws; with fewer than about 10 the last
+        steps are too long to be accurate.
+      energy_width: width of the energy's network.
+      energy_blocks: residual blocks of the energy's network.
     """
 
     temperature: float = 3.0
     backup_temperature: float = 1.0
     support_actions: int = 16
+    support_steps: int = 15
     energy_width: int = 256
     energy_blocks: int = 2
-    sampling_steps: int = 15
-    guide_scale: float = 1.0
-    candidates: int = 1
-    noise: float = 1.0
     score_dropout: float = 0.0
     score_decay: float = 0.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        ones = ("support_actions", "energy_width", "sampling_steps", "candidates")
-        rest = ("temperature", "backup_temperature", "energy_blocks", "noise")
-        check_options(
-            self,
-            guide_scale=0,
-            **dict.fromkeys(ones, 1),
-            **dict.fromkeys(rest, 0),
-        )
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used."""
+        yield from super().faults()
+        yield from at_least(self, 1, "support_actions", "support_steps", "energy_width")
+        yield from at_least(self, 0, "temperature", "backup_temperature")
+        yield from at_least(self, 0, "energy_blocks")
 
 
-def qgpo(config: QGPOConfig, statistics: Statistics, *, action_dim: int) -> Algorithm:
-    """Build QGPO for a dataset.
+@dataclasses.dataclass(frozen=True)
+class QGPOActing(Options):
+    """How QGPO draws an action.
 
-    Args:
-      config: options.
-      statistics: of the dataset, from `jaxdiff.algorithms.offline.common.measure`.
-      action_dim: A.
-
-    Returns:
-      An algorithm with the learners "behaviour", "critic" and "energy".
+    Attributes:
+      sampling_steps: solver steps of an action; none for `support_steps`, as trained.
+      guide_scale: factor of the energy's gradient; 1 is exact, and 0 clones the
+        behaviour.
+      candidates: actions drawn in each step; the one of the highest value is taken.
+      noise: factor of all noise; 0 makes actions deterministic.
     """
-    q: Any = TwinQ(config.widths, config.layer_norm)
-    score = score_network(config, action_dim)
-    energy = energy_network(config)
-    prepare = preparing(config, statistics)
-    steps = flow_steps(config.sampling_steps)
 
-    def drawing(ahead: bool) -> Callable[..., Supported]:
+    sampling_steps: int | None = None
+    guide_scale: float = 1.0
+    candidates: int = 1
+    noise: float = 1.0
+
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used."""
+        yield from super().faults()
+        yield from at_least(self, 1, "sampling_steps", "candidates")
+        yield from at_least(self, 0, "guide_scale", "noise")
+
+
+def qgpo(
+    config: QGPOConfig, acting: QGPOActing, statistics: Statistics, spec: Spec
+) -> Algorithm:
+    """Build QGPO, with the learners "behaviour", "critic" and "energy"."""
+    q: Any = TwinQ(config.widths, config.layer_norm)
+    score = score_network(config, spec.action_dim)
+    energy = energy_network(config)
+    prepare = make_prepare(config, statistics)
+    support_steps = flow_steps(config.support_steps)
+    steps = flow_steps(acting.sampling_steps or config.support_steps)
+
+    def supported(ahead: bool) -> Callable[..., Supported]:
         return supporting(
-            prepare, score, steps, count=config.support_actions, ahead=ahead
+            prepare, score, support_steps, count=config.support_actions, ahead=ahead
         )
 
-    def draw(states, key, inputs):
+    def sample(states, keys, inputs, options):
         def value(x, level):
             time = jnp.broadcast_to(level.time, x.shape[:1])
-            return energy.apply(states["energy"].params["energy"], x, time, inputs)
+            params = states["energy"].params["energy"]
+            return energy.apply(params, x, time, inputs)[:, 0]
 
         return sample_actions(
-            key,
+            keys,
             score,
             states["behaviour"].slow["ema"],
             inputs,
             steps,
-            action_dim=action_dim,
-            temperature=config.noise,
+            action_dim=spec.action_dim,
+            temperature=options.noise,
             guided=lambda denoise: guide_prediction(
-                denoise,
-                lambda x, level: value(x, level)[:, 0],
-                scale=config.guide_scale,
+                denoise, value, scale=options.guide_scale
             ),
         )
 
-    def value(states, inputs, actions):
+    def value(states, inputs, actions, options):
+        del options
         return q.apply(states["critic"].slow["target"], inputs, actions).min(0)
 
     adam = optax.adam(config.learning_rate)
@@ -162,72 +157,19 @@ def qgpo(config: QGPOConfig, statistics: Statistics, *, action_dim: int) -> Algo
             ),
             "critic": support_learner(
                 q,
-                drawing(True),
+                supported(True),
                 adam,
                 temperature=config.backup_temperature,
                 discount=config.discount,
                 target_rate=config.target_rate,
             ),
             "energy": energy_learner(
-                energy, q, drawing(False), adam, temperature=config.temperature
+                energy, q, supported(False), adam, temperature=config.temperature
             ),
         },
-        act=choosing(draw, value, statistics, candidates=config.candidates, best=True),
+        act=best_of_n(sample, value, statistics, acting),
         init_carry=lambda batch: (),
     )
-
-
-def energy_network(config: QGPOConfig) -> Any:
-    """The network of the energy: `(x [B, A], time [B], inputs [B, S]) -> [B, 1]`."""
-    return ScoreMLP(
-        1, width=config.energy_width, blocks=config.energy_blocks, dropout=0.0
-    )
-
-
-def supporting(
-    prepare: Callable[..., Transitions],
-    score: Any,
-    steps: Any,
-    *,
-    count: int,
-    ahead: bool,
-) -> Callable[..., Supported]:
-    """Build a `prepare` that also draws actions, after a learner "behaviour".
-
-    Args:
-      prepare: of the transitions alone.
-      score: network of the behaviour.
-      steps: of the sampler.
-      count: K.
-      ahead: draw in the next states, not in those of the transitions.
-    """
-
-    def prepared(data, frozen, key):
-        found = prepare(data, frozen, key)
-        params, action_dim = frozen["behaviour"].slow["ema"], found.actions.shape[1]
-
-        def draw(pair):
-            key, inputs = pair
-            many = jnp.repeat(inputs[None], count, axis=0)
-            return sample_actions(
-                key, score, params, many, steps, action_dim=action_dim
-            )
-
-        inputs = found.next_inputs if ahead else found.inputs
-        keys = jax.random.split(key, len(inputs))
-        drawn = jax.lax.map(draw, (keys, inputs), batch_size=_TOGETHER)
-        fields = {name: getattr(found, name) for name in Transitions.__annotations__}
-        return Supported(**fields, drawn=drawn)
-
-    return prepared
-
-
-def values_of_drawn(
-    q: Any, target: Any, inputs: jax.Array, drawn: jax.Array
-) -> jax.Array:
-    """The smaller target of every draw: `[B, K]`, of inputs `[B, S]`."""
-    many = jnp.broadcast_to(inputs[:, None], (*drawn.shape[:2], inputs.shape[-1]))
-    return q.apply(target, many, drawn).min(0)
 
 
 def support_learner(
@@ -239,25 +181,25 @@ def support_learner(
     discount: float,
     target_rate: float,
 ) -> Learner:
-    """Build the learner of equation (2), after a learner "behaviour".
+    """Build the learner of equation (1).
 
-    Its parameters are `{"q"}` and the targets `slow["target"]`.
+    Its parameters are `{"q"}`; the targets are `slow["target"]`.
 
     Args:
       q: `(inputs [..., S], actions [..., A]) -> [2, ...]`, such as `TwinQ`.
-      prepare: gives draws in the next states.
+      prepare: as in a `Learner`; returns draws in the next states.
       optimizer: of both critics.
-      temperature: of the backup; 0 looks ahead to the behaviour's mean value.
-      discount: of a reward relative to the one a step earlier.
-      target_rate: share by which targets move to the trained critics in an update.
+      temperature: of the weights w; 0 looks ahead to the mean value of the behaviour.
+      discount: weight of a reward relative to a reward one step earlier.
+      target_rate: share of the way that targets move to the critics in an update.
     """
 
-    def loss(params, seen: Seen):
+    def loss(params, context: Context):
         values = values_of_drawn(
-            q, seen.slow["target"], seen.batch.next_inputs, seen.batch.drawn
+            q, context.slow["target"], context.batch.next_inputs, context.batch.drawn
         )
         ahead = (jax.nn.softmax(temperature * values) * values).sum(-1)
-        error, value = bellman_error(q, params, seen.batch, ahead, discount)
+        error, value = bellman_error(q, params, context.batch, ahead, discount)
         return error, {"q": value}
 
     return joint_learner(
@@ -269,58 +211,18 @@ def support_learner(
     )
 
 
-def contrastive_loss(energies: jax.Array, weights: jax.Array) -> jax.Array:
-    """Score energies `[..., K]` by equation (3), weights u `[..., K]`: `[...]`."""
-    return -(weights * jax.nn.log_softmax(energies)).sum(-1)
-
-
-def energy_learner(
-    energy: Any,
-    q: Any,
-    prepare: Callable[..., Supported],
-    optimizer: optax.GradientTransformation,
-    *,
-    temperature: float,
-) -> Learner:
-    """Build the learner of equation (3), after learners "behaviour" and "critic".
-
-    Its parameters are `{"energy"}`. `hyper` may hold a "temperature" to take the place
-    of the one given.
-
-    Args:
-      energy: as `energy_network` builds it.
-      q: of the critic.
-      prepare: gives draws in the states of the data.
-      optimizer: of the energy.
-      temperature: beta.
-    """
-    draw_level = every_level()
-
-    def loss(params, seen: Seen):
-        drawn, beta = seen.batch.drawn, seen.hyper.get("temperature", temperature)
-        target = seen.frozen["critic"].slow["target"]
-        values = values_of_drawn(q, target, seen.batch.inputs, drawn)
-        level_keys, noise_keys = jax.vmap(jax.random.split, out_axes=1)(seen.keys)
-        # One level for all draws of a state, or their energies could not be compared.
-        level = jax.vmap(draw_level)(level_keys)
-        noise = jax.vmap(lambda key: jax.random.normal(key, drawn.shape[1:]))(
-            noise_keys
-        )
-        x_t = jnp.asarray(add_noise(drawn, noise, level))
-        shape = drawn.shape[:2]
-        energies = energy.apply(
-            params,
-            x_t.reshape(-1, drawn.shape[-1]),
-            jnp.repeat(level.time, shape[1]),
-            jnp.repeat(seen.batch.inputs, shape[1], axis=0),
-        ).reshape(shape)
-        weights = jax.nn.softmax(beta * values)
-        return contrastive_loss(energies, weights).mean(), {}
-
-    def init_params(key, batch):
-        inputs, actions = zeros(batch)
-        return {"energy": energy.init(key, actions, jnp.zeros(1), inputs)}
-
-    return joint_learner(
-        prepare, init_params, {"energy": loss}, {"energy": optimizer}, averages={}
-    )
+ENTRY = offline_entry(
+    name="qgpo",
+    summary="a diffusion model of the behaviour, guided by a contrastive energy",
+    config=QGPOConfig,
+    acting=QGPOActing,
+    build=qgpo,
+    learners=("behaviour", "critic", "energy"),
+    laptop={
+        "score_width": 128,
+        "score_blocks": 2,
+        "energy_width": 128,
+        "support_actions": 8,
+        "support_steps": 10,
+    },
+)

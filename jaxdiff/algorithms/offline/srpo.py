@@ -1,27 +1,28 @@
 """SRPO: a policy that acts in one step, kept near the data by a diffusion model.
 
-Three learners, one after another: the critic of IQL (`jaxdiff.algorithms.offline.critic`), a
-diffusion model of the behaviour (`jaxdiff.algorithms.offline.behaviour`), and the policy,
+Three learners train one after another: the critic of IQL
+(`jaxdiff.algorithms.offline.critic`), a diffusion model of the behaviour
+(`jaxdiff.algorithms.offline.behaviour`), and the policy,
 
 (1) max_pi E_s [ beta Q(s, pi(s)) - E_t omega(t) sigma_t / alpha_t KL(pi_t || mu_t) ],
 
-whose gradient takes a forward pass of the frozen diffusion model at a random level and
-the gradient of the frozen critic (Chen et al., 2024, "Score regularized policy
+whose gradient takes one forward pass of the frozen diffusion model at a random level
+and the gradient of the frozen critic (Chen et al., 2024, "Score regularized policy
 optimization through diffusion behavior", arXiv:2310.07297, equation 15 times beta; see
 `jaxdiff.diffusion.regularize`). Q is the mean of both *target* critics at the action
-itself, the score is that at the noised action. No chain is sampled, neither in training
-nor in acting.
+itself; the score is taken at the noised action. Neither training nor acting runs a
+sampling chain.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdiff.algorithms.base import Algorithm, Averaging, Learner, decaying, descent
+from jaxdiff.algorithms.base import Algorithm, Averaging, Learner, descent
 from jaxdiff.algorithms.offline.behaviour import (
     BehaviourConfig,
     behaviour_learner,
@@ -29,43 +30,49 @@ from jaxdiff.algorithms.offline.behaviour import (
 )
 from jaxdiff.algorithms.offline.common import (
     Statistics,
-    acting,
-    preparing,
+    act_by_mean,
+    make_prepare,
+    offline_entry,
     zeros,
 )
-from jaxdiff.algorithms.offline.critic import (
-    check_expectile,
-    critic_of,
-    q_gradient,
-)
+from jaxdiff.algorithms.offline.critic import critic_of, expectile_faults, q_gradient
+from jaxdiff.data.spec import Spec
 from jaxdiff.data.transitions import Transitions, draw_transition
-from jaxdiff.diffusion import Omega, score_gradient, uniform_time, unit_rms, vp_level
-from jaxdiff.errors import UserError
+from jaxdiff.diffusion import (
+    Omega,
+    normal,
+    score_gradient,
+    split_keys,
+    uniform_time,
+    unit_rms,
+    vp_level,
+)
 from jaxdiff.networks import Actor
-from jaxdiff.options import check_options
+from jaxdiff.options import Options, at_least, at_most
 
-# Times at which the policy meets the behaviour; what lies beyond says little.
+# Times at which policy and behaviour are compared; times beyond carry little signal.
 FIRST_TIME, LAST_TIME = 0.02, 0.98
 
 
 @dataclasses.dataclass(frozen=True)
 class SRPOConfig(BehaviourConfig):
-    """Options of SRPO, beside those of data, critic and behaviour.
+    """Options of SRPO, beside those of data, critics and behaviour model.
 
     Attributes:
-      actor: of the policy: an action, or a Gaussian whose spread is learned.
-      temperature: beta of equation (1), the greedier the higher; 0 seeks an action that
-        is likely in the data.
+      actor: policy of a single action ("dirac"), or Gaussian of a learned spread.
+      temperature: weight of values; higher is greedier, and 0 seeks an action that is
+        likely in the data.
       omega: weight of noise levels: sigma^2 ("variance"), 1 ("one"), alpha / sigma
         ("ratio") or sigma^4 ("variance-squared").
-      baseline: subtract the noise from the model's prediction of it: the same mean, and
-        less variance wherever the noise hides the data; more at the lowest levels,
-        which weigh little but for "ratio". The released code does without.
-      unit_gradient: scale the gradient of Q to a mean square of 1 in every state.
-      expectile: of the values among those of the actions in the data: 0.5 is their
-        mean, near 1 the best of them.
-      policy_decay: updates over which the policy's learning rate falls to zero along a
-        cosine; 0 keeps it.
+      baseline: subtract the true noise from the model's prediction, which keeps the
+        mean of the gradient and reduces its variance at all but the lowest noise
+        levels; the authors' released code does not subtract it.
+      unit_gradient: scale the gradient of the critic to a mean square of 1 in every
+        state.
+      expectile: which value a state has among those of the actions that the data took
+        there: 0.5 is their mean, and near 1 is the best.
+      policy_decay: share of the updates over which the policy's learning rate falls to
+        0 along a cosine; 0 keeps it.
     """
 
     actor: Literal["dirac", "gaussian"] = "dirac"
@@ -74,33 +81,29 @@ class SRPOConfig(BehaviourConfig):
     baseline: bool = True
     unit_gradient: bool = False
     expectile: float = 0.7
-    policy_decay: int = 0
+    policy_decay: float = 0.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_options(self, temperature=0, policy_decay=0)
-        check_expectile(self.expectile)
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used."""
+        yield from super().faults()
+        yield from at_least(self, 0, "temperature", "policy_decay")
+        yield from at_most(self, 1, "policy_decay")
+        yield from expectile_faults(self)
         if self.actor == "gaussian" and not self.baseline:
-            raise UserError(
-                "--no-baseline takes the entropy of a gaussian actor away, which would "
-                "shrink to a point; leave it out, or choose --actor dirac"
+            yield (
+                "`baseline=False` removes the entropy of `actor='gaussian'`, whose "
+                "spread would shrink to 0; choose `baseline=True` or `actor='dirac'`"
             )
 
 
-def srpo(config: SRPOConfig, statistics: Statistics, *, action_dim: int) -> Algorithm:
-    """Build SRPO for a dataset.
-
-    Args:
-      config: options.
-      statistics: of the dataset, from `jaxdiff.algorithms.offline.common.measure`.
-      action_dim: A.
-
-    Returns:
-      An algorithm with the learners "critic", "behaviour" and "policy".
-    """
-    actor: Any = Actor(action_dim, config.widths, config.actor == "gaussian")
-    score = score_network(config, action_dim)
-    prepare = preparing(config, statistics)
+def srpo(
+    config: SRPOConfig, acting: Options, statistics: Statistics, spec: Spec
+) -> Algorithm:
+    """Build SRPO, with the learners "critic", "behaviour" and "policy"."""
+    del acting
+    actor: Any = Actor(spec.action_dim, config.widths, config.actor == "gaussian")
+    score = score_network(config, spec.action_dim)
+    prepare = make_prepare(config, statistics)
     q, _, critic = critic_of(config, prepare)
     return Algorithm(
         learners={
@@ -116,14 +119,15 @@ def srpo(config: SRPOConfig, statistics: Statistics, *, action_dim: int) -> Algo
                 q,
                 score,
                 prepare,
-                optax.adam(decaying(config.learning_rate, config.policy_decay)),
+                optax.adam(config.learning_rate),
                 temperature=config.temperature,
                 kind=config.omega,
                 baseline=config.baseline,
                 unit_gradient=config.unit_gradient,
+                learning_rate_decay=config.policy_decay,
             ),
         },
-        act=acting(actor, statistics),
+        act=act_by_mean(actor, statistics),
         init_carry=lambda batch: (),
     )
 
@@ -139,14 +143,15 @@ def regularised_learner(
     kind: Omega = "variance",
     baseline: bool = True,
     unit_gradient: bool = False,
+    learning_rate_decay: float = 0.0,
 ) -> Learner:
-    """Build the learner of equation (1), after learners "critic" and "behaviour".
+    """Build the learner of equation (1); it reads learners "critic" and "behaviour".
 
-    `hyper` may hold a "temperature" to take the place of the one given.
+    A "temperature" in `hyper` replaces the argument.
 
     Args:
       actor: `inputs [B, S] -> (mean [B, A], standard deviation [A] or None)`.
-      q: of the critic.
+      q: network of the critics.
       score: network of the behaviour.
       prepare: as in a `Learner`.
       optimizer: of the actor.
@@ -154,24 +159,22 @@ def regularised_learner(
       kind: of omega.
       baseline: see `jaxdiff.diffusion.regularize.score_gradient`.
       unit_gradient: apply `unit_rms` to the gradients of Q.
+      learning_rate_decay: as in `descent`.
     """
     draw_level = uniform_time(vp_level, FIRST_TIME, LAST_TIME)
 
-    def chance(key, shape):
-        level_key, noise_key, actor_key = jax.random.split(key, 3)
-        noise = jax.random.normal(noise_key, shape)
-        return draw_level(level_key), noise, jax.random.normal(actor_key, shape)
-
     def gradient(state, keys, batch, frozen, hyper):
-        shape = batch.actions.shape[1:]
-        level, noise, xi = jax.vmap(lambda key: chance(key, shape))(keys)
+        shape = batch.actions.shape
+        level_keys, noise_keys, actor_keys = split_keys(keys, 3)
+        level = jax.vmap(draw_level)(level_keys)
+        noise, xi = normal(noise_keys, shape), normal(actor_keys, shape)
         behaviour = frozen["behaviour"].slow["ema"]
 
         def loss(params):
             mean, std = actor.apply(params, batch.inputs)
-            std = jnp.zeros(shape) if std is None else std
+            std = jnp.zeros(shape[1:]) if std is None else std
             action = mean + std * xi
-            # What is fixed here is a direction, carried on to the actor below.
+            # A constant direction; only `action` carries it back to the actor.
             mean, std, fixed = jax.lax.stop_gradient((mean, std, action))
             away = score_gradient(
                 lambda x, time: score.apply(behaviour, x, time, batch.inputs),
@@ -206,4 +209,15 @@ def regularised_learner(
         lambda key, batch: actor.init(key, zeros(batch)[0]),
         gradient,
         optimizer,
+        learning_rate_decay=learning_rate_decay,
     )
+
+
+ENTRY = offline_entry(
+    name="srpo",
+    summary="a one-step policy regularised by a diffusion model of the behaviour",
+    config=SRPOConfig,
+    build=srpo,
+    learners=("critic", "behaviour", "policy"),
+    laptop={"score_width": 128, "score_blocks": 2, "policy_decay": 1.0},
+)

@@ -1,19 +1,19 @@
-"""TD3+BC: the least that makes an online algorithm work on data alone.
+"""TD3+BC: an online algorithm with a term that clones behaviour.
 
-A deterministic policy pi is trained beside two critics, towards their value and towards
-the actions of the data at once:
+A deterministic policy pi trains beside two critics. It climbs their value and stays
+near the actions of the data:
 
 (1) min_Q E (r + discount (1 - terminal) min_i Qtarget_i(s', a') - Q_i(s, a))^2,
     a' = pi_target(s') + noise within bounds, clipped to [-1, 1]
 (2) max_pi E [alpha Q_1(s, pi(s)) / mean |Q_1(s, pi(s))| - |pi(s) - a|^2 / A]
 
-(Fujimoto & Gu, 2021, arXiv:2106.06860; the bounded noise and the policy's rarer updates
-are those of TD3, Fujimoto et al., 2018, arXiv:1802.09477.) All copies that move slowly
-move when the policy does.
+(Fujimoto & Gu, 2021, arXiv:2106.06860; the bounded noise and the delayed updates of the
+policy are those of TD3, Fujimoto et al., 2018, arXiv:1802.09477.) Slow copies move only
+when the policy does.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -24,13 +24,17 @@ from jaxdiff.algorithms.base import Algorithm, Learner, TrainState, pmean
 from jaxdiff.algorithms.offline.common import (
     OfflineConfig,
     Statistics,
-    acting,
-    preparing,
+    act_by_mean,
+    make_prepare,
+    offline_entry,
     zeros,
 )
+from jaxdiff.algorithms.offline.joint import bellman_error
+from jaxdiff.data.spec import Spec
 from jaxdiff.data.transitions import Transitions, draw_transition
+from jaxdiff.diffusion import normal
 from jaxdiff.networks import Actor, TwinQ
-from jaxdiff.options import check_options
+from jaxdiff.options import Options, at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +42,12 @@ class TD3BCConfig(OfflineConfig):
     """Options of TD3+BC, beside those of data and critics.
 
     Attributes:
-      temperature: alpha of equation (2), the greedier the higher.
-      smoothing: standard deviation of the noise on the actions that critics look
-        ahead to, where actions are in [-1, 1].
-      smoothing_bound: of that noise.
-      policy_delay: updates of the critics for one of the policy and of slow copies.
+      temperature: weight of values relative to cloning; higher is greedier.
+      smoothing: standard deviation of the noise on the next action, where actions lie
+        in [-1, 1].
+      smoothing_bound: largest size of the noise on the next action.
+      policy_delay: updates of the critics between two updates of the policy and of slow
+        copies.
     """
 
     temperature: float = 2.5
@@ -50,32 +55,24 @@ class TD3BCConfig(OfflineConfig):
     smoothing_bound: float = 0.5
     policy_delay: int = 2
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_options(
-            self, temperature=0, smoothing=0, smoothing_bound=0, policy_delay=1
-        )
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used."""
+        yield from super().faults()
+        yield from at_least(self, 0, "temperature", "smoothing", "smoothing_bound")
+        yield from at_least(self, 1, "policy_delay")
 
 
 def td3_bc(
-    config: TD3BCConfig, statistics: Statistics, *, action_dim: int
+    config: TD3BCConfig, acting: Options, statistics: Statistics, spec: Spec
 ) -> Algorithm:
-    """Build TD3+BC for a dataset.
-
-    Args:
-      config: options.
-      statistics: of the dataset, from `jaxdiff.algorithms.offline.common.measure`.
-      action_dim: A.
-
-    Returns:
-      An algorithm with the one learner "policy".
-    """
+    """Build TD3+BC, with the learner "policy"."""
+    del acting
     q: Any = TwinQ(config.widths, config.layer_norm)
-    actor: Any = Actor(action_dim, config.widths)
-    learner = td3_bc_learner(config, actor, q, preparing(config, statistics))
+    actor: Any = Actor(spec.action_dim, config.widths)
+    learner = td3_bc_learner(config, actor, q, make_prepare(config, statistics))
     return Algorithm(
         learners={"policy": learner},
-        act=acting(actor, statistics, part="actor"),
+        act=act_by_mean(actor, statistics, part="actor"),
         init_carry=lambda batch: (),
     )
 
@@ -85,8 +82,8 @@ def td3_bc_learner(
 ) -> Learner:
     """Build the learner of equations (1) and (2).
 
-    Its parameters are `{"actor", "q"}`, as are the slow ones, `slow["target"]`. `hyper`
-    may hold a "temperature" to take the place of the one in the options.
+    Parameters and the slow copies `slow["target"]` are `{"actor", "q"}`. A
+    "temperature" in `hyper` replaces the option.
 
     Args:
       config: options.
@@ -108,29 +105,24 @@ def td3_bc_learner(
             step=jnp.int32(0),
             params=params,
             slow={"target": params},
-            model_state={},
             opt_state={name: optimizer.init(part) for name, part in params.items()},
         )
 
     def q_loss(params, target, keys, batch):
         ahead, _ = actor.apply(target["actor"], batch.next_inputs)
-        noise = jax.vmap(lambda key: jax.random.normal(key, ahead.shape[1:]))(keys)
+        noise = normal(keys, ahead.shape)
         bound = config.smoothing_bound
         ahead = ahead + jnp.clip(config.smoothing * noise, -bound, bound)
         ahead = jnp.clip(ahead, -1, 1)
         beyond = q.apply(target["q"], batch.next_inputs, ahead).min(0)
-        wanted = batch.rewards + config.discount * jnp.where(
-            batch.terminals, 0.0, beyond
-        )
-        found = q.apply(params, batch.inputs, batch.actions)
-        return ((found - wanted) ** 2).mean(), found.mean()
+        return bellman_error(q, params, batch, beyond, config.discount)
 
     def policy_loss(params, q_params, batch, temperature, axis_name):
         actions, _ = actor.apply(params, batch.inputs)
         values = q.apply(q_params, batch.inputs, actions)[0]
         size = pmean(jnp.abs(jax.lax.stop_gradient(values)).mean(), axis_name)
         cloning = ((actions - batch.actions) ** 2).mean()
-        # The guard is for critics that are still zero.
+        # The guard prevents 0 / 0 while the critics are zero.
         return cloning - temperature * values.mean() / jnp.maximum(size, 1e-8)
 
     def descend(state, params, name, grads):
@@ -175,3 +167,12 @@ def td3_bc_learner(
         return state, {"loss": loss, "q": value}
 
     return Learner(prepare, draw_transition, init, update)
+
+
+ENTRY = offline_entry(
+    name="td3-bc",
+    summary="TD3 with a behaviour-cloning term",
+    config=TD3BCConfig,
+    build=td3_bc,
+    learners=("policy",),
+)

@@ -1,11 +1,12 @@
-"""A behaviour model by a variational autoencoder, which BCQ and BEAR draw from.
+"""A variational autoencoder of the behaviour, from which BCQ and BEAR draw actions.
 
-With an encoder e and a decoder d, of actions a of the data in states s,
+With an encoder e and a decoder d of the actions a that the data hold in states s,
 
 (1) min E [|tanh d(s, z) - a|^2 / A + weight KL(e(s, a) || N(0, I)) / Z],   z ~ e(s, a),
 
-Z being the entries of z (Kingma & Welling, 2014, arXiv:1312.6114; Fujimoto et al. 2019,
-arXiv:1812.02900, whose weight is 1/2). Draws decode z ~ N(0, I), clipped.
+where z has Z entries (Kingma & Welling, 2014, arXiv:1312.6114; Fujimoto et al., 2019,
+arXiv:1812.02900, with a weight of 1/2). Actions are drawn by decoding z ~ N(0, I),
+clipped to [-1/2, 1/2].
 """
 
 from collections.abc import Callable
@@ -18,14 +19,15 @@ import optax
 from jaxdiff.algorithms.base import ArrayTree, Averaging, Learner, supervised
 from jaxdiff.algorithms.offline.common import zeros
 from jaxdiff.data.transitions import Transitions, draw_transition
+from jaxdiff.diffusion import normal
 
 WEIGHT = 0.5
-# Codes are drawn no further out, where the decoder has seen little.
+# Codes are clipped because the decoder sees few large ones in training.
 CLIP = 0.5
 
 
 def divergence(mean: jax.Array, std: jax.Array) -> jax.Array:
-    """KL of normals `[..., Z]` to N(0, I), a mean over entries: `[...]`."""
+    """Return KL(N(mean, std^2) || N(0, I)) of `[..., Z]`, averaged over Z: `[...]`."""
     return (mean**2 + std**2 - 1 - 2 * jnp.log(std)).mean(-1) / 2
 
 
@@ -44,8 +46,7 @@ def vae_learner(
 
     def loss(params, keys, batch):
         mean, std = network.apply(params, batch.inputs, batch.actions, method="encode")
-        noise = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))(keys)
-        code = mean + std * noise
+        code = mean + std * normal(keys, mean.shape)
         found = jnp.tanh(network.apply(params, batch.inputs, code, method="decode"))
         error = jnp.square(found - batch.actions).mean()
         apart = divergence(mean, std).mean()
@@ -63,8 +64,8 @@ def vae_learner(
 
 
 def decode(
-    network: Any, params: ArrayTree, inputs: jax.Array, normals: jax.Array
+    network: Any, params: ArrayTree, inputs: jax.Array, noise: jax.Array
 ) -> jax.Array:
-    """Draw actions `[B, A]`, before tanh, by standard normal numbers `[B, 2 A]`."""
-    code = jnp.clip(normals, -CLIP, CLIP)
+    """Decode standard normal noise `[B, 2 A]` to actions `[B, A]`, before tanh."""
+    code = jnp.clip(noise, -CLIP, CLIP)
     return network.apply(params, inputs, code, method="decode")

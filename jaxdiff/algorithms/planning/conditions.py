@@ -1,30 +1,31 @@
 """What a planner may be asked for: returns, goals, regions to keep out of.
 
-A condition is a vector that belongs to a window of the dataset, and it is of one kind:
+A condition is a vector that belongs to a window of the dataset. There are three kinds:
 
 - "return": the return-to-go R from the window's present row to the end of the episode,
   however far beyond the window, on the scale of the dataset,
 
   (1) y = (R - R_1%) / (R_99% - R_1%),
 
-  quantiles over all rows with an action. The paper asks for y in [0, 1] with the range
-  of the data; a percent is left out at both ends so that no single episode, nor a
-  penalty for falling, sets the scale. What is asked for when acting is
+  with quantiles over all rows that have an action. The paper takes the range of the
+  data in their place; a percent is left out at both ends so that no single episode, nor
+  a penalty for falling, sets the scale. Acting asks for
 
-  (2) target = the quantile 95% of y:
+  (2) target = the quantile 95% of y,
 
-  more than the data usually earn from where they are, and no more than they ever do,
-  for beyond the data a network answers anything;
-- "goal": what the dataset's `goals` hold in that row: a goal, or the one-hot label of
-  a skill or of a constraint that an episode obeys;
-- "region": one-hot, a region that all of the window keeps out of, drawn among those it
-  does keep out of. A window that enters them all has no condition.
+  which is more than the data usually earn and no more than they ever do: beyond the
+  data a network answers anything;
+- "goal": what `goals` of the dataset hold in that row, such as a goal, or the one-hot
+  label of a skill or of a constraint that an episode obeys;
+- "region": one-hot, a region that all of the window keeps out of, drawn among all such
+  regions. A window that enters every region has no condition.
 
 Ajay et al., "Is conditional generative modeling all you need for decision making?",
 2023 (arXiv:2211.15657), sections 3.2 and 4; their released code divides R by a number
 that is chosen by hand for each dataset.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -32,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.data.episodes import Episodes, acted_rows
+from jaxdiff.data.normalizer import Normalizer, normalize
 from jaxdiff.data.windows import Windows, return_to_go, take_window
 from jaxdiff.errors import UserError
 from jaxdiff.pytree import pytree_dataclass
@@ -59,6 +61,21 @@ class Returns:
 
 
 @pytree_dataclass
+class Conditions:
+    """What plans are asked for, as arrays, in place of the acting options.
+
+    Attributes:
+      values: `[N, C]`, N conditions: returns on the scale of the dataset, one-hot
+        regions, or goals as the dataset holds them.
+      weights: `[N]`, below 0 for a condition that is ruled out; see
+        `jaxdiff.diffusion.compose`.
+    """
+
+    values: Any
+    weights: Any
+
+
+@pytree_dataclass
 class ConditionedWindows:
     """Windows and their conditions, on the device.
 
@@ -72,7 +89,11 @@ class ConditionedWindows:
 
 
 def measure_returns(
-    episodes: Episodes, *, discount: float, termination_penalty: float
+    episodes: Episodes,
+    *,
+    discount: float,
+    termination_penalty: float,
+    bounds: Sequence[float] = (),
 ) -> Returns:
     """Measure the scale of equation (1), the target of (2) and a histogram.
 
@@ -80,12 +101,14 @@ def measure_returns(
       episodes: the dataset.
       discount: of a reward relative to the one a step earlier.
       termination_penalty: added to the last reward of an episode that terminated.
+      bounds: returns that are y = 0 and y = 1, in place of those measured.
     """
     returns = return_to_go(episodes, discount, terminal_penalty=termination_penalty)
     returns = returns[acted_rows(episodes)]
     low, usual, high = np.quantile(returns, [0.01, 0.95, 0.99])
     if high <= low:  # one return for all: nothing to ask for
         high = low + 1.0
+    low, high = bounds or (low, high)
     counts, edges = np.histogram(returns, bins=_BINS)
     return Returns(
         low=np.float32(low),
@@ -117,10 +140,60 @@ def condition_size(config: Any, goal_size: int) -> int:
         return len(config.regions) // 3
     if not goal_size:
         raise UserError(
-            "--condition goal asks for what the dataset holds as goals, and it holds "
-            "none; choose --condition return"
+            "`condition='goal'` asks for what the dataset holds as goals, and it holds "
+            "none; choose `condition='return'`"
         )
     return goal_size
+
+
+def asked(
+    config: Any,
+    acting: Any,
+    returns: Returns,
+    goals: Normalizer,
+    *,
+    goal: Any = None,
+    given: Conditions | None = None,
+) -> tuple[list[Any], list[Any]]:
+    """Return the conditions that plans are asked for, `[1 or N, C]`, and weights.
+
+    Args:
+      config: options `condition` and `regions`.
+      acting: options `target` and `guidance_weight`.
+      returns: of the dataset.
+      goals: normalizer of the dataset's goals.
+      goal: `[N, C]`, where goals are the condition.
+      given: takes the place of the options.
+
+    Raises:
+      UserError: a goal is the condition and there is none, or conditions of another
+        size than those of training.
+    """
+    size = condition_size(config, goals.low.shape[-1])
+    weight = float(acting.guidance_weight)
+    if given is not None:
+        conditions = [jnp.asarray(each)[None] for each in given.values]
+        weights = list(given.weights)
+    elif config.condition == "return":
+        target = returns.target if acting.target is None else acting.target
+        conditions, weights = [jnp.full((1, 1), target)], [weight]
+    elif config.condition == "region":
+        conditions = [each[None] for each in jnp.eye(size)]
+        weights = [weight] * size
+    elif goal is None:
+        raise UserError(
+            "this run was trained on data with goals and asks for one; give it a goal"
+        )
+    else:
+        conditions, weights = [goal], [weight]
+    if any(each.shape[-1] != size for each in conditions):
+        raise UserError(
+            f"a condition of {conditions[0].shape[-1]} numbers was asked for, and this "
+            f"run was trained on conditions of {size}; give as many"
+        )
+    if config.condition == "goal":
+        conditions = [normalize(goals, each) for each in conditions]
+    return conditions, weights
 
 
 def window_conditions(

@@ -1,195 +1,307 @@
 """Decision Diffuser: plan states by conditional denoising (Ajay et al., 2023).
 
 "Is conditional generative modeling all you need for decision making?",
-arXiv:2211.15657. A network denoises windows of states s, told what they are to be, a
-condition y (`jaxdiff.algorithms.planning.conditions`) that it is not told a quarter of the time:
+arXiv:2211.15657. A network denoises windows of states s. It is told a condition y of
+the window (`jaxdiff.algorithms.planning.conditions`), but not in a quarter of the
+examples,
 
 (1) min_theta E |target - network(x_t, t, drop(y))|^2,   x_t = alpha s + sigma noise,
 
-the last K states that were seen, the history, being shown clean. In a sample the same
-rows are clamped, and predictions with and without the condition are combined,
+and is shown the last K states, the history, clean. In a sample the same rows are
+clamped, and predictions with and without the condition are combined,
 
 (2) u + w (c - u),   or   u + sum_i w_i (c_i - u)
 
-of several conditions, asked for or ruled out, none of which was seen together with
-another (`jaxdiff.diffusion.compose`). Noise is low, at the start and in the steps: what
-is likeliest is wanted, and not a fair draw. The action comes from a model of its own,
+for several conditions, asked for or ruled out, that were never seen together (see
+`jaxdiff.diffusion.compose`). Noise is low, at the start and in the steps, because the
+likeliest plan is wanted and not a fair draw. The action comes from a model of its own,
 
 (3) a = f(s[h], s[h+1])
 
-(`jaxdiff.algorithms.planning.inverse_dynamics`), with what is observed now as s[h]: a plan that
-is followed for several steps is so corrected on the way.
+(`jaxdiff.algorithms.planning.inverse_dynamics`), with what is observed now as s[h].
+This corrects a plan that is followed for several steps.
 
 With `actions="diffused"` rows are `[action | state]` as in Diffuser, and nothing else
-changes: classifier-free Diffuser, the ablation that says what (3) is worth. The paper
-trains (1) and the model of (3) by the sum of their losses; their parameters are apart,
-so here they are two learners.
+changes: classifier-free Diffuser, the ablation that measures what (3) is worth. The
+paper trains (1) and the model of (3) by the sum of their losses. They share no
+parameters, so here they are two learners.
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from jaxdiff.algorithms.base import Algorithm, Averaging, Learner, decaying, supervised
-from jaxdiff.algorithms.planning import receding_horizon as following
+from jaxdiff.algorithms.base import Algorithm, Entry, Learner, Preset, TrainConfig
+from jaxdiff.algorithms.planning import trajectories
 from jaxdiff.algorithms.planning.conditions import (
     ConditionedWindows,
+    Returns,
+    asked,
+    condition_size,
     draw_conditioned,
+    measure_returns,
     regions_kept,
     window_conditions,
 )
-from jaxdiff.algorithms.planning.decision_options import (
-    DecisionDiffuserConfig,
-    Statistics,
-    measure,
+from jaxdiff.algorithms.planning.denoiser import (
+    denoiser_learner,
+    descent_options,
+    optimizer,
+    told_examples,
 )
-from jaxdiff.algorithms.planning.decision_plans import (
-    Asked,
-    clamp_mask,
-    conditioned_network,
-    inverse_model,
-    inverter,
-    noise_levels,
-    planner,
+from jaxdiff.algorithms.planning.inverse_dynamics import (
+    Inverse,
+    actions_between,
+    autoregressive,
+    cut_moves,
+    direct,
+    inverse_learner,
 )
-from jaxdiff.algorithms.planning.diffuser import acting_horizons, declared_horizons
-from jaxdiff.algorithms.planning.inverse_dynamics import Moves, inverse_learner
-from jaxdiff.algorithms.planning.network import require_horizons
-from jaxdiff.algorithms.planning.receding_horizon import follow
-from jaxdiff.data.episodes import Episodes, acted_rows
-from jaxdiff.data.normalizer import Normalizer, normalize, take_dimensions, unnormalize
-from jaxdiff.data.windows import Windows, padded_windows, window_starts
-from jaxdiff.diffusion import denoising_loss, trajectory_weights, uniform_row
+from jaxdiff.algorithms.planning.network import NETWORKS
+from jaxdiff.algorithms.planning.options import (
+    PlannerActing,
+    PlannerConfig,
+    generic_options,
+    joint_faults,
+    training_horizons,
+)
+from jaxdiff.algorithms.planning.planner import Pieces, planner
+from jaxdiff.algorithms.planning.receding_horizon import receding_horizon
+from jaxdiff.algorithms.planning.trajectories import cut_windows
+from jaxdiff.data.episodes import Dataset, Episodes, acted_rows
+from jaxdiff.data.normalizer import (
+    Normalizer,
+    fit_limits,
+    normalize,
+    take_dimensions,
+    unnormalize,
+)
+from jaxdiff.data.spec import Spec
+from jaxdiff.diffusion import compose, split_keys
+from jaxdiff.networks import Conditioned
+from jaxdiff.options import at_least, at_most, refuse
 from jaxdiff.pytree import pytree_dataclass
 
-__all__ = [
-    "Asked",
-    "DecisionDiffuserConfig",
-    "Statistics",
-    "decision_diffuser",
-    "measure",
-]
+
+@dataclasses.dataclass(frozen=True)
+class DecisionDiffuserConfig(PlannerConfig):
+    """What training Decision Diffuser reads.
+
+    Attributes:
+      horizon: steps of a training window, history included; a plan has
+        `horizon - history + 1`.
+      action_weight: weight of actions in the loss, where they are diffused.
+      condition: what plans are told: their return, their goal, or a region that they
+        keep out of.
+      regions: regions to keep out of: x, y and radius of each, one after another, in
+        the units of the position.
+      discount: weight of a reward in a return relative to the one a step earlier.
+      termination_penalty: added to the last reward of an episode that terminated.
+      return_range: returns that count as 0 and as 1, in place of those measured.
+      condition_dropout: share of examples that are not told the condition.
+      actions: find actions by inverse dynamics, or diffuse them with the states.
+      inverse_kind: predict the mean action, or draw its dimensions one after another.
+      inverse_width: width of the hidden layers of the inverse dynamics.
+      inverse_depth: number of hidden layers of the inverse dynamics.
+      bins: bins of each dimension of an action, for autoregressive inverse dynamics.
+    """
+
+    horizon: int = 32
+    diffusion_steps: int = 20
+    normalizer: Literal["limits", "gaussian", "cdf"] = "cdf"
+    padding: bool = True
+    action_weight: float = 1.0
+    condition: Literal["return", "goal", "region"] = "return"
+    regions: tuple[float, ...] = ()
+    discount: float = 0.997
+    termination_penalty: float = -100.0
+    return_range: tuple[float, ...] = ()
+    condition_dropout: float = 0.25
+    actions: Literal["inverse", "diffused"] = "inverse"
+    inverse_kind: Literal["direct", "autoregressive"] = "direct"
+    inverse_width: int = 256
+    inverse_depth: int = 2
+    bins: int = 80
+
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used."""
+        yield from super().faults()
+        yield from at_least(self, 1, "inverse_width", "bins")
+        yield from at_least(self, 0, "inverse_depth", "discount", "condition_dropout")
+        yield from at_most(self, 1, "discount")
+        if (self.condition == "region") != bool(self.regions):
+            yield (
+                "`condition='region'` needs `regions`, and `regions` needs it; give "
+                "both or neither"
+            )
+        if len(self.regions) % 3 or any(radius <= 0 for radius in self.regions[2::3]):
+            yield (
+                f"`regions` is {self.regions}; it must be x, y and a radius above 0 "
+                "for each region, such as 1 0 0.5"
+            )
+        bounds = self.return_range
+        if bounds and (len(bounds) != 2 or bounds[0] >= bounds[1]):
+            yield (
+                f"`return_range` is {bounds}; it must be the return that counts as 0 "
+                "and a larger one that counts as 1, such as 0 400"
+            )
+        if self.condition_dropout >= 1:
+            yield (
+                f"`condition_dropout` is {self.condition_dropout}; it must be below 1, "
+                "or no condition is ever learned from"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class DecisionDiffuserActing(PlannerActing):
+    """What may change after Decision Diffuser is trained.
+
+    Attributes:
+      target: return that plans are asked for, where 0 and 1 are the ends of the scale
+        of the data; none for the 95% quantile of the data.
+      guidance_weight: weight of the condition: 0 plans without it, 1 as it was learned,
+        and more makes it count for more.
+    """
+
+    target: float | None = None
+    guidance_weight: float = 1.2
+    temperature: float = 0.5
+    replan_every: int = 1
+
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used."""
+        yield from super().faults()
+        yield from at_least(self, 0, "guidance_weight")
+        if self.rank == "return":
+            yield (
+                "`rank='return'` needs a model of returns, which decision-diffuser "
+                "does not have; choose `rank='consistency'`"
+            )
 
 
 @pytree_dataclass
-class Carry:
-    """What acting remembers.
+class Statistics(trajectories.Statistics):
+    """What planning must know of the dataset, beside the networks.
 
     Attributes:
-      seen: `[B, K, O]`, the history, the oldest first.
-      followed: the plan, see `jaxdiff.algorithms.planning.receding_horizon`.
+      actions: normalizer of actions to [-1, 1], for the inverse dynamics.
+      goals: normalizer of the dataset's goals, with no entries where it has none.
+      returns: the scale of returns, and what is asked for.
     """
 
-    seen: jax.Array
-    followed: following.Carry
+    actions: Normalizer
+    goals: Normalizer
+    returns: Returns
+
+
+def measure(
+    config: DecisionDiffuserConfig, episodes: Episodes, spec: Spec
+) -> Statistics:
+    """Measure a dataset: what every planner measures, actions, goals and returns.
+
+    Raises:
+      UserError: the condition is a goal, and the dataset has none.
+    """
+    found = trajectories.measure(config, episodes, spec)
+    goals = episodes.goals
+    if goals is None:
+        goals = np.zeros((len(episodes.rewards), 0), np.float32)
+    condition_size(config, goals.shape[1])
+    return Statistics(
+        normalizer=found.normalizer,
+        dynamics=found.dynamics,
+        support=found.support,
+        actions=fit_limits(episodes.actions[acted_rows(episodes)]),
+        goals=fit_limits(goals),
+        returns=measure_returns(
+            episodes,
+            discount=config.discount,
+            termination_penalty=config.termination_penalty,
+            bounds=config.return_range,
+        ),
+    )
 
 
 def decision_diffuser(
-    config: DecisionDiffuserConfig, statistics: Statistics, *, action_dim: int
+    config: DecisionDiffuserConfig,
+    acting: DecisionDiffuserActing,
+    statistics: Statistics,
+    spec: Spec,
 ) -> Algorithm:
     """Build Decision Diffuser for a dataset.
 
-    Args:
-      config: options.
-      statistics: of the dataset, from `measure`.
-      action_dim: A, how many entries of a row are actions.
-
     Returns:
       An algorithm with the learner "denoiser" and, unless actions are diffused,
-      "inverse", whose `plan` is
-
-        plan(states, key, observation [B, O] or [B, K, O], goal [B, G] or None, *,
-             horizon=None, candidates=None, return_path=False, init=None,
-             init_level=None, guidance=None) -> Plans
-
-      of trajectories `[B, C, H - K + 1, A + O]` from the present state on, for
-      histories the oldest first; of one observation it takes the episode to begin
-      there. A last row has the action that would stay in it. Of `path` only the states
-      are meant. `guidance`, which `act` takes too, is what is `Asked` for; by default
-      that is the target, the goal, or to keep out of all regions.
+      "inverse". `guidance` of `act` and of a problem of `plan` are `Conditions`; by
+      default plans are asked for the target, the goal, or to keep out of all regions.
 
     Raises:
-      UserError: a horizon that the network cannot take.
+      UserError: options that do not fit each other or the data.
     """
-    common: Any = config
-    declared_horizons(common)
-    _trained_horizons(config)
-    plan = planner(config, statistics, action_dim)
-    invert = inverter(config, statistics, action_dim)
-    dim, past = statistics.normalizer.low.shape[-1], config.history - 1
-    ahead = dataclasses.replace(
-        config,
-        history=1,
-        horizon=config.horizon - past,
-        horizons=(),
-        train_horizons=(),
+    refuse([*joint_faults(config, acting, spec), *_faults(config, acting)])
+    network: Any = _network(config)
+    inverted = config.actions == "inverse"
+    # The entries of rows `[action | state]` that are diffused.
+    diffused = slice(
+        spec.action_dim if inverted else 0, spec.action_dim + spec.observation_dim
     )
-
-    def plan_ahead(*arguments, horizon, **options):
-        return plan(*arguments, horizon=horizon + past, **options)
-
-    step, init_followed = follow(
-        plan_ahead,
-        ahead,
-        [horizon - past for horizon in acting_horizons(common)],
-        dim=dim,
-        action_dim=action_dim,
+    learners = {
+        "denoiser": _denoiser_learner(config, network, statistics, spec, diffused)
+    }
+    pieces = Pieces(
+        predict=_predict(config, acting, network, statistics), diffused=diffused
     )
-
-    def act(states, carry, key, observation, reset, goal=None, *, guidance=None):
-        seen = _remembered(carry.seen, observation, reset)
-        output, followed = step(
-            states,
-            carry.followed,
-            key,
-            observation,
-            reset,
-            goal,
-            guidance=guidance,
-            history=seen,
+    if inverted:
+        states = take_dimensions(statistics.normalizer, slice(spec.action_dim, None))
+        scales = states, statistics.actions
+        inverse = _inverse(config, spec)
+        learners["inverse"] = inverse_learner(
+            inverse,
+            lambda episodes: cut_moves(episodes, *scales),
+            optimizer(config),
+            **descent_options(config),
         )
-        if config.actions == "inverse" and config.controller == "action":
-            # `follow` counts on: index is the row that should be reached by this step.
-            row = jnp.minimum(followed.index, followed.last)
-            target = jax.vmap(lambda rows, i: rows[i])(followed.plan, row)
-            action = invert(states, key, observation, target[:, action_dim:])
-            output = dataclasses.replace(output, action=action)
-        return output, Carry(seen=seen, followed=followed)
-
-    def init_carry(batch):
-        seen = jnp.zeros((batch, config.history, dim - action_dim))
-        return Carry(seen=seen, followed=init_followed(batch))
-
-    learners = {"denoiser": _denoiser_learner(config, statistics, action_dim)}
-    if config.actions == "inverse":
-        learners["inverse"] = _inverse_learner(config, statistics, action_dim)
+        pieces = pieces._replace(actions=actions_between(inverse, *scales))
+    plan = planner(config, acting, statistics, spec, pieces)
+    act, init_carry = receding_horizon(
+        plan, config, acting, spec, action_to=pieces.actions
+    )
     return Algorithm(learners=learners, act=act, init_carry=init_carry, plan=plan)
 
 
-def _remembered(seen: jax.Array, observation: jax.Array, reset: jax.Array) -> jax.Array:
-    """Let an observation `[B, O]` join histories `[B, K, O]`, or begin new ones."""
-    longer = jnp.concatenate([seen[:, 1:], observation[:, None]], axis=1)
-    return jnp.where(reset[:, None, None], observation[:, None], longer)
+def _faults(
+    config: DecisionDiffuserConfig, acting: DecisionDiffuserActing
+) -> Iterator[str]:
+    if acting.guidance_weight != 1 and not config.condition_dropout:
+        yield (
+            f"`guidance_weight` is {acting.guidance_weight}, and the network never "
+            "learned what is done without a condition; choose `guidance_weight=1`, or "
+            "train with `condition_dropout=0.25`"
+        )
+
+
+def _network(config: DecisionDiffuserConfig) -> Conditioned:
+    return Conditioned(NETWORKS[config.network].build(config), dim=config.dim)
 
 
 def _denoiser_learner(
-    config: DecisionDiffuserConfig, statistics: Statistics, action_dim: int
+    config: DecisionDiffuserConfig,
+    network: Any,
+    statistics: Statistics,
+    spec: Spec,
+    diffused: slice,
 ) -> Learner:
-    network: Any = conditioned_network(config)
-    levels = noise_levels(config)
-    horizons = _trained_horizons(config)
-    dim = statistics.normalizer.low.shape[-1]
-    # Of rows `[action | state]`, the entries that are diffused.
-    kept = slice(0 if config.actions == "diffused" else action_dim, dim)
+    longest = max(training_horizons(config))
     regions = jnp.asarray(config.regions, jnp.float32).reshape(-1, 3)
+    position = spec.action_dim + np.array(spec.layout.position[:2] or (0, 1))
 
     def prepare(data, frozen, key):
         del frozen, key
-        windows = _windows(config, statistics.normalizer, data, max(horizons))
+        windows = cut_windows(config, statistics.normalizer, data, longest)
         found = window_conditions(
             config, statistics.returns, data, np.asarray(windows.starts)
         )
@@ -200,106 +312,102 @@ def _denoiser_learner(
     def draw(data, key):
         key, region_key = jax.random.split(key)
         window, condition = draw_conditioned(
-            data, key, horizon=max(horizons), before=config.history - 1
+            data, key, horizon=longest, before=config.history - 1
         )
         told = jnp.asarray(True)
         if config.condition == "region":
             rows = unnormalize(statistics.normalizer, window)
-            positions = rows[:, action_dim : action_dim + 2]
-            condition, told = regions_kept(region_key, positions, regions)
-        return window[:, kept], condition, told
+            condition, told = regions_kept(region_key, rows[:, position], regions)
+        return window[:, diffused], condition, told
 
     def init_params(key, batch):
         x, condition, told = (leaf[:1] for leaf in batch)
         return network.init(key, x, jnp.zeros(1), condition, told)
 
-    def loss_of(horizon):
-        weight = trajectory_weights(horizon, dim)
-        if config.first_action_weight is not None:
-            weight[config.history - 1, :action_dim] = config.first_action_weight
-        mask = clamp_mask(config, horizon, dim, action_dim, config.goal_dim)
+    def predict(params, keys, batch):
+        x0, condition, told = batch
+        told_keys, keys = split_keys(keys)
+        told &= told_examples(told_keys, config.condition_dropout)
+        return x0, lambda x, time: network.apply(params, x, time, condition, told), keys
 
-        def loss(params, keys, batch):
-            x, condition, told = batch
-            drop_keys, keys = jax.vmap(jax.random.split, out_axes=1)(keys)
-            share = config.condition_dropout
-            dropped = jax.vmap(lambda key: jax.random.bernoulli(key, share))(drop_keys)
-            losses = denoising_loss(
-                keys,
-                lambda x, time: network.apply(
-                    params, x, time, condition, told & ~dropped
-                ),
-                uniform_row(levels),
-                x[:, :horizon],
-                prediction=config.prediction,
-                weight=weight[:, kept],
-                mask=mask[:, kept],
-            )
-            return losses.mean(), {"loss": losses.mean()}
-
-        return loss
-
-    return supervised(
-        prepare,
-        draw,
-        init_params,
-        [loss_of(horizon) for horizon in horizons],
-        optax.adam(decaying(config.learning_rate, config.learning_rate_decay)),
-        averaging=_averaging(config),
-        accumulate=config.accumulate,
+    return denoiser_learner(
+        config,
+        spec,
+        prepare=prepare,
+        draw=draw,
+        init_params=init_params,
+        predict=predict,
+        diffused=diffused,
     )
 
 
-def _windows(
+def _predict(
     config: DecisionDiffuserConfig,
-    normalizer: Normalizer,
-    episodes: Episodes,
-    horizon: int,
-) -> Windows:
-    """Cut windows whose starts are present rows, with what came before them."""
-    rows = np.concatenate([episodes.actions, episodes.observations], axis=1)
-    rows = normalize(normalizer, rows)
-    if config.padding:
-        # Zeros before normalising, as the released code pads.
-        fill = normalize(normalizer, jnp.zeros(rows.shape[-1]))
-        windows = padded_windows(rows, episodes, fill=fill)
-    else:
-        ahead = horizon - config.history + 1
-        starts = window_starts(episodes, ahead)
-        windows = Windows(rows=rows, starts=jnp.asarray(starts))
-    episode = np.searchsorted(episodes.starts, windows.starts, side="right") - 1
-    first = jnp.asarray(episodes.starts[episode], jnp.int32)
-    return dataclasses.replace(windows, first=first)
+    acting: DecisionDiffuserActing,
+    network: Any,
+    statistics: Statistics,
+) -> Callable[..., Any]:
+    """Build `(states, problem of N) -> network` that combines predictions, eq. (2)."""
 
-
-def _inverse_learner(
-    config: DecisionDiffuserConfig, statistics: Statistics, action_dim: int
-) -> Learner:
-    states = take_dimensions(statistics.normalizer, slice(action_dim, None))
-
-    def cut(episodes):
-        rows = acted_rows(episodes)
-        before, after = (
-            normalize(states, episodes.observations[rows + step]) for step in (0, 1)
+    def predict(states, problem):
+        params = states["denoiser"].slow["ema"]
+        conditions, weights = asked(
+            config,
+            acting,
+            statistics.returns,
+            statistics.goals,
+            goal=problem.goal,
+            given=problem.guidance,
         )
-        actions = normalize(statistics.actions, episodes.actions[rows])
-        return Moves(before=before, after=after, actions=actions)
+        count = len(problem.history)
+        told = [jnp.broadcast_to(x, (count, x.shape[-1])) for x in conditions]
+        # By the options, and not by an array, which may change: the condition alone.
+        if problem.guidance is None and weights == [1.0]:
+            everyone = jnp.ones(count, bool)
+            return lambda x, time: network.apply(params, x, time, told[0], everyone)
+        many = jnp.concatenate([*told, jnp.zeros_like(told[0])])
+        return compose(
+            lambda x, time, keep: network.apply(params, x, time, many, keep), weights
+        )
 
-    return inverse_learner(
-        inverse_model(config, action_dim),
-        cut,
-        optax.adam(decaying(config.learning_rate, config.learning_rate_decay)),
-        averaging=_averaging(config),
-        accumulate=config.accumulate,
+    return predict
+
+
+def _inverse(config: DecisionDiffuserConfig, spec: Spec) -> Inverse:
+    width, depth = config.inverse_width, config.inverse_depth
+    if config.inverse_kind == "direct":
+        return direct(spec.action_dim, (width,) * depth)
+    return autoregressive(spec.action_dim, hidden=width, depth=depth, bins=config.bins)
+
+
+def generic(dataset: Dataset, spec: Spec) -> Preset:
+    """Return options for data that no task knows, for minutes on a laptop.
+
+    Plans are told the goal where the data have goals, and their return otherwise.
+    """
+    config, acting = generic_options(dataset, spec)
+    goals = dataset.episodes.goals is not None
+    updates = TrainConfig(num_steps=8_000)
+    return Preset(
+        DecisionDiffuserConfig(
+            **config,
+            normalizer="cdf",
+            condition="goal" if goals else "return",
+            discount=0.99,
+            termination_penalty=0.0,
+        ),
+        DecisionDiffuserActing(**acting),
+        {"denoiser": updates, "inverse": updates},
     )
 
 
-def _averaging(config: DecisionDiffuserConfig) -> Averaging:
-    return Averaging(config.ema_decay, config.ema_every, config.ema_start)
-
-
-def _trained_horizons(config: DecisionDiffuserConfig) -> list[int]:
-    """The horizons of training windows, in the order of their turns, checked."""
-    return require_horizons(
-        config, list(dict.fromkeys((config.horizon, *config.train_horizons)))
-    )
+ENTRY = Entry(
+    name="decision-diffuser",
+    summary="plans states by diffusion, told a return, a goal or regions to avoid",
+    config=DecisionDiffuserConfig,
+    acting=DecisionDiffuserActing,
+    statistics=Statistics,
+    measure=measure,
+    build=decision_diffuser,
+    generic=generic,
+)

@@ -1,18 +1,18 @@
-"""A linear model of one step, and how far a planned trajectory strays from it.
+"""A linear model of one step, and the dynamics error of a planned trajectory.
 
-In normalised units, with rows [action a | observation s] of a trajectory, least squares
-over the transitions of a dataset gives W in
+With normalised rows [action a | observation s], least squares over the transitions of a
+dataset gives W in
 
-(1) s[h+1] ~ W^T (a[h], s[h], 1),
+(1) s[h+1] ~ W^T (a[h], s[h], 1).
 
-and a trajectory of horizon H has the residuals and the dynamics_error
+A trajectory of horizon H has the residuals and the dynamics error
 
 (2) residual[h] = max over dims of |s[h+1] - W^T (a[h], s[h], 1)| / scale,
 (3) dynamics_error = mean of the largest tenth of residual[0 .. H-2],
 
-`scale` being the root mean square error of (1) in each dimension. The mean over the
-worst steps finds the few impossible ones (a jump through a wall) that a mean over all
-steps would hide.
+where `scale` is the root mean square error of (1) in each dimension. The mean over the
+worst steps finds the few impossible ones, such as a jump through an obstacle, that a
+mean over all steps would hide.
 """
 
 from typing import Any
@@ -53,7 +53,7 @@ def fit_dynamics(rows: np.ndarray, following: np.ndarray) -> Dynamics:
 
 
 def dynamics_error(dynamics: Dynamics, trajectories: Any) -> jax.Array:
-    """Measure how far trajectories stray from the model, equation (3).
+    """Compute the dynamics error of trajectories, equation (3).
 
     Args:
       dynamics: the model.

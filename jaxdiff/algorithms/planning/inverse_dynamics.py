@@ -1,7 +1,7 @@
 """Inverse dynamics: the action that leads from one state to the next.
 
-A plan of states alone needs, to be acted on, what lies between two of them (Ajay et
-al., "Is conditional generative modeling all you need for decision making?", 2023,
+Acting on a plan of states alone needs the action between two of them (Ajay et al., "Is
+conditional generative modeling all you need for decision making?", 2023,
 arXiv:2211.15657, equation 6). With normalised states and actions in [-1, 1], over the
 transitions of a dataset:
 
@@ -17,8 +17,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdiff.algorithms.base import ArrayTree, Averaging, Learner, supervised
-from jaxdiff.data.episodes import Episodes
+from jaxdiff.algorithms.base import ArrayTree, Learner, supervised
+from jaxdiff.data.episodes import Episodes, acted_rows
+from jaxdiff.data.normalizer import Normalizer, normalize, unnormalize
+from jaxdiff.diffusion import split_keys
 from jaxdiff.networks import AutoregressiveBins, ReLUNet
 from jaxdiff.pytree import pytree_dataclass
 
@@ -44,7 +46,7 @@ class Inverse(NamedTuple):
     Attributes:
       init: `(key, pair [B, 2 O]) -> params`.
       loss: `(params, pair [B, 2 O], actions [B, A]) -> [B]`.
-      act: `(params, key, pair [B, 2 O]) -> actions [B, A]`, in [-1, 1] up to the
+      act: `(params, keys [B], pair [B, 2 O]) -> actions [B, A]`, in [-1, 1] up to the
         model's error.
     """
 
@@ -68,7 +70,7 @@ def direct(action_dim: int, widths: Sequence[int]) -> Inverse:
     return Inverse(
         init=network.init,
         loss=loss,
-        act=lambda params, key, pair: network.apply(params, pair),
+        act=lambda params, keys, pair: network.apply(params, pair),
     )
 
 
@@ -95,26 +97,61 @@ def autoregressive(
             network.apply(params, pair, actions), jnp.clip(index, 0, bins - 1)
         ).sum(-1)
 
-    def act(params, key, pair):
+    def act(params, keys, pair):
         actions = jnp.zeros((len(pair), action_dim))
-        for i, key_i in enumerate(jax.random.split(key, action_dim)):
-            bin_key, place_key = jax.random.split(key_i)
+        for i, keys_i in enumerate(split_keys(keys, action_dim)):
+            bin_keys, place_keys = split_keys(keys_i)
             logits = network.apply(params, pair, actions)[:, i]
-            chosen = jax.random.categorical(bin_key, logits)
-            place = chosen + jax.random.uniform(place_key, chosen.shape)
+            chosen = jax.vmap(jax.random.categorical)(bin_keys, logits)
+            place = chosen + jax.vmap(jax.random.uniform)(place_keys)
             actions = actions.at[:, i].set(2 * place / bins - 1)
         return actions
 
     return Inverse(init=init, loss=loss, act=act)
 
 
+def cut_moves(episodes: Episodes, states: Normalizer, actions: Normalizer) -> Moves:
+    """Cut episodes into normalised transitions.
+
+    Args:
+      episodes: the episodes.
+      states: normalizer of observations.
+      actions: normalizer of actions to [-1, 1].
+    """
+    rows = acted_rows(episodes)
+    before, after = (
+        normalize(states, episodes.observations[rows + step]) for step in (0, 1)
+    )
+    return Moves(
+        before=before,
+        after=after,
+        actions=normalize(actions, episodes.actions[rows]),
+    )
+
+
+def actions_between(
+    inverse: Inverse, states: Normalizer, actions: Normalizer
+) -> Callable[..., jax.Array]:
+    """Build `(learners' states, keys [N], before [N, O], after [N, O]) -> [N, A]`.
+
+    It reads the averaged parameters of the learner "inverse", in environment units.
+    Other arguments are those of `cut_moves`.
+    """
+
+    def act(learned, keys, before, after):
+        pair = [normalize(states, each) for each in (before, after)]
+        params = learned["inverse"].slow["ema"]
+        found = inverse.act(params, keys, jnp.concatenate(pair, axis=-1))
+        return unnormalize(actions, found)
+
+    return act
+
+
 def inverse_learner(
     inverse: Inverse,
     cut: Callable[[Episodes], Moves],
     optimizer: optax.GradientTransformation,
-    *,
-    averaging: Averaging,
-    accumulate: int = 1,
+    **descent: Any,
 ) -> Learner:
     """Build the learner of a model of the action.
 
@@ -122,8 +159,7 @@ def inverse_learner(
       inverse: the model.
       cut: gives the transitions of episodes, normalised.
       optimizer: of the parameters.
-      averaging: of the averaged parameters, `slow["ema"]`.
-      accumulate: slices in which a batch is worked through, to save memory.
+      **descent: keywords of `supervised`, such as `averaging`.
     """
 
     def prepare(data, frozen, key):
@@ -147,6 +183,5 @@ def inverse_learner(
         lambda key, batch: inverse.init(key, pair(batch)[:1]),
         [loss],
         optimizer,
-        averaging=averaging,
-        accumulate=accumulate,
+        **descent,
     )

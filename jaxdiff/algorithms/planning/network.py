@@ -1,27 +1,42 @@
-"""Which network denoises trajectories: one choice for all planners.
+"""Networks that denoise trajectories, by the name that the option `network` gives.
 
-"unet" is the temporal U-Net of Diffuser, "dit" the transformer of
-`jaxdiff.networks.dit`. Each reads its own options and passes over those of the other.
+To add one, assign it to `NETWORKS` in a module that `--import` names:
+
+    class Mine(nn.Module):
+        width: int
+
+        @nn.compact
+        def __call__(self, x, time, condition=None):  # [B, H, D], [B], [B, E]
+            ...
+            return y  # [B, H, D]
+
+    NETWORKS["mine"] = TrajectoryNetwork(lambda config: Mine(width=config.dim))
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from jaxdiff.errors import UserError
 from jaxdiff.networks import DiT, TemporalUNet, horizon_multiple
+from jaxdiff.registry import Registry
 
-_HEAD = 32  # channels of a head of attention
+HEAD = 32  # channels of a head of attention
 
 
-def trajectory_network(config: Any) -> TemporalUNet | DiT:
-    """Build the network of a planner's options `backbone`, `dim`, `dit_width`, ..."""
-    if config.backbone == "dit":
-        return DiT(
-            dim=config.dim,
-            width=config.dit_width,
-            depth=config.dit_depth,
-            heads=config.dit_width // _HEAD,
-            patch=config.patch,
-        )
+class TrajectoryNetwork(NamedTuple):
+    """A network of trajectories, as a planner knows it.
+
+    Attributes:
+      build: `config -> module`, a Flax module `(x [B, H, D], time [B], condition [B, E]
+        or None) -> [B, H, D]`. `config` holds the options of the planner, of which
+        `dim`, `dim_mults` and `patch` may mean what they like.
+      multiple: `config -> int`, the number that must divide every horizon.
+    """
+
+    build: Callable[[Any], Any]
+    multiple: Callable[[Any], int] = lambda config: 1
+
+
+def _unet(config: Any) -> TemporalUNet:
     return TemporalUNet(
         dim=config.dim,
         dim_mults=config.dim_mults,
@@ -32,34 +47,24 @@ def trajectory_network(config: Any) -> TemporalUNet | DiT:
     )
 
 
-def check_width(config: Any) -> None:
-    """Check that the transformer's channels make whole heads.
-
-    Raises:
-      UserError: they do not.
-    """
-    if config.dit_width % _HEAD:
-        raise UserError(
-            f"--dit-width is {config.dit_width}; it must be a multiple of {_HEAD}, the "
-            "channels of a head"
-        )
+def _dit(config: Any) -> DiT:
+    return DiT(
+        dim=config.dim,
+        width=config.dit_width,
+        depth=config.dit_depth,
+        heads=config.dit_width // HEAD,
+        patch=config.patch,
+    )
 
 
-def require_horizons(config: Any, horizons: list[int]) -> list[int]:
-    """Return horizons that the network can take, as they are.
-
-    Raises:
-      UserError: one that the U-Net cannot halve often enough, or of no whole patches.
-    """
-    if config.backbone == "dit":
-        multiple, needs = config.patch, f"a transformer of patches of {config.patch}"
-    else:
-        multiple = horizon_multiple(config.dim_mults, config.patch)
-        needs = f"a U-Net of {len(config.dim_mults)} levels"
-    for horizon in horizons:
-        if horizon % multiple or horizon < 2:
-            raise UserError(
-                f"the horizon {horizon} is not a positive multiple of {multiple}, as "
-                f"{needs} needs; choose {max(1, round(horizon / multiple)) * multiple}"
-            )
-    return horizons
+NETWORKS: Registry[TrajectoryNetwork] = Registry(
+    "network",
+    {
+        "unet": TrajectoryNetwork(
+            _unet, lambda config: horizon_multiple(config.dim_mults, config.patch)
+        ),
+        "dit": TrajectoryNetwork(_dit, lambda config: config.patch),
+    },
+    group="jaxdiff.networks",
+)
+"""Name -> `TrajectoryNetwork`: the temporal U-Net of Diffuser and a transformer."""

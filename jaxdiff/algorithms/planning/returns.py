@@ -1,7 +1,7 @@
 """A model of returns: what a trajectory is worth, seen through noise.
 
-In a window that begins at step h of an episode, noised as for the denoiser and with its
-known entries (the present state) clean, a network reads the return to the *end of the
+A network reads a window whose present row is step h of an episode, noised as for the
+denoiser and with its known entries clean. It predicts the return to the *end of the
 episode*, however far beyond the window that lies:
 
 (1) min_V E (V(x_t, t) - R_h)^2,   R_h = sum_k discount^k r[h + k],
@@ -11,9 +11,8 @@ released code, which adds a penalty to the last reward of an episode that termin
 without it the return-to-go says little of an end that lies far ahead).
 
 A guide feeds V what it was trained on: x_t, noised, and its level t. With
-`noised=False` V is trained on clean windows alone, and whatever it is fed later it
-takes for clean: the level is hidden from it. Of a plan that is mostly noise it then
-knows nothing; which of the two guides better is a question for an experiment.
+`noised=False` V is trained on clean windows alone and takes all that it is fed for
+clean: the level is hidden from it, and a plan that is mostly noise tells it nothing.
 """
 
 from collections.abc import Callable
@@ -24,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdiff.algorithms.base import ArrayTree, Averaging, Learner, supervised
+from jaxdiff.algorithms.base import ArrayTree, Learner, supervised
 from jaxdiff.data.episodes import Episodes
 from jaxdiff.data.windows import Windows, return_to_go, take_window
 from jaxdiff.diffusion import NoiseLevels, noise_examples, take, uniform_row
@@ -34,7 +33,7 @@ from jaxdiff.pytree import pytree_dataclass
 
 @pytree_dataclass
 class ReturnWindows:
-    """Windows and what comes of them.
+    """Windows and their returns.
 
     Attributes:
       windows: W windows.
@@ -55,15 +54,15 @@ def returns_learner(
     mask: np.ndarray,
     discount: float,
     termination_penalty: float,
-    averaging: Averaging,
+    history: int = 1,
     noised: bool = True,
-    accumulate: int = 1,
+    **descent: Any,
 ) -> Learner:
     """Build the learner of equation (1).
 
     Args:
       network: `(x [B, H, D], time [B]) -> [B]`, such as `TemporalValue`.
-      cut: cuts episodes into the windows to judge, normalised.
+      cut: cuts episodes into normalised windows.
       levels: the noise levels of the denoiser, leaves `[N + 1]`.
       optimizer: of the parameters.
       horizon: H.
@@ -71,9 +70,9 @@ def returns_learner(
       discount: of a reward relative to the one a step earlier.
       termination_penalty: added to the last reward of each episode that terminated,
         not of those that ran out of time (Diffuser: -100).
-      averaging: of the averaged parameters, `slow["ema"]`.
+      history: K, rows of a window up to the present one, from which R counts.
       noised: train at levels 1 .. N; otherwise on clean windows.
-      accumulate: slices in which a batch is worked through, to save memory.
+      **descent: keywords of `supervised`, such as `averaging`.
     """
 
     def prepare(data, frozen, key):
@@ -86,7 +85,8 @@ def returns_learner(
 
     def draw(data, key):
         index = jax.random.randint(key, (), 0, data.returns.shape[0])
-        return take_window(data.windows, index, horizon), data.returns[index]
+        window = take_window(data.windows, index, horizon, before=history - 1)
+        return window, data.returns[index]
 
     def init_params(key, batch):
         return network.init(key, batch[0][:1], jnp.zeros(1))
@@ -108,8 +108,7 @@ def returns_learner(
         init_params,
         [loss],
         optimizer,
-        averaging=averaging,
-        accumulate=accumulate,
+        **descent,
     )
 
 
@@ -135,10 +134,10 @@ def return_value(
 def expected_return(
     value: Value, levels: NoiseLevels, trajectories: jax.Array
 ) -> jax.Array:
-    """Judge finished trajectories.
+    """Compute the returns that finished trajectories are expected to earn.
 
-    They are told to have the least noise of the schedule: a model that was trained on
-    noised windows never saw the clean level.
+    The network is told the least noise of the schedule, because a model that was
+    trained on noised windows never saw the clean level.
 
     Args:
       value: from `return_value`.

@@ -1,15 +1,15 @@
-"""Where the data have been, and how far a planned trajectory leads away from there.
+"""Where the data have been: the out-of-distribution distance of a trajectory.
 
-A model of one step sees nothing wrong with a plan that runs through a wall at a steady
-speed. But no trajectory of the dataset was ever there. With K states q of the dataset,
-their leading entries in which goals are given,
+A model of one step finds no fault with a plan that runs through an obstacle at a steady
+speed, but no trajectory of the dataset was ever there. With the entries that goals are
+given in of K states q of the dataset,
 
 (1) distance(s) = min_k |s - q_k|,
-(2) ood_distance = max over steps of distance(s[h]) / limit,
+(2) ood_distance = max over steps of distance(s[h]) / limit.
 
-`limit` being what 999 of 1,000 other states of the dataset stay below. A ood_distance of 1
-or less is nothing unusual. It says less the more entries a goal has: states become rare
-in their space, and the limit grows.
+999 of 1,000 other states of the dataset stay below `limit`, so that an
+out-of-distribution distance of 1 or less is nothing unusual. It says less the more
+entries a goal has: states become rare in their space, and the limit grows.
 """
 
 from typing import Any
@@ -55,7 +55,7 @@ def fit_support(states: np.ndarray, *, seed: int = 0) -> Support:
 
 
 def ood_distance(support: Support, trajectories: Any) -> jax.Array:
-    """Measure how far trajectories lead away from the data, equation (2).
+    """Compute the out-of-distribution distance of trajectories, equation (2).
 
     Args:
       support: of the data.
@@ -70,8 +70,8 @@ def ood_distance(support: Support, trajectories: Any) -> jax.Array:
 
 def _distance(states: Any, x: Any) -> jax.Array:
     """Distances of x `[..., G]` to the nearest state, equation (1)."""
-    # |s - q|^2 = |s|^2 - 2 s q + |q|^2 is one matrix product, and never below zero but
-    # for rounding, of which the root would make NaN.
+    # |s - q|^2 = |s|^2 - 2 s q + |q|^2 is one matrix product, and below zero by
+    # rounding alone; the root of a negative number would be NaN.
     products = jnp.square(x).sum(-1, keepdims=True) - 2 * x @ states.T
     squares = products + jnp.square(states).sum(-1)
     return jnp.sqrt(jnp.maximum(squares.min(-1), 0.0))

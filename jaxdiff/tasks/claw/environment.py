@@ -1,4 +1,4 @@
-"""The claw machine as a Gymnasium environment; importing this makes its ids known."""
+"""The claw machine as a Gymnasium environment; importing this module registers it."""
 
 from typing import Any
 
@@ -10,18 +10,18 @@ from jaxdiff.tasks.claw.world import ENVIRONMENTS, IMAGE_SHAPE, Family, scenes, 
 
 
 class ClawMachine(gymnasium.Env):
-    """See a picture, choose a point of it, win 1 where it lies on a toy.
+    """See a picture, choose a point in it, win 1 if the point lies on a toy.
 
-    An observation is a picture, uint8 `[32, 32, 3]`; an action is a point (x, y) in
-    [0, 1]^2 from the upper left. An episode is one play, or `plays` of them with a
-    picture drawn anew for each: whatever is chosen, the next picture is independent of
-    it. `reset(options={"scene": i})` fixes the first picture. `info` holds the number
-    of the scene shown, and after a step `success`.
+    An observation is a picture, uint8 `[32, 32, 3]`. An action is a point (x, y) in
+    [0, 1]^2, measured from the upper left corner. An episode has `plays` steps, and
+    every step shows a new random picture, whatever was chosen before.
+    `reset(options={"scene": i})` fixes the first picture. `info` holds the index of the
+    scene that is shown, and after a step `success`.
 
     Args:
-      family: of scenes, see `jaxdiff.tasks.claw.world`.
+      family: which scenes are shown, see `jaxdiff.tasks.claw.world`.
       plays: steps of an episode.
-      render_mode: "rgb_array", the picture shown, or None.
+      render_mode: "rgb_array" to render the picture, or None.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 1}  # noqa: RUF012
@@ -61,7 +61,7 @@ class ClawMachine(gymnasium.Env):
         return self._picture(), float(won), self._played >= self.plays, False, info
 
     def render(self) -> np.ndarray:
-        """Give the picture shown, uint8 `[32, 32, 3]`."""
+        """Return the picture that is shown, uint8 `[32, 32, 3]`."""
         return self._picture()
 
     def _draw(self) -> int:
@@ -71,9 +71,9 @@ class ClawMachine(gymnasium.Env):
         return self.scenes[self._shown].image.copy()
 
 
-for _family, _environment in ENVIRONMENTS.items():
+for _family, _id in ENVIRONMENTS.items():
     gymnasium.register(
-        _environment,
+        _id,
         entry_point="jaxdiff.tasks.claw.environment:ClawMachine",
         kwargs={"family": _family},
     )

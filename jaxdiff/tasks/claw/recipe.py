@@ -1,10 +1,11 @@
-"""Make claw-machine data: pictures, and points that the demonstrator draws in them.
+"""Record plays of the claw machine's demonstrator.
 
-Every transition is one play. The next picture is independent of it, so plays are stored
-as sessions of up to 1000 of them, an episode each, rather than as as many episodes of
-one step: every picture is then stored once, and loading takes seconds, not minutes.
+Every transition is one play, and the next picture does not depend on it. Plays are
+stored as sessions, episodes of up to 1000 plays, and not as episodes of one step. Every
+picture is then stored once, and loading takes seconds instead of minutes.
 """
 
+import functools
 import os
 import pathlib
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from jaxdiff.data.storage import datasets_root, replacing, write_minari
 from jaxdiff.errors import UserError
+from jaxdiff.tasks.base import Recipe
 from jaxdiff.tasks.claw.world import (
     Family,
     demonstrator,
@@ -24,7 +26,7 @@ SESSION = 1000  # plays
 
 
 def claw_id(family: Family) -> str:
-    """Give the Minari id of the dataset of a family."""
+    """Return the Minari id of a family's dataset."""
     return f"jaxdiff/claw/{family}-v0"
 
 
@@ -38,28 +40,28 @@ def make_claw(
 ) -> pathlib.Path:
     """Record the demonstrator and store it as a Minari dataset.
 
-    The same arguments give the same arrays. Its references are of one play: the chance
-    that a point drawn from the whole picture wins, and 1.
+    The same arguments give the same arrays. The references are of one play: the
+    probability that a uniform point wins, and 1.
 
     Args:
       family: "uniform" or "biased".
-      steps: number of plays, at least 1; the last episode takes the remainder.
-      seed: of pictures and points.
-      root: folder of datasets; `MINARI_DATASETS_PATH`, or else Minari's own.
-      plays: in an episode.
+      steps: number of plays; the last episode takes the remainder.
+      seed: seed of pictures and points.
+      root: folder of datasets; by default `MINARI_DATASETS_PATH`, or else Minari's own.
+      plays: plays in an episode.
 
     Returns:
-      The dataset's folder.
+      The folder of the dataset.
 
     Raises:
-      UserError: unknown family, bad `steps` or `plays`, or a folder that cannot be
+      UserError: unknown family, `steps` or `plays` below 1, or a folder that cannot be
         written.
     """
-    for flag, value in (("--steps", steps), ("--plays", plays)):
+    for name, value in (("steps", steps), ("plays", plays)):
         if value < 1:
-            raise UserError(f"{flag} is {value}; it must be at least 1")
+            raise UserError(f"`{name}` is {value}; it must be at least 1")
+    scenes(family)  # an unknown family is refused before anything is written
     folder = datasets_root(root) / claw_id(family)
-    scenes(family)  # whoever names a family there is none of hears of it first
     with replacing(folder) as partial:
         _write(partial, family, steps=steps, seed=seed, plays=plays)
     return folder
@@ -68,10 +70,10 @@ def make_claw(
 def draw_plays(
     family: Family, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw plays of the demonstrator, every scene as likely as any other.
+    """Draw plays of the demonstrator in scenes that are all equally likely.
 
     Returns:
-      Numbers of scenes, int64 `[N]`, and points, float32 `[N, 2]`.
+      Indices of scenes, int64 `[N]`, and points, float32 `[N, 2]`.
     """
     drawn = scenes(family)
     shown = rng.integers(len(drawn), size=count)
@@ -85,7 +87,6 @@ def draw_plays(
 def _write(
     folder: pathlib.Path, family: Family, *, steps: int, seed: int, plays: int
 ) -> None:
-    """Write the Minari dataset `folder`."""
     rng = np.random.default_rng(seed)
     shown, actions = draw_plays(family, steps, rng)
     images = np.stack([scene.image for scene in scenes(family)])
@@ -93,7 +94,7 @@ def _write(
     for start in range(0, steps, plays):
         end = min(start + plays, steps)
         length = end - start
-        # After its last play a session shows a picture that no one plays.
+        # A session ends with a picture in which nobody plays.
         seen = np.append(shown[start:end], rng.integers(len(images)))
         episodes.append(
             {
@@ -121,6 +122,13 @@ def _write(
             ),
             "ref_min_score": float(np.mean(covered)),
             "ref_max_score": 1.0,
-            "jaxdiff": {"seed": seed, "plays": plays},
+            "jaxdiff": {"family": family, "seed": seed, "plays": plays},
         },
     )
+
+
+def _recipe(family: Family) -> Recipe:
+    return Recipe(claw_id(family), functools.partial(make_claw, family), steps=20_000)
+
+
+RECIPES = {"claw": _recipe("uniform"), "claw-biased": _recipe("biased")}

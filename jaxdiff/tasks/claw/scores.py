@@ -1,110 +1,53 @@
-"""Scores at the claw machine: many actions in each picture, beside the exact density.
+"""Scores at the claw machine: actions in each picture beside the exact density.
 
-All are means over the scenes of a family. `validity` and `share_error` need no second
-sample; the others compare with as many points of the demonstrator, so that a further
-sample of the demonstrator, `demonstrations`, scores what a perfect imitator would.
+All scores are means over the scenes of a family. `validity` and `share_error` need no
+second sample. The others compare with as many points of the demonstrator, so even the
+demonstrator does not get perfect values: score `demonstrations` to see what a perfect
+imitator would get.
 """
 
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from jaxdiff.devices import Device
-from jaxdiff.errors import UserError
-from jaxdiff.rollouts import Policy, agent
-from jaxdiff.run import Run
 from jaxdiff.scoring import bootstrap, on_scale
-from jaxdiff.tasks import metrics as imitation
+from jaxdiff.tasks import metrics
 from jaxdiff.tasks.claw import world as claw
+from jaxdiff.tasks.claw.play import ClawPlayed
 
 
-def claw_of(run: Run) -> claw.Family | None:
-    """Return the family of scenes of a run's dataset, or None for another task."""
-    return claw.family_of_environment(run.document["dataset"]["environment"])
-
-
-def evaluate_claw(
-    run: Run,
-    *,
-    samples: int = 300,
-    seed: int = 0,
-    num_envs: int = 100,
-    devices: Sequence[Device] | None = None,
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Draw actions of a run in every scene and score them.
+def score(
+    played: ClawPlayed, options: Any, references: Mapping[str, float]
+) -> dict[str, Any]:
+    """Score actions in all scenes.
 
     Args:
-      run: a trained policy.
-      samples: N, of each scene.
-      seed: of the policy's randomness.
-      num_envs: of each scene side by side; fewer need less memory.
-      devices: the batch is split over them.
+      played: N actions in each scene.
+      options: options of the task; not read.
+      references: references of the dataset; not read, since the scenes give both.
 
     Returns:
-      A record of the scores, and the actions, float32 `[S, N, 2]`.
-
-    Raises:
-      UserError: the run's dataset is not of a claw machine, or too few samples.
+      The record. Its score is the validity, on a scale where uniform points have 0 and
+      points on toys 100.
     """
-    family = claw_of(run)
-    if family is None:
-        raise UserError(
-            f"{run.path} was trained on {run.document['dataset']['name']}, which is no "
-            "claw machine; give this command a run of one"
-        )
-    if samples < 10:
-        raise UserError(f"{samples} samples of a scene tell nothing; draw at least 10")
-    if num_envs < 1:
-        raise UserError(f"--num-envs is {num_envs}; it must be at least 1")
-    started = time.monotonic()
-    num_envs = min(num_envs, samples)
-    policy = agent(
-        run.algorithm,
-        run.states,
-        num_envs=num_envs * len(claw.scenes(family)),
-        seed=seed,
-        devices=devices,
-    )
-    actions = sample_actions(policy, family, samples=samples, num_envs=num_envs)
-    seconds = time.monotonic() - started
-    hits = np.mean(labels_of(family, actions) >= 0, axis=0)
+    family, actions = played.family, played.actions
     chance = np.mean([(scene.labels >= 0).mean() for scene in claw.scenes(family)])
+    # Scenes are fixed, so the interval is over actions.
+    valid = bootstrap(np.mean(labels_of(family, actions) >= 0, axis=0))
     scores = score_actions(family, actions)
-    record = {
-        "setting": f"claw-{family}",
-        "samples": samples,
-        "score": on_scale(scores["validity"], float(chance), 1.0),
+    value, low, high = (
+        on_scale(x, float(chance), 1.0) for x in (scores["validity"], *valid)
+    )
+    return {
+        "samples": actions.shape[1],
+        "score": value,
+        "score_low": low,
+        "score_high": high,
+        "scale": "0 is a uniform point and 100 a point on a toy",
         **scores,
-        "validity_interval": bootstrap(hits),
-        "seconds": seconds,
+        "validity_interval": valid,
     }
-    return record, actions
-
-
-def sample_actions(
-    policy: Policy, family: claw.Family, *, samples: int, num_envs: int
-) -> np.ndarray:
-    """Draw actions of a policy in every scene.
-
-    Args:
-      policy: acts in S times `num_envs` environments.
-      family: of S scenes.
-      samples: N, of each scene.
-      num_envs: of each scene in one call of the policy.
-
-    Returns:
-      float32 `[S, N, 2]`.
-    """
-    images = np.stack([scene.image.ravel() for scene in claw.scenes(family)])
-    shown = np.repeat(images, num_envs, axis=0)
-    reset = np.ones(len(shown), bool)
-    drawn = [
-        policy(shown, None, reset)[0].reshape(len(images), num_envs, 2)
-        for _ in range(-(-samples // num_envs))
-    ]
-    return np.concatenate(drawn, axis=1)[:, :samples].astype(np.float32)
 
 
 def demonstrations(family: claw.Family, *, samples: int, seed: int = 0) -> np.ndarray:
@@ -121,12 +64,12 @@ def demonstrations(family: claw.Family, *, samples: int, seed: int = 0) -> np.nd
 def score_actions(
     family: claw.Family, actions: np.ndarray, *, seed: int = 900_000
 ) -> dict[str, float]:
-    """Score actions by the demonstrator's, as means over scenes.
+    """Compare actions with those of the demonstrator, as means over scenes.
 
     Args:
-      family: of S scenes.
-      actions: `[S, N, 2]`, of each scene.
-      seed: of the demonstrator's points that they are compared with.
+      family: name of a family of S scenes.
+      actions: `[S, N, 2]`, in each scene.
+      seed: seed of the demonstrator's points.
 
     Returns:
       `validity`, `share_error`, `energy`, `sliced_wasserstein`, `density` and
@@ -136,15 +79,13 @@ def score_actions(
     labels = labels_of(family, actions)
     scores = []
     for i, scene in enumerate(claw.scenes(family)):
-        density, coverage = imitation.density_and_coverage(truth[i], actions[i])
+        density, coverage = metrics.density_and_coverage(truth[i], actions[i])
         scores.append(
             {
-                "validity": imitation.validity(labels[i]),
-                "share_error": imitation.share_error(labels[i], scene.shares),
-                "energy": imitation.energy_distance(truth[i], actions[i]),
-                "sliced_wasserstein": imitation.sliced_wasserstein(
-                    truth[i], actions[i]
-                ),
+                "validity": metrics.validity(labels[i]),
+                "share_error": metrics.share_error(labels[i], scene.shares),
+                "energy": metrics.energy_distance(truth[i], actions[i]),
+                "sliced_wasserstein": metrics.sliced_wasserstein(truth[i], actions[i]),
                 "density": density,
                 "coverage": coverage,
             }
@@ -153,6 +94,6 @@ def score_actions(
 
 
 def labels_of(family: claw.Family, actions: np.ndarray) -> np.ndarray:
-    """The toy that each action is on: `[S, N, 2]` -> int `[S, N]`."""
+    """Return the index of the toy under each action: `[S, N, 2]` -> int `[S, N]`."""
     pairs = zip(claw.scenes(family), actions, strict=True)
     return np.stack([claw.toy_of(scene, mine) for scene, mine in pairs])

@@ -1,24 +1,26 @@
 """The claw machine: pictures of toys, and a demonstrator whose density is known.
 
-A machine shows one of a few fixed pictures; whoever plays it chooses a point (x, y) in
-[0, 1]^2, from the upper left corner to the right and down, and wins where the point
-lies on a toy. The demonstrator chooses toy k of scene o with probability s_k(o) and
-then a point of its mask, of area A_k(o), at random:
+A machine shows one of seven fixed pictures. A player chooses a point (x, y) in
+[0, 1]^2, measured from the upper left corner to the right and downwards, and wins if it
+lies on a toy. In scene o the demonstrator chooses toy k with probability s_k(o), then a
+point of its mask, of area A_k(o), uniformly:
 
-    p(a | o) = s_k(o) / A_k(o)   where a lies on toy k,   0 elsewhere.             (1)
+(1) p(a | o) = s_k(o) / A_k(o)   where a lies on toy k,   0 elsewhere.
 
-In the family "uniform" the shares are s_k = A_k / sum_j A_j, so that (1) is uniform on
-the union of the masks. In "biased" one toy that stands in every picture is chosen nine
-times of ten, and the toy that a picture has for itself once: what classifier-free
-guidance with weight w makes of the demonstrator (all scenes being equally likely),
+In the family "uniform" the shares are s_k = A_k / sum_j A_j, so (1) is uniform on the
+union of the masks. In "biased" a toy that appears in every picture has a share of 0.9,
+and the toy that only this picture has the remaining 0.1. All scenes are equally likely.
+Classifier-free guidance with weight w turns the demonstrator into
 
-    p_w(a | o)  ~  p(a | o)^(1 + w) / p(a)^w,      p(a) = mean over o of p(a | o), (2)
+(2) p_w(a | o)  ~  p(a | o)^(1 + w) / p(a)^w,      p(a) = mean over o of p(a | o).
 
-turns to the latter as w grows, because p(o | a) is larger there. Masks are of 64 x 64
-pixels, (1) is constant in each, and so (2) is known exactly too.
+As w grows, (2) moves to the toy that only this picture has, since p(o | a) is larger
+there. Masks have 64 x 64 pixels and (1) is constant in each of them, so (2) is known
+exactly too.
 
-The task is that of Pearce et al. (2023, arXiv:2301.10677, figure 1 and section 3); all
-shapes and places are this module's own. `claw_machine` has the Gymnasium environment.
+The task follows Pearce et al. (2023, arXiv:2301.10677, figure 1 and section 3); shapes
+and places of the toys are our own. `jaxdiff.tasks.claw.environment` holds the Gymnasium
+environment.
 """
 
 import dataclasses
@@ -28,6 +30,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
+from jaxdiff.data.spec import Environment
 from jaxdiff.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,15 +40,15 @@ Family = Literal["uniform", "biased"]
 
 IMAGE_SHAPE = (32, 32, 3)
 MASK = 64  # pixels along each side
-COMMON_SHARE = 0.9  # of the toy that all scenes of the biased family have
+COMMON_SHARE = 0.9  # share of the toy that all biased scenes have
 
 # Gymnasium id of each family.
-ENVIRONMENTS: dict[str, str] = {
+ENVIRONMENTS: dict[Family, str] = {
     "uniform": "jaxdiff/ClawMachine-v0",
     "biased": "jaxdiff/ClawMachineBiased-v0",
 }
 
-_RASTER = 256  # points along each side that pictures and masks are averaged from
+_RASTER = 256  # points along each side; pictures and masks are averages of them
 _PAPER = np.array([0.93, 0.94, 0.96])
 
 
@@ -53,11 +56,11 @@ class Toy(NamedTuple):
     """Where a toy lies.
 
     Attributes:
-      kind: a name of the shapes below.
-      x: of its centre.
-      y: of its centre, downwards.
+      kind: name of its shape, a key of `_SHAPES`.
+      x: centre, from the left.
+      y: centre, from the top.
       size: about half its width.
-      turn: degrees clockwise.
+      turn: rotation in degrees, clockwise.
     """
 
     kind: str
@@ -69,13 +72,13 @@ class Toy(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scene:
-    """A picture with K toys and what the demonstrator does in it.
+    """A picture with K toys, and what the demonstrator does in it.
 
     Attributes:
       image: uint8 `[32, 32, 3]`.
-      labels: int8 `[64, 64]`, number of the toy in each pixel, -1 where there is none.
-      kinds: of the K toys.
-      shares: float64 `[K]`, how often each is chosen.
+      labels: int8 `[64, 64]`, index of the toy in each pixel, -1 where there is none.
+      kinds: shapes of the K toys.
+      shares: float64 `[K]`, probability of each toy.
     """
 
     image: np.ndarray
@@ -84,9 +87,9 @@ class Scene:
     shares: np.ndarray
 
 
-# Toys of each scene. In the biased family the first is common to all of them.
+# Toys of each scene. All biased scenes have the same first toy.
 _COMMON = Toy("red ball", 0.5, 0.5, 0.13)
-_TOYS: dict[str, tuple[tuple[Toy, ...], ...]] = {
+_TOYS: dict[Family, tuple[tuple[Toy, ...], ...]] = {
     "uniform": (
         (Toy("red ball", 0.34, 0.36, 0.13),),
         (Toy("creature", 0.4, 0.56, 0.3),),
@@ -112,17 +115,18 @@ _TOYS: dict[str, tuple[tuple[Toy, ...], ...]] = {
 }
 
 
-def family_of_environment(environment: str | None) -> Family | None:
-    """Look up a family by its Gymnasium id; None for another environment."""
-    for family in ("uniform", "biased"):
-        if environment == ENVIRONMENTS[family]:
+def family_of(environment: Environment) -> Family:
+    """Return the family of scenes that an environment of `ENVIRONMENTS` shows."""
+    family: Family
+    for family, known in ENVIRONMENTS.items():
+        if known == environment.id:
             return family
-    return None
+    raise KeyError(environment.id)
 
 
 @functools.cache
 def scenes(family: Family) -> tuple[Scene, ...]:
-    """Draw the seven scenes of a family.
+    """Return the seven scenes of a family.
 
     Raises:
       UserError: there is no such family.
@@ -136,13 +140,16 @@ def scenes(family: Family) -> tuple[Scene, ...]:
 
 
 def demonstrator(scene: Scene) -> np.ndarray:
-    """Give the probability of each pixel, equation (1): float64 `[64, 64]`, sum 1."""
+    """Return the probability of each pixel, equation (1): float64 `[64, 64]`, sum 1."""
     sizes = np.bincount(scene.labels[scene.labels >= 0], minlength=len(scene.kinds))
     return np.append(scene.shares / sizes, 0.0)[scene.labels]  # -1 is the last entry
 
 
 def density(scene: Scene, actions: np.ndarray) -> np.ndarray:
-    """Evaluate p(a | o), equation (1), on the unit square: `[..., 2]` -> `[...]`."""
+    """Evaluate p(a | o), equation (1): actions `[..., 2]` -> `[...]`.
+
+    It is a density on the unit square.
+    """
     inside, column, row = _pixels(actions)
     return np.where(inside, demonstrator(scene)[row, column] * MASK**2, 0.0)
 
@@ -150,12 +157,12 @@ def density(scene: Scene, actions: np.ndarray) -> np.ndarray:
 def draw_actions(
     probability: np.ndarray, count: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw points: a pixel by its probability, and a point in it at random.
+    """Draw points: a pixel by its probability, then a point in it uniformly.
 
     Args:
-      probability: `[64, 64]` of pixels, from `demonstrator` or `guided`.
+      probability: `[64, 64]` of each pixel, from `demonstrator` or `guided`.
       count: N.
-      rng: advanced.
+      rng: source of randomness; advanced.
 
     Returns:
       float32 `[N, 2]` in [0, 1).
@@ -170,43 +177,52 @@ def draw_actions(
 
 
 def toy_of(scene: Scene, actions: np.ndarray) -> np.ndarray:
-    """Number the toy on which each point lies, -1 for none: `[..., 2]` -> int `[...]`.
+    """Return the index of the toy under each point: `[..., 2]` -> int `[...]`.
 
-    Points outside the unit square, or not finite, lie on none.
+    The index is -1 where there is no toy, and for points that are not finite or lie
+    outside the unit square.
     """
     inside, column, row = _pixels(actions)
     return np.where(inside, scene.labels[row, column], -1)
 
 
 def guided(family: Family, weight: float) -> np.ndarray:
-    """Give what guidance makes of the demonstrator, equation (2).
+    """Return the guided demonstrator, equation (2).
 
     Args:
-      family: of S scenes, all equally likely.
+      family: name of a family of S scenes.
       weight: w; 0 is the demonstrator itself.
 
     Returns:
-      Probabilities of pixels, float64 `[S, 64, 64]`; the sum of each scene is 1.
+      Probabilities of pixels, float64 `[S, 64, 64]`; those of each scene sum to 1.
     """
     given = np.stack([demonstrator(scene) for scene in scenes(family)])
-    # Of pixels that a scene has no toy in the ratio is 0 / 0 or 0.
+    # Where no scene has a toy, the ratio would be 0 / 0.
     ratio = given / np.maximum(given.mean(0), np.finfo(float).tiny)
     tilted = given * ratio**weight
     return tilted / tilted.sum((1, 2), keepdims=True)
 
 
 def make_env(family: Family, *, plays: int = 1) -> "gymnasium.Env":
-    """Make the Gymnasium environment of a family; see `claw_machine.ClawMachine`."""
+    """Make the environment of a family, see `jaxdiff.tasks.claw.environment`.
+
+    Args:
+      family: which scenes it shows.
+      plays: steps of an episode.
+
+    Raises:
+      UserError: there is no such family.
+    """
     import gymnasium
 
-    import jaxdiff.tasks.claw.environment  # noqa: F401  (makes the ids known)
+    import jaxdiff.tasks.claw.environment  # noqa: F401  (registers the ids)
 
     scenes(family)
     return gymnasium.make(ENVIRONMENTS[family], plays=plays)
 
 
 def _pixels(actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tell which points lie in the unit square, and the column and row of each."""
+    """Return whether each point lies in the unit square, its column and its row."""
     actions = np.asarray(actions)
     inside = np.asarray(np.logical_and(actions >= 0, actions < 1).all(-1))
     index = (np.where(np.expand_dims(inside, -1), actions, 0) * MASK).astype(int)
@@ -217,7 +233,7 @@ def _pixels(actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _draw(toys: tuple[Toy, ...], *, biased: bool) -> Scene:
-    """Draw a scene; a mask is where a toy covers more than half of a pixel."""
+    """Paint a scene. A pixel belongs to a toy that covers more than half of it."""
     centres = (np.arange(_RASTER) + 0.5) / _RASTER
     x, y = np.meshgrid(centres, centres)
     image = np.broadcast_to(_PAPER, (_RASTER, _RASTER, 3))
@@ -248,8 +264,8 @@ def _average(x: np.ndarray, size: int) -> np.ndarray:
     return x.reshape(size, block, size, block, *x.shape[2:]).mean((1, 3))
 
 
-# A shape maps coordinates, the toy's half width being 1, to what it covers and to its
-# colours there.
+# (u, v) -> (where the shape covers, its colours there). Coordinates are in units of the
+# toy's size, with the origin at its centre.
 _Shape = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 _WHITE, _BLACK = np.array([1.0, 1.0, 1.0]), np.array([0.1, 0.1, 0.12])
 

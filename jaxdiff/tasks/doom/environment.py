@@ -1,4 +1,4 @@
-"""Doom as a Gymnasium environment; importing this makes its ids known."""
+"""Doom as a Gymnasium environment; importing this module registers it."""
 
 import pathlib
 import tempfile
@@ -23,28 +23,28 @@ from jaxdiff.tasks.doom.world import (
 )
 
 _MONSTERS = ("Demon", "MarineChainsawVzd")
-_TOP, _LEFT = 15, 20  # px of the screen, 180 x 320, that are cut off
+_TOP, _LEFT = 15, 20  # px that are cut off the screen of 180 x 320
 
 
 class Doom(gymnasium.Env):
-    """Defend the middle of a room for a minute; see `jaxdiff.tasks.doom.world`.
+    """Defend the middle of a room for a minute, see `jaxdiff.tasks.doom.world`.
 
-    An observation is a picture, uint8 `[150, 280, 3]`, or one of as many squares of
-    `block` pixels along each side; an action is (right, down, click) in [-1, 1]^3,
-    equation (1) there; the reward counts kills. An episode ends when the player dies,
-    or after a minute, `HORIZON` tics, as a time limit. `info["tics"]` tells how many
-    tics passed in a step: 1, unless the game is asynchronous.
+    An observation is a picture, uint8 `[150, 280, 3]`, or a smaller one in which each
+    square of `block` x `block` pixels is one pixel. An action is (right, down, click)
+    in [-1, 1]^3, equation (1) there. The reward counts kills. An episode ends when the
+    player dies, or by its time limit of a minute, `HORIZON` tics. `info["tics"]` is the
+    number of tics that passed in a step: 1, unless the game is asynchronous.
 
-    A game has a process of its own. An asynchronous one goes on by its own clock, 35
-    tics a second, whether or not somebody acts: an action counts for one tic, the next
-    one that begins, and nothing is done in those that were missed meanwhile. A reset
-    with a seed gives the same episode for the same actions, if it is not asynchronous.
+    Each game has its own process. An asynchronous game goes on by its own clock, 35
+    tics a second, whether or not anybody acts: an action counts for the next tic that
+    begins, and the player does nothing in the tics that were missed. Unless it is
+    asynchronous, a reset with a seed gives the same episode for the same actions.
 
     Args:
       block: see `jaxdiff.tasks.doom.world.shrink`.
-      asynchronous: whether the game waits for nobody.
-      labels: find monsters in the picture, for `monsters`; it takes some time.
-      render_mode: "rgb_array", the picture, or None.
+      asynchronous: the game does not wait for actions.
+      labels: find the monsters in the picture, see `monsters`; this takes some time.
+      render_mode: "rgb_array" to render the picture, or None.
 
     Raises:
       UserError: ViZDoom is not installed.
@@ -63,7 +63,7 @@ class Doom(gymnasium.Env):
         self.render_mode = render_mode
         self.observation_space = spaces.Box(0, 255, image_shape(block), np.uint8)
         self.action_space = spaces.Box(-1.0, 1.0, (3,), np.float32)
-        # The game writes its settings down, and would into the working folder.
+        # The game stores its settings, by default in the working folder.
         self._folder = tempfile.TemporaryDirectory()
         self._game = _make_game(asynchronous=asynchronous, labels=labels)
         settings = pathlib.Path(self._folder.name) / "vizdoom.ini"
@@ -76,7 +76,7 @@ class Doom(gymnasium.Env):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin with a full room."""
+        """Begin an episode in a full room."""
         super().reset(seed=seed)
         self._game.set_seed(int(self.np_random.integers(2**31)))
         if self._game.is_running():
@@ -90,10 +90,10 @@ class Doom(gymnasium.Env):
     def step(
         self, action: np.ndarray
     ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """Turn, perhaps shoot, and see what is there a tic later."""
+        """Turn, perhaps shoot, and return the picture a tic later."""
         game, (right, down, click) = self._game, np.asarray(action, np.float64)
         before = game.get_episode_time()
-        # The game counts pitch downwards and its button upwards.
+        # The game's button looks up for positive numbers.
         kills = game.make_action([STEP * right, -STEP * down, float(click > 0)])
         passed = max(1, game.get_episode_time() - before)
         self._tics += passed
@@ -104,7 +104,7 @@ class Doom(gymnasium.Env):
         return self._shown(), float(kills), dead, over, {"tics": passed}
 
     def monsters(self) -> list[Monster]:
-        """List the living monsters whose middle is in the picture, in its pixels."""
+        """Return the living monsters whose middle is in the picture."""
         found = [
             Monster(
                 label.object_id,
@@ -124,11 +124,11 @@ class Doom(gymnasium.Env):
         ]
 
     def pitch(self) -> float:
-        """Tell how far down the player looks, degrees."""
+        """Return how far down the player looks, degrees."""
         return self._pitch
 
     def render(self) -> np.ndarray:
-        """Give the whole picture, uint8 `[150, 280, 3]`, whatever is shown of it."""
+        """Return the picture at full size, uint8 `[150, 280, 3]`."""
         return self._picture
 
     def close(self) -> None:

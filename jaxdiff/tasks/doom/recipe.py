@@ -1,5 +1,6 @@
-"""Make Doom data: the scripted demonstrator, pictures and all."""
+"""Record Doom's scripted demonstrator, with pictures."""
 
+import functools
 import os
 import pathlib
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import numpy as np
 from jaxdiff.data.storage import datasets_root, replacing, write_minari
 from jaxdiff.errors import UserError
 from jaxdiff.progress import progress
+from jaxdiff.tasks.base import Recipe
 from jaxdiff.tasks.doom.world import (
     HORIZON,
     Block,
@@ -18,11 +20,11 @@ from jaxdiff.tasks.doom.world import (
     make_env,
 )
 
-_SIZES: dict[int, str] = {1: "full", 2: "half", 4: "quarter"}
+_SIZES: dict[Block, str] = {1: "full", 2: "half", 4: "quarter"}
 
 
 def doom_id(block: Block) -> str:
-    """Give the Minari id of the dataset of these pictures."""
+    """Return the Minari id of the dataset with pictures of a block size."""
     return f"jaxdiff/doom/{_SIZES[block]}-v0"
 
 
@@ -35,26 +37,25 @@ def make_doom(
 ) -> pathlib.Path:
     """Record the demonstrator and store it as Minari does.
 
-    Episodes are written as they are played, so that memory holds one at a time: of
-    45,000 whole pictures there are 5.7 GB. The same arguments give the same arrays. The
-    references are kills in a minute, of a player who acts at random and of the
-    demonstrator.
+    Episodes are written while they are played, so that only one is held in memory:
+    45,000 pictures of full size take 5.7 GB. The same arguments give the same arrays.
+    The references are kills in a minute, of a random player and of the demonstrator.
 
     Args:
-      block: of the pictures, see `jaxdiff.tasks.doom.world.shrink`.
-      steps: transitions, at least 1; the last episode takes the remainder.
-      seed: of the game and of the demonstrator's choices.
-      root: folder of datasets; `MINARI_DATASETS_PATH`, or else Minari's own.
+      block: block size of the pictures, see `jaxdiff.tasks.doom.world.shrink`.
+      steps: number of transitions; the last episode takes the remainder.
+      seed: seed of the game and of the demonstrator's choices.
+      root: folder of datasets; by default `MINARI_DATASETS_PATH`, or else Minari's own.
 
     Returns:
-      The dataset's folder.
+      The folder of the dataset.
 
     Raises:
-      UserError: bad `steps`, ViZDoom is not installed, or a folder that cannot be
+      UserError: `steps` below 1, ViZDoom is not installed, or a folder that cannot be
         written.
     """
     if steps < 1:
-        raise UserError(f"--steps is {steps}; it must be at least 1")
+        raise UserError(f"`steps` is {steps}; it must be at least 1")
     folder = datasets_root(root) / doom_id(block)
     env = make_env(block, labels=True)
     rng = np.random.default_rng(seed)
@@ -63,8 +64,8 @@ def make_doom(
         "algorithm_name": "scripted demonstrator",
         "description": "Defend the center, from pictures, with a mouse.",
         "requirements": ["vizdoom>=1.3"],
-        "ref_min_score": _chance(env, seed=seed),
-        "jaxdiff": {"seed": seed},
+        "ref_min_score": _random_kills(env, seed=seed),
+        "jaxdiff": {"block": block, "seed": seed},
     }
 
     def episodes() -> Iterator[dict[str, np.ndarray]]:
@@ -77,7 +78,7 @@ def make_doom(
                 kills += float(episode["rewards"].sum())
                 update(len(episode["actions"]))
                 yield episode
-        # Minari is told when all have been written.
+        # `write_minari` reads the metadata when all episodes have been written.
         metadata["ref_max_score"] = HORIZON * kills / done
 
     with replacing(folder) as partial:
@@ -99,10 +100,10 @@ def record_episode(
     """Play one episode of the demonstrator.
 
     Args:
-      env: of `jaxdiff.tasks.doom.world.make_env` with labels.
-      rng: of its choices; advanced.
-      seed: of the game.
-      steps: at most so many, at least 1; where they end it the episode is truncated.
+      env: game from `jaxdiff.tasks.doom.world.make_env`, with labels.
+      rng: source of the demonstrator's choices; advanced.
+      seed: seed of the game.
+      steps: most steps, at least 1; an episode that reaches it is truncated.
 
     Returns:
       `observations` uint8 `[T + 1, H, W, 3]`, `actions` float32 `[T, 3]`, `rewards`,
@@ -128,8 +129,8 @@ def record_episode(
     }
 
 
-def _chance(env: Any, *, seed: int) -> float:
-    """Play a minute at random: kills."""
+def _random_kills(env: Any, *, seed: int) -> float:
+    """Return the kills of a random player in a minute."""
     rng = np.random.default_rng(seed)
     env.reset(seed=seed)
     kills = 0.0
@@ -139,3 +140,10 @@ def _chance(env: Any, *, seed: int) -> float:
         if dead:
             env.reset()
     return kills
+
+
+def _recipe(block: Block) -> Recipe:
+    return Recipe(doom_id(block), functools.partial(make_doom, block), steps=45_000)
+
+
+RECIPES = {"doom": _recipe(1), "doom-half": _recipe(2), "doom-quarter": _recipe(4)}

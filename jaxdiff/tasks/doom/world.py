@@ -1,32 +1,32 @@
-"""Doom's "defend the center": aim and shoot in first person, and who shows how.
+"""Doom's "defend the center": aim and shoot in first person, and a demonstrator.
 
 The player stands in the middle of a round room and can turn, look up and down, and
-shoot a pistol that never runs out; monsters come from all sides, die of one hit and
+shoot a pistol that never runs out. Monsters come from all sides, die of one hit and
 come again. This is ViZDoom's scenario of that name (Kempka et al., 2016,
 arXiv:1605.02097), played as the aim training of Pearce et al. (2023,
-arXiv:2301.10677): what is seen is a picture of 150 x 280 pixels, 35 times a second, and
-an action is two movements of a mouse and a click,
+arXiv:2301.10677): an observation is a picture of 150 x 280 pixels, 35 times a second,
+and an action is two movements of a mouse and a click,
 
-(1) a = (right, down, click) in [-1, 1]^3, of 15 degrees each; it shoots if click > 0.
+(1) a = (right, down, click) in [-1, 1]^3,
 
-With f = 120 pixels the focal length, a monster whose box has its middle x pixels to the
-right of the picture's middle stands
+where 1 is a turn by 15 degrees, and the player shoots if click > 0. With f = 120 pixels
+the focal length, a monster whose box has its middle x pixels right of the picture's
+middle stands
 
 (2) b = arctan(x / f)
 
-to the right of where the player aims. The demonstrator knows no more than the boxes of
-the monsters in the picture. It aims at one of them, any as soon as another, until that
-one has fallen, turning by a share of (2) a tic, and shoots when the box is close to the
-middle. Where there is none in sight it turns round to search, to the left or to the
-right; which of the two is drawn anew each time and then kept to. Someone who sees only
-the picture cannot know the choice: these data have several modes. Once it is made the
-picture tells it, for a wrist moves a mouse along an arc: whoever turns to the right
-comes to look down a little, to the left a little up. (The wall is alike all round, and
-at a lower resolution no two pictures tell which way it has moved.)
+to the right of where the player aims. The demonstrator sees only the boxes of monsters
+in the picture. It picks one of them at random and aims at it until it has fallen,
+turning by a share of (2) each tic, and shoots when the box is close to the middle. With
+no monster in sight it turns left or right to search. The direction is random and kept
+for the whole search. The first picture does not tell it, so the data have several
+modes. Later pictures do, since a wrist moves a mouse along an arc: a search to the
+right comes to look down a little, and one to the left up. (The wall looks alike all
+round, and at a lower resolution two pictures do not tell which way it has moved.)
 
-A pull of the trigger is held for five tics, and there is another one when the pistol
-has come to rest: what hands do is seen in the picture too. Importing this loads no
-ViZDoom; `doom_env` has the Gymnasium environment.
+The trigger is held for five tics, and pulled again when the pistol has come to rest:
+the picture shows what the hands do. Importing this module loads no ViZDoom;
+`jaxdiff.tasks.doom.environment` holds the Gymnasium environment.
 """
 
 import dataclasses
@@ -35,14 +35,16 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
+from jaxdiff.data.spec import Environment
+
 if TYPE_CHECKING:
     import gymnasium
 
-# Squares of so many pixels along each side are shown as one, their mean.
+# Pixels along each side of a square that is shown as one pixel, their mean.
 Block = Literal[1, 2, 4]
 
-# Gymnasium id of each.
-ENVIRONMENTS: dict[int, str] = {
+# Gymnasium id of each block size.
+ENVIRONMENTS: dict[Block, str] = {
     1: "jaxdiff/Doom-v0",
     2: "jaxdiff/DoomHalf-v0",
     4: "jaxdiff/DoomQuarter-v0",
@@ -52,28 +54,28 @@ TICS = 35  # a second
 HORIZON = 60 * TICS  # tics of an episode
 HEIGHT, WIDTH = 150, 280  # px
 FOCAL = 120.0  # px
-STEP = 15.0  # degrees that 1 of an action is worth
+STEP = 15.0  # degrees of an action of 1
 IDLE = np.array([0.0, 0.0, -1.0], np.float32)
 
 _CHANGE = 0.01  # probability of another target, each tic
-_GAIN = (0.25, 0.45)  # share of what is missing that a tic turns by
+_GAIN = (0.25, 0.45)  # share of the missing angle that is turned in a tic
 _SEARCH = (5.0, 7.0)  # degrees a tic
 _ARC = 4.0  # degrees that a search to the right looks down
 _SHAKE = 0.25  # degrees, standard deviation of the hand
 _FASTEST = 14.0  # degrees a tic
-_CLOSE = 0.3  # of its height from the middle, a monster is hit
-_PULL, _REST = 5, 19  # tics that the trigger is held, and from one pull to the next
+_CLOSE = 0.3  # a monster is hit within this share of its height from the middle
+_PULL, _REST = 5, 19  # tics that the trigger is held, and between two pulls
 
 
 class Monster(NamedTuple):
     """A living monster in sight.
 
     Attributes:
-      number: its own, as long as it lives.
-      left: of its box, pixels from the left of the picture.
-      top: pixels from above.
-      width: px.
-      height: px.
+      number: identifies it as long as it lives.
+      left: left side of its box, px from the left of the picture.
+      top: upper side of its box, px from the top.
+      width: width of its box, px.
+      height: height of its box, px.
     """
 
     number: int
@@ -89,7 +91,7 @@ class DemonstratorState:
 
     Attributes:
       target: number of the monster that it aims at, -1 for none.
-      search: -1 or 1, the way that it turns to search, 0 while it does not.
+      search: direction of the search, -1 left or 1 right, 0 while there is none.
       pulled: tics since it pulled the trigger.
     """
 
@@ -101,33 +103,34 @@ class DemonstratorState:
 def make_env(
     block: Block = 1, *, asynchronous: bool = False, labels: bool = False
 ) -> "gymnasium.Env":
-    """Make the Gymnasium environment; see `doom_env.Doom`.
+    """Make the game; see `jaxdiff.tasks.doom.environment.Doom`.
 
     Raises:
       UserError: ViZDoom is not installed.
     """
     import gymnasium
 
-    import jaxdiff.tasks.doom.environment  # noqa: F401  (makes the ids known)
+    import jaxdiff.tasks.doom.environment  # noqa: F401  (registers the ids)
 
     return gymnasium.make(ENVIRONMENTS[block], asynchronous=asynchronous, labels=labels)
 
 
-def block_of_environment(environment: str | None) -> Block | None:
-    """Look up which pixels are shown by a Gymnasium id; None for another task."""
-    for block in (1, 2, 4):
-        if environment == ENVIRONMENTS[block]:
+def block_of(environment: Environment) -> Block:
+    """Return the block size of an environment of `ENVIRONMENTS`."""
+    block: Block
+    for block, known in ENVIRONMENTS.items():
+        if known == environment.id:
             return block
-    return None
+    raise KeyError(environment.id)
 
 
 def image_shape(block: Block) -> tuple[int, int, int]:
-    """Give height, width and channels of what is shown."""
+    """Return height, width and channels of a picture that is shown."""
     return -(-HEIGHT // block), -(-WIDTH // block), 3
 
 
 def shrink(picture: np.ndarray, block: Block) -> np.ndarray:
-    """Average squares of pixels; the last ones repeat the edge where they are short.
+    """Average squares of pixels. Squares that reach over the edge repeat it.
 
     Args:
       picture: uint8 `[150, 280, 3]`.
@@ -147,7 +150,7 @@ def shrink(picture: np.ndarray, block: Block) -> np.ndarray:
 
 
 def bearing(monster: Monster) -> tuple[float, float]:
-    """Tell how far right and down a monster's middle is, equation (2), in degrees."""
+    """Return how far right and down a monster's middle is, equation (2), in degrees."""
     x = monster.left + monster.width / 2 - WIDTH / 2
     y = monster.top + monster.height / 2 - HEIGHT / 2
     right, down = np.rad2deg(np.arctan2([x, y], FOCAL))
@@ -155,9 +158,9 @@ def bearing(monster: Monster) -> tuple[float, float]:
 
 
 def is_close(monster: Monster) -> bool:
-    """Tell whether a shot would hit, as far as the demonstrator can see."""
+    """Return whether a shot would hit, as far as the demonstrator can see."""
     x = monster.left + monster.width / 2 - WIDTH / 2
-    # Whoever is far away is larger than the few pixels that are left of it.
+    # A distant monster is larger than the few pixels of its box.
     return abs(x) < _CLOSE * max(monster.height, 6.0)
 
 
@@ -167,13 +170,13 @@ def demonstrate(
     pitch: float,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, DemonstratorState]:
-    """Choose what the player does now.
+    """Return the demonstrator's action.
 
     Args:
       state: what it remembers; `DemonstratorState()` at first.
-      monsters: in sight.
+      monsters: the monsters in sight.
       pitch: how far down the player looks, degrees.
-      rng: of its choices and its hand; advanced.
+      rng: source of its choices and of the hand's noise; advanced.
 
     Returns:
       The action, float32 `[3]` of equation (1), and the new state.

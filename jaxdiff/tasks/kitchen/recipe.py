@@ -1,18 +1,37 @@
-"""Make toy-kitchen data: the scripted demonstrator, four tasks an episode."""
+"""Record the scripted demonstrator of the toy kitchen, four tasks an episode."""
 
-import math
+import dataclasses
 import os
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 
 from jaxdiff.data.storage import datasets_root, replacing, write_minari
 from jaxdiff.errors import UserError
+from jaxdiff.options import Options, at_least
 from jaxdiff.progress import progress
+from jaxdiff.tasks.base import Recipe
 from jaxdiff.tasks.kitchen.toy import advance, begin, demonstrate, intend, show
 from jaxdiff.tasks.kitchen.world import HORIZON, TOY, completions, goals_of, seen
 
 TOY_KITCHEN_ID = "jaxdiff/kitchen/toy-v0"
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyKitchenOptions(Options):
+    """Options of the recipe.
+
+    Attributes:
+      noise: standard deviation of the Gaussian noise on the demonstrator's actions.
+    """
+
+    noise: float = 0.1
+
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used."""
+        yield from super().faults()
+        yield from at_least(self, 0, "noise")
 
 
 def make_toy_kitchen(
@@ -24,23 +43,24 @@ def make_toy_kitchen(
 ) -> pathlib.Path:
     """Record the demonstrator and store it as Minari stores the Franka kitchen.
 
+    The same arguments give the same arrays.
+
     Args:
-      steps: transitions, at least 1; the episode that reaches as many is the last, and
-        is kept whole.
-      seed: of starts, intents and noise.
-      noise: standard deviation of the Gaussian noise on the actions.
-      root: folder of datasets; `MINARI_DATASETS_PATH`, or else Minari's own.
+      steps: number of transitions; the episode that reaches it is the last one and is
+        kept whole.
+      seed: seed of starts, intents and noise.
+      noise: see `ToyKitchenOptions`.
+      root: folder of datasets; by default `MINARI_DATASETS_PATH`, or else Minari's own.
 
     Returns:
-      The dataset's folder.
+      The folder of the dataset.
 
     Raises:
-      UserError: bad `steps` or `noise`, or a folder that cannot be written.
+      UserError: `steps` below 1, `noise` below 0, or a folder that cannot be written.
     """
     if steps < 1:
-        raise UserError(f"--steps is {steps}; it must be at least 1")
-    if not (math.isfinite(noise) and noise >= 0):
-        raise UserError(f"--noise is {noise}; it must be a finite number, at least 0")
+        raise UserError(f"`steps` is {steps}; it must be at least 1")
+    ToyKitchenOptions(noise=noise)
     folder = datasets_root(root) / TOY_KITCHEN_ID
     rng = np.random.default_rng(seed)
     with replacing(folder) as partial, progress(steps, "making toy-kitchen") as update:
@@ -60,11 +80,11 @@ def record_episode(
     """Play one episode of the demonstrator, until its tasks are done.
 
     Args:
-      rng: of the start, the intent and the noise; advanced.
-      noise: standard deviation on the actions.
+      rng: source of the start, the intent and the noise; advanced.
+      noise: standard deviation of the noise on the actions.
 
     Returns:
-      What the kitchen showed, `[T + 1, 59]`, and the actions, `[T, 9]`.
+      Observations `[T + 1, 59]` and actions `[T, 9]`.
     """
     state = before = begin(rng)
     intent = intend(rng)
@@ -81,7 +101,7 @@ def record_episode(
 
 
 def _as_stored(shown: np.ndarray, actions: np.ndarray) -> dict:
-    """Give one episode as `write_minari` takes it, rewarded as tasks are done."""
+    """Return an episode as `write_minari` takes it; a task pays 1 when it is done."""
     tasks = completions(seen(shown))
     steps = np.array([step for _, step in tasks], int)
     length = len(actions)
@@ -96,10 +116,9 @@ def _as_stored(shown: np.ndarray, actions: np.ndarray) -> dict:
 
 
 def _write(folder: pathlib.Path, episodes: list[dict], options: dict) -> None:
-    """Write the Minari dataset `folder`."""
     import gymnasium
 
-    import jaxdiff.tasks.kitchen.toy_environment  # noqa: F401  (makes the id known)
+    import jaxdiff.tasks.kitchen.toy_environment  # noqa: F401  (registers the id)
 
     env = gymnasium.make(TOY)
     write_minari(
@@ -115,3 +134,10 @@ def _write(folder: pathlib.Path, episodes: list[dict], options: dict) -> None:
             "jaxdiff": options,
         },
     )
+
+
+RECIPES = {
+    "toy-kitchen": Recipe(
+        TOY_KITCHEN_ID, make_toy_kitchen, steps=90_000, options=ToyKitchenOptions
+    )
+}

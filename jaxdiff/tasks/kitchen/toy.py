@@ -1,27 +1,27 @@
 """A toy kitchen: the Franka kitchen's tasks and layout, with dynamics of a few lines.
 
-It shows, takes and counts what the Franka kitchen does (`jaxdiff.tasks.kitchen.world`), so
-that whatever is built for that runs here in seconds and without the data of people. An
-action commands the velocities of nine joints; the hand is where the joints are, a point
-q of nine dimensions. The object of task i has a handle that slides along a line,
+Its observations, actions and tasks are those of `jaxdiff.tasks.kitchen.world`. What is
+built for the Franka kitchen can be tried here in seconds, without data of people. An
+action commands the velocities of nine joints. The hand is the joint vector q itself, a
+point in nine dimensions. The object of task i has a handle that slides along a line,
 
 (1) q <- clip(q + v a, -pi, pi),       |a_k| <= 1,
-(2) grip_i(p) = h_i + p L c,           p in [0, 1],
+(2) grip_i(p) = h_i + p L c,           p in [0, 1].
 
-and is drawn along by a hand that holds it: where |q - grip_i(p_i)| < r before and
-after a step, p_i becomes (q - h_i) c / L, if that is more. At p_i = 1 the object is at
-the goal of its task, at 0 where it began. The h_i are 1.2 d_i, and d_i, c and the
-direction b of equation (3) are the nine orthonormal vectors of the discrete cosine
-transform: all handles are as far from each other.
+A hand that holds the handle draws it along: if |q - grip_i(p_i)| < r before and after a
+step, p_i becomes (q - h_i) c / L, unless it is that large already. An object is at the
+goal of its task when p_i = 1, and where it began when p_i = 0. With nine orthonormal
+vectors of the discrete cosine transform as d_i, c and the direction b of equation (3),
+h_i = 1.2 d_i, so that all handles have the same distance from each other.
 
-The demonstrator does four tasks in one of 24 orders: it starts with one of three, and
-then skips none or one of the circle of tasks. To the next handle, in direction u and at
-distance d, it goes in a bow,
+The demonstrator does four tasks in one of 24 orders: it starts with one of three tasks
+and then goes round the circle of tasks, skipping none or one each time. It moves to the
+next handle, at distance d in direction u, in a bow,
 
 (3) a ~ cos(t) u + w sin(t) (b - (b u) u),         t = 0.9 min(1, d),
 
-to the side w = -1 or 1, at a pace of its own. Order, sides and pace are drawn once an
-episode; where ways part nothing that is seen tells them: these data have many modes.
+to the side w = -1 or 1, at its own pace. Order, sides and pace are drawn once an
+episode and cannot be observed, so the data have many modes.
 """
 
 from typing import Literal, NamedTuple
@@ -45,7 +45,7 @@ _BASIS[0] /= np.sqrt(2)
 _ASIDE, _ALONG = _BASIS[0], _BASIS[-1]  # b, c
 HANDLES = 1.2 * _BASIS[1:-1]  # [7, 9]
 
-# What objects that belong to no task are, and all others before they are moved.
+# Where all objects begin; those of no task stay there.
 _BEGIN = np.zeros(JOINTS + OBJECTS)
 _BEGIN[TASKS["kettle"].entries] = (-0.27, 0.35, 1.62, 0.99, 0.0, 0.0, -0.06)
 
@@ -57,18 +57,18 @@ ORDERS: tuple[tuple[int, ...], ...] = tuple(
 
 
 class KitchenState(NamedTuple):
-    """The toy kitchen: joints q `[9]`, and how far objects are drawn, p `[7]`."""
+    """The toy kitchen: joints q `[9]`, and how far handles are drawn, p `[7]`."""
 
     joints: np.ndarray
     drawn: np.ndarray
 
 
 class Intent(NamedTuple):
-    """What a demonstrator means to do, and does not tell.
+    """What a demonstrator will do; nothing that is observed tells it.
 
     Attributes:
-      order: of its tasks, indices into `TASKS`.
-      sides: -1 or 1 for each of them.
+      order: its tasks, indices into `TASKS`.
+      sides: -1 or 1 for each task, w in equation (3).
       pace: norm of its actions.
     """
 
@@ -78,17 +78,17 @@ class Intent(NamedTuple):
 
 
 def begin(rng: np.random.Generator) -> KitchenState:
-    """Begin an episode: nothing is drawn, and the joints are about 0."""
+    """Begin an episode: no handle is drawn, and the joints are near 0."""
     return KitchenState(rng.uniform(-0.1, 0.1, JOINTS), np.zeros(len(TASKS)))
 
 
 def grips(drawn: np.ndarray) -> np.ndarray:
-    """Where the handles are, equation (2): `[7]` -> `[7, 9]`."""
+    """Return where the handles are, equation (2): `[7]` -> `[7, 9]`."""
     return HANDLES + _LENGTH * drawn[:, None] * _ALONG
 
 
 def advance(state: KitchenState, action: np.ndarray) -> KitchenState:
-    """Take one step, equations (1) and (2), of an action `[9]`."""
+    """Take one step with an action `[9]`, equations (1) and (2)."""
     moved = state.joints + STEP * np.clip(action, -1.0, 1.0)
     joints = np.clip(moved, -np.pi, np.pi)
     drawn = np.clip((joints - HANDLES) @ _ALONG / _LENGTH, 0.0, 1.0)
@@ -99,22 +99,22 @@ def advance(state: KitchenState, action: np.ndarray) -> KitchenState:
 
 
 def _reached(joints: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """Tell which handles the hand can hold: bool `[7]`."""
+    """Return which handles the hand can hold: bool `[7]`."""
     return np.linalg.norm(joints - grips(drawn), axis=-1) < _GRIP
 
 
 def show(state: KitchenState, before: KitchenState) -> np.ndarray:
-    """What the kitchen shows, float64 `[59]`, in the Franka kitchen's order."""
+    """Return an observation, float64 `[59]`, in the Franka kitchen's order."""
     now, then = _positions(state), _positions(before)
     rates = (now - then) / _SECONDS
-    # Objects have a rate less than positions: an orientation turns in three ways.
+    # The kettle's quaternion, the last four positions, has a rate of three numbers.
     return np.concatenate(
         [now[:JOINTS], rates[:JOINTS], now[JOINTS:], rates[JOINTS:-1]]
     )
 
 
 def _positions(state: KitchenState) -> np.ndarray:
-    """Give joints and objects, `[30]`."""
+    """Return the positions of joints and objects, `[30]`."""
     positions = _BEGIN.copy()
     positions[:JOINTS] = state.joints
     for task, drawn in zip(TASKS.values(), state.drawn, strict=True):
@@ -124,7 +124,7 @@ def _positions(state: KitchenState) -> np.ndarray:
 
 
 def intend(rng: np.random.Generator) -> Intent:
-    """Draw what a demonstrator means to do."""
+    """Draw the intent of an episode."""
     return Intent(
         order=ORDERS[rng.integers(len(ORDERS))],
         sides=tuple(1 if up else -1 for up in rng.random(DEMONSTRATED) < 0.5),
@@ -133,7 +133,7 @@ def intend(rng: np.random.Generator) -> Intent:
 
 
 def demonstrate(intent: Intent, state: KitchenState) -> np.ndarray | None:
-    """Choose the demonstrator's action `[9]`, or None when all is done."""
+    """Return the demonstrator's action `[9]`, or None when all tasks are done."""
     left = [i for i, task in enumerate(intent.order) if state.drawn[task] < 1]
     if not left:
         return None
@@ -142,7 +142,7 @@ def demonstrate(intent: Intent, state: KitchenState) -> np.ndarray | None:
     grip = grips(state.drawn)[task]
     away = float(np.linalg.norm(grip - state.joints))
     if away < _GRIP / 2:
-        # A little beyond the end, or it would never quite be reached.
+        # It aims a little beyond the end, which it would otherwise never quite reach.
         ahead = min(drawn + reach / _LENGTH, 1.05)
         move = HANDLES[task] + ahead * _LENGTH * _ALONG - state.joints
     else:

@@ -1,4 +1,4 @@
-"""The toy kitchen as a Gymnasium environment; importing this makes its id known."""
+"""The toy kitchen as a Gymnasium environment; importing this module registers it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from jaxdiff.tasks.kitchen import toy as toy_kitchen
+from jaxdiff.tasks.kitchen import toy
 from jaxdiff.tasks.kitchen.world import (
     HORIZON,
     JOINTS,
@@ -21,18 +21,18 @@ from jaxdiff.tasks.kitchen.world import (
 
 
 class ToyKitchen(gymnasium.Env):
-    """Do tasks in a free order; see `jaxdiff.tasks.kitchen.toy`.
+    """Do tasks in any order, see `jaxdiff.tasks.kitchen.toy`.
 
-    Observations, rewards and `info` are those of the Franka kitchen: a dict of
-    `observation` `[59]` and, by task, `achieved_goal` and `desired_goal`; 1 for each
-    task that is done in a step; and which tasks are left, were done in this step, and
-    in this episode, in that order.
+    Observations, rewards and `info` are those of the Franka kitchen. An observation is
+    a dict of `observation` `[59]` and, by task, `achieved_goal` and `desired_goal`. The
+    reward is the number of tasks that are done in a step. `info` lists the tasks that
+    are left, those done in this step and those done in this episode.
 
     Args:
       tasks_to_complete: which of `jaxdiff.tasks.kitchen.world.TASKS` count.
-      terminate_on_tasks_completed: end an episode in which all of them were done.
-      remove_task_when_completed: pay for a task once, not in every step in which it
-        is done.
+      terminate_on_tasks_completed: end an episode when all of them were done.
+      remove_task_when_completed: pay for a task once, instead of in every step in which
+        it is done.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012
@@ -57,25 +57,25 @@ class ToyKitchen(gymnasium.Env):
             }
         )
         self.action_space = spaces.Box(-1.0, 1.0, (JOINTS,), np.float64)
-        self.state = self.before = toy_kitchen.begin(np.random.default_rng(0))
+        self.state = self.before = toy.begin(np.random.default_rng(0))
         self._left: list[str] = []
         self._ever: list[str] = []
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Begin anew: nothing is done."""
+        """Begin an episode, in which no task is done."""
         super().reset(seed=seed)
-        self.state = self.before = toy_kitchen.begin(self.np_random)
+        self.state = self.before = toy.begin(self.np_random)
         self._left, self._ever = list(self.tasks), []
         return self._observation(), self._info([])
 
     def step(
         self, action: np.ndarray
     ) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """Command velocities for one step."""
+        """Move the joints at these velocities for one step."""
         self.before = self.state
-        self.state = toy_kitchen.advance(self.state, np.asarray(action, np.float64))
+        self.state = toy.advance(self.state, np.asarray(action, np.float64))
         observation = self._observation()
         now = dict(zip(TASKS, done(seen(observation["observation"])), strict=True))
         found = [task for task in self._left if now[task]]
@@ -86,7 +86,7 @@ class ToyKitchen(gymnasium.Env):
         return observation, float(len(found)), ended, False, self._info(found)
 
     def _observation(self) -> dict[str, Any]:
-        shown = toy_kitchen.show(self.state, self.before)
+        shown = toy.show(self.state, self.before)
         return {"observation": shown, **goals_of(shown, self.tasks)}
 
     def _info(self, found: list[str]) -> dict[str, Any]:

@@ -1,31 +1,30 @@
-"""The Franka kitchen: what is seen of it, its tasks, and when each of them was done.
+"""The Franka kitchen: what policies see, its tasks, and when each was done.
 
 The environment is Gymnasium-Robotics' (after Gupta et al., "Relay policy learning",
-2019, arXiv:1910.11956): seven tasks in any order, an arm of nine joints that is
-commanded by velocities, 280 steps. It shows 59 numbers, the positions of the nine
-joints, their velocities, the 21 positions of objects and their 20 velocities. Policies
-here see the 30 positions,
+2019, arXiv:1910.11956): seven tasks in any order, an arm of nine joints that takes
+velocities, 280 steps. It shows 59 numbers: the positions of nine joints, their
+velocities, 21 positions of objects and their 20 velocities. Policies see the 30
+positions,
 
 (1) o = [joints (9), objects (21)],
 
-as those of Pearce et al. (2023, arXiv:2301.10677) do, who give them two such rows,
-from which velocities follow. Goals are left out: whoever imitates chooses the next task
-as people did. Task i, of the entries o_i and the goal g_i, is done at the first step
-after the start at which
+as those of Pearce et al. (2023, arXiv:2301.10677) do. Two such rows, a history, tell
+the velocities. Goals are left out, since an imitator chooses the next task as people
+did. Task i has entries o_i and a goal g_i. It is done at the first step after the start
+at which
 
-(2) |o_i - g_i| < 0.3.
+(2) |o_i - g_i| < 0.3,
 
-It is counted once, whether or not it is undone later. The same rule is used for
-demonstrations and for policies, whatever rewards were stored.
+and is counted once, even if it is undone later. The same rule applies to demonstrations
+and to policies, whatever rewards were stored.
 """
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    import gymnasium
+from jaxdiff.errors import UserError
 
 FRANKA = "FrankaKitchen-v1"
 TOY = "jaxdiff/ToyKitchen-v0"  # see `jaxdiff.tasks.kitchen.toy`
@@ -33,12 +32,12 @@ ENVIRONMENTS = (FRANKA, TOY)
 
 HORIZON = 280  # steps of an episode
 JOINTS, OBJECTS = 9, 21
-SHOWN = 2 * (JOINTS + OBJECTS) - 1  # an orientation has a number more than its rate
+SHOWN = 2 * (JOINTS + OBJECTS) - 1  # the kettle's quaternion has a rate of 3 numbers
 _DONE = 0.3
 
 
 class Task(NamedTuple):
-    """A task: entries of equation (1), and where they are to be."""
+    """A task: entries of equation (1), and where they must be."""
 
     entries: slice
     goal: tuple[float, ...]
@@ -56,11 +55,16 @@ TASKS: dict[str, Task] = {
 
 
 def seen(observation: np.ndarray) -> np.ndarray:
-    """Take what policies see, equation (1): `[..., 59]` -> `[..., 30]`."""
+    """Select what policies see, equation (1): `[..., 59]` -> `[..., 30]`.
+
+    Raises:
+      UserError: another number of entries.
+    """
     observation = np.asarray(observation)
     if observation.shape[-1] != SHOWN:
-        raise ValueError(
-            f"the kitchen shows {SHOWN} numbers, not {observation.shape[-1]}"
+        raise UserError(
+            f"observations of the kitchen have {SHOWN} numbers, not "
+            f"{observation.shape[-1]}; record them without changes"
         )
     first_object = 2 * JOINTS
     return np.concatenate(
@@ -72,14 +76,19 @@ def seen(observation: np.ndarray) -> np.ndarray:
     )
 
 
+def split(raw: Mapping[str, Any]) -> tuple[np.ndarray, None]:
+    """Select what policies see of raw observations; see `jaxdiff.tasks.base.Split`."""
+    return seen(raw["observation"]), None
+
+
 def goals_of(
     shown: np.ndarray, tasks: Iterable[str] = tuple(TASKS)
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Give `achieved_goal` and `desired_goal`, by task, beside what is shown.
+    """Return `achieved_goal` and `desired_goal` by task.
 
     Args:
       shown: `[..., 59]`.
-      tasks: which.
+      tasks: names of the tasks.
     """
     positions = seen(shown)
     wanted = {task: np.array(TASKS[task].goal) for task in tasks}
@@ -93,20 +102,8 @@ def goals_of(
     }
 
 
-def as_seen(env: "gymnasium.Env") -> "gymnasium.Env":
-    """Wrap a kitchen so that it shows what policies see, float64 `[30]`."""
-    import gymnasium
-
-    bounds = np.full(JOINTS + OBJECTS, np.inf)
-    return gymnasium.wrappers.TransformObservation(
-        env,
-        lambda observation: seen(observation["observation"]),
-        gymnasium.spaces.Box(-bounds, bounds, dtype=np.float64),
-    )
-
-
 def done(observations: np.ndarray) -> np.ndarray:
-    """Tell which tasks are done, equation (2): `[..., 30]` -> bool `[..., 7]`."""
+    """Return which tasks are done, equation (2): `[..., 30]` -> bool `[..., 7]`."""
     distances = [
         np.linalg.norm(observations[..., task.entries] - task.goal, axis=-1)
         for task in TASKS.values()
@@ -115,14 +112,14 @@ def done(observations: np.ndarray) -> np.ndarray:
 
 
 def completions(observations: np.ndarray) -> list[tuple[str, int]]:
-    """List the tasks of an episode in the order in which they were done, equation (2).
+    """Return the tasks of an episode in the order in which they were done.
 
     Args:
       observations: `[T + 1, 30]`.
 
     Returns:
-      Each task that was done, once, and after how many steps, at least 1. Tasks of one
-      step come in the order of `TASKS`.
+      Pairs of a task and the first step, from 1, at which it was done, equation (2).
+      Tasks that were done in the same step come in the order of `TASKS`.
     """
     then = done(np.asarray(observations)[1:])
     pairs = zip(TASKS, (1 + then.argmax(0)).tolist(), then.max(0), strict=True)

@@ -1,66 +1,82 @@
 """Make PointMaze data: one long drive of the waypoint expert, goal after goal.
 
 The drive is a single stream. It is cut every 1000 steps into episodes only because
-storage and sampling like it so: the first observation of an episode is the last one
+storage and sampling need episodes: the first observation of an episode is the last one
 of the episode before, and no episode ends in the task's own sense.
-
-As in D4RL the same drive also serves a task of one goal, which the expert only passes
-by on its way to others: then all rewards, and all goals, are of that one, the centre of
-its cell. (The environment's own resets put the goal up to 0.25 m from there.)
 """
 
-import math
+import copy
+import dataclasses
+import functools
 import os
 import pathlib
-from typing import Any, NamedTuple
+import re
+from collections.abc import Iterator
+from typing import Any, get_args
 
 import numpy as np
 
 from jaxdiff.data.storage import datasets_root, replacing, write_minari
 from jaxdiff.errors import UserError
-from jaxdiff.progress import progress
-from jaxdiff.tasks.pointmaze.world import (
-    GOAL_RADIUS,
-    Maze,
-    Setting,
-    cell_to_xy,
-    expert_action,
-    expert_init,
-    make_env,
-    maze_by_name,
-    reset_options,
-    task_name,
+from jaxdiff.options import Options, at_least
+from jaxdiff.tasks.base import Recipe
+from jaxdiff.tasks.pointmaze.drive import (
+    EPISODE_STEPS,
+    Stream,
+    measure_references,
+    of_one_goal,
+    record_stream,
 )
-
-EPISODE_STEPS = 1000
-REFERENCE_EPISODES = 20
+from jaxdiff.tasks.pointmaze.environment import Setting
+from jaxdiff.tasks.pointmaze.world import (
+    MAZES,
+    Maze,
+    environment_of,
+    maze_by_name,
+    maze_of_file,
+)
 
 _OF_ONE_GOAL = " Rewards are for the one goal of D4RL's task."
 
-# Reference episodes use seeds far from those of any sensible run, so that no one
-# scores an agent on them by accident.
-_REFERENCE_SEED = 900_000
 
-
-class Stream(NamedTuple):
-    """A continuing drive of T steps.
+@dataclasses.dataclass(frozen=True)
+class DriveOptions(Options):
+    """How the expert drives.
 
     Attributes:
-      observations: float32 `[T + 1, 4]`.
-      actions: float32 `[T, 2]`.
-      rewards: float32 `[T]`, for the goal active when the action was chosen.
-      goals: float32 `[T + 1, 2]`, row t is the goal active when action t is chosen.
+      noise: standard deviation of the Gaussian noise on the expert's actions.
     """
 
-    observations: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    goals: np.ndarray
+    noise: float = 0.5
+
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used."""
+        yield from super().faults()
+        yield from at_least(self, 0, "noise")
 
 
-def pointmaze_id(maze: str, setting: Setting = "multi") -> str:
-    """Give the Minari id of the dataset of a maze."""
-    return f"jaxdiff/pointmaze/{task_name(maze, setting)}-v0"
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MapOptions(DriveOptions):
+    """How the expert drives in a maze that a user drew.
+
+    Attributes:
+      map: text file of the maze, one line for each row of cells; "#" or "1" is a wall,
+        ".", "0" or a space is free.
+      name: name of the dataset; by default that of the file.
+    """
+
+    map: str
+    name: str | None = None
+
+
+def task_name(maze: str, setting: Setting) -> str:
+    """Name a maze with its goals, as recipes and datasets are named."""
+    return f"{maze}-single" if setting == "single" else maze
+
+
+def pointmaze_id(name: str) -> str:
+    """Return the Minari id of a dataset."""
+    return f"jaxdiff/pointmaze/{name}-v0"
 
 
 def make_pointmaze(
@@ -72,7 +88,7 @@ def make_pointmaze(
     setting: Setting = "multi",
     root: str | os.PathLike | None = None,
 ) -> pathlib.Path:
-    """Record the waypoint expert and store it as a Minari dataset.
+    """Record the waypoint expert in one of D4RL's mazes as a Minari dataset.
 
     The same arguments give the same arrays, bit for bit. The dataset appears only
     when it is complete, and one of the same name is replaced only then.
@@ -94,139 +110,87 @@ def make_pointmaze(
       UserError: unknown maze, bad `steps` or `noise`, simulator missing, a drive that
         is not finite, or a folder that cannot be written.
     """
-    spec = maze_by_name(maze)
+    return _record(
+        maze_by_name(maze),
+        task_name(maze, setting),
+        steps=steps,
+        seed=seed,
+        noise=noise,
+        setting=setting,
+        root=root,
+    )
+
+
+def make_own(
+    *,
+    steps: int,
+    map: str,
+    name: str | None = None,
+    seed: int = 0,
+    noise: float = 0.5,
+    root: str | os.PathLike | None = None,
+) -> pathlib.Path:
+    """Record the waypoint expert in a maze that a user drew; see `make_pointmaze`.
+
+    The dataset is `jaxdiff/pointmaze/<name>-v0`. The map travels in the keyword
+    arguments of its environment, so that policies are scored in the same maze.
+
+    Args:
+      steps: number of transitions.
+      map: text file of the maze, see `jaxdiff.tasks.pointmaze.maps`.
+      name: name of the dataset; by default that of the file.
+      seed: seed of the environment and of the expert's noise.
+      noise: standard deviation of the Gaussian noise on the expert's actions.
+      root: folder of datasets.
+
+    Raises:
+      UserError: a file that is no map, a name that is none of a dataset, or what
+        `make_pointmaze` raises.
+    """
+    name = pathlib.Path(map).stem if name is None else name
+    if not re.fullmatch(r"[-\w]+", name):
+        raise UserError(
+            f"a dataset cannot be called {name!r}; choose a `name` of letters, digits, "
+            "hyphens and underscores"
+        )
+    maze = maze_of_file(map)
+    return _record(
+        maze, name, steps=steps, seed=seed, noise=noise, setting="multi", root=root
+    )
+
+
+def _record(
+    maze: Maze,
+    name: str,
+    *,
+    steps: int,
+    seed: int,
+    noise: float,
+    setting: Setting,
+    root: str | os.PathLike | None,
+) -> pathlib.Path:
     if steps < 1:
-        raise UserError(f"--steps is {steps}; it must be at least 1")
-    if not (math.isfinite(noise) and noise >= 0):
-        raise UserError(f"--noise is {noise}; it must be a finite number, at least 0")
-    folder = datasets_root(root) / pointmaze_id(maze, setting)
+        raise UserError(f"`steps` is {steps}; it must be at least 1")
+    options = {"seed": seed, **vars(DriveOptions(noise=noise))}
+    folder = datasets_root(root) / pointmaze_id(name)
     with replacing(folder) as partial:
-        stream = record_stream(spec, steps=steps, seed=seed, noise=noise)
-        for name, value in stream._asdict().items():
+        stream = record_stream(maze, steps=steps, seed=seed, noise=noise)
+        for field, value in stream._asdict().items():
             if not np.isfinite(value).all():
                 raise UserError(
-                    f"the recorded {name} of {maze} are not finite, so nothing was "
-                    "stored; choose another --seed or a smaller --noise"
+                    f"the recorded {field} of {name} are not finite, so nothing was "
+                    "stored; choose another `seed` or a smaller `noise`"
                 )
         if setting == "single":
-            stream = of_one_goal(spec, stream)
-        references = measure_references(spec, setting=setting)
-        options = {"seed": seed, "noise": noise}
-        _write(partial, spec, stream, references, options, setting)
+            stream = of_one_goal(maze, stream)
+        references = measure_references(maze, setting=setting)
+        _write(partial, name, maze, stream, references, options, setting)
     return folder
-
-
-def record_stream(
-    maze: Maze, *, steps: int, seed: int = 0, noise: float = 0.5
-) -> Stream:
-    """Drive from goal to goal for `steps` steps; a reached goal is replaced at once.
-
-    The simulator is stepped without the Gymnasium wrappers, which cost as much as the
-    physics; the trajectory is exactly the one that they give.
-    """
-    env = make_env(maze.name, reset_target=True)
-    import mujoco
-
-    physics: Any = mujoco
-    point: Any = env.unwrapped
-    env.reset(seed=seed)
-    rng = np.random.default_rng(seed)
-    model, data = point.model, point.data
-    states = np.empty((steps + 1, 4))
-    actions = np.empty((steps, 2), np.float32)
-    goals = np.empty((steps + 1, 2))
-    states[0, :2], states[0, 2:] = data.qpos, data.qvel
-    goals[0] = point.goal
-    expert = expert_init()
-    with progress(steps, f"making {maze.name}") as update:
-        for t in range(steps):
-            action, expert = expert_action(
-                maze, expert, states[t, None], goals[t, None], rng, noise=noise
-            )
-            actions[t] = action[0]
-            # The environment bounds the velocity before each step, not after it, and
-            # then evaluates the forces once, which sets the contact solver's start.
-            np.clip(data.qvel, -5.0, 5.0, out=data.qvel)
-            physics.mj_forward(model, data)
-            data.ctrl[:] = actions[t]
-            physics.mj_step(model, data)
-            states[t + 1, :2], states[t + 1, 2:] = data.qpos, data.qvel
-            point.update_goal(states[t + 1, :2])
-            goals[t + 1] = point.goal
-            if t % EPISODE_STEPS == EPISODE_STEPS - 1:
-                update(EPISODE_STEPS)
-        update(steps % EPISODE_STEPS)
-    env.close()
-    return Stream(
-        observations=states.astype(np.float32),
-        actions=actions,
-        rewards=_rewards(states, goals),
-        goals=goals.astype(np.float32),
-    )
-
-
-def of_one_goal(maze: Maze, stream: Stream) -> Stream:
-    """Pay a drive for the one goal of D4RL's single task, every row's goal then."""
-    goal = np.asarray(cell_to_xy(maze, maze.goal_cell))
-    goals = np.broadcast_to(goal, stream.goals.shape)
-    return stream._replace(
-        rewards=_rewards(stream.observations, goals), goals=goals.astype(np.float32)
-    )
-
-
-def _rewards(states: np.ndarray, goals: np.ndarray) -> np.ndarray:
-    """Pay 1 for a step that ends near the goal that was active at its beginning."""
-    distance = np.linalg.norm(states[1:, :2] - goals[:-1], axis=-1)
-    return (distance <= GOAL_RADIUS).astype(np.float32)
-
-
-def measure_references(
-    maze: Maze,
-    *,
-    episodes: int = REFERENCE_EPISODES,
-    seed: int = _REFERENCE_SEED,
-    setting: Setting = "multi",
-) -> dict[str, Any]:
-    """Measure the mean returns of the noiseless expert and of random actions.
-
-    Episode i resets with `seed + i`: a random start and a goal of the setting, which
-    stays, for the maze's own number of steps, one unit of reward per step near it.
-
-    Returns:
-      `expert` and `random` (mean returns), `expert_std` and `random_std` (over
-      episodes), `episodes` and `seeds`.
-    """
-    env = make_env(maze.name)
-    seeds = [seed + i for i in range(episodes)]
-    references: dict[str, Any] = {"episodes": episodes, "seeds": seeds}
-    for policy in ("expert", "random"):
-        returns = [_episode_return(env, maze, policy, seed, setting) for seed in seeds]
-        references[policy] = float(np.mean(returns))
-        references[f"{policy}_std"] = float(np.std(returns))
-    env.close()
-    return references
-
-
-def _episode_return(
-    env: Any, maze: Maze, policy: str, seed: int, setting: Setting
-) -> float:
-    observation, _ = env.reset(seed=seed, options=reset_options(maze, setting))
-    rng = np.random.default_rng(seed)
-    expert, total, truncated = expert_init(), 0.0, False
-    while not truncated:
-        if policy == "expert":
-            state, goal = observation["observation"], observation["desired_goal"]
-            action, expert = expert_action(maze, expert, state[None], goal[None], rng)
-            action = action[0]
-        else:
-            action = rng.uniform(-1.0, 1.0, 2).astype(np.float32)
-        observation, reward, _, truncated, _ = env.step(action)
-        total += float(reward)
-    return total
 
 
 def _write(
     folder: pathlib.Path,
+    name: str,
     maze: Maze,
     stream: Stream,
     references: dict[str, Any],
@@ -237,6 +201,10 @@ def _write(
     import gymnasium
     from gymnasium import spaces
 
+    environment = environment_of(maze)
+    spec = copy.deepcopy(gymnasium.spec(environment.id))
+    spec.kwargs.update(environment.kwargs)
+    spec.max_episode_steps = environment.max_episode_steps
     box: dict[str, spaces.Space] = {
         name: spaces.Box(-np.inf, np.inf, (size,), np.float32)
         for name, size in (
@@ -269,12 +237,12 @@ def _write(
         episodes,
         observation_space=spaces.Dict(box),
         action_space=spaces.Box(-1.0, 1.0, (2,), np.float32),
-        env_spec=gymnasium.spec(maze.environment),
+        env_spec=spec,
         metadata={
-            "dataset_id": pointmaze_id(maze.name, setting),
+            "dataset_id": pointmaze_id(name),
             "algorithm_name": "waypoint expert",
             "description": (
-                f"One continuing drive through {maze.environment} with a new goal "
+                f"One continuing drive through {_described(maze)} with a new goal "
                 "whenever one is reached, cut into episodes."
                 + (_OF_ONE_GOAL if setting == "single" else "")
             ),
@@ -282,6 +250,28 @@ def _write(
             "ref_min_score": references["random"],
             "ref_max_score": references["expert"],
             "num_episodes_average_score": references["episodes"],
-            "jaxdiff": {"references": references, **options},
+            "jaxdiff": {
+                "setting": setting,
+                "stream": True,
+                "references": references,
+                **options,
+            },
         },
     )
+
+
+def _described(maze: Maze) -> str:
+    return maze.environment if maze.name in MAZES else f"a maze of the map {maze.name}"
+
+
+def _recipe(maze: str, setting: Setting) -> Recipe:
+    make = functools.partial(make_pointmaze, maze, setting=setting)
+    return Recipe(pointmaze_id(task_name(maze, setting)), make, 1_000_000, DriveOptions)
+
+
+RECIPES = {
+    f"pointmaze-{task_name(maze, setting)}": _recipe(maze, setting)
+    for setting in get_args(Setting)
+    for maze in MAZES
+}
+RECIPES["pointmaze"] = Recipe(pointmaze_id("NAME"), make_own, 1_000_000, MapOptions)

@@ -1,134 +1,123 @@
-"""Scores in mazes, beside the expert and the random policy.
+"""Play and scores in mazes, beside the expert and the random policy.
 
-Both references are played from the same starts and goals as the policy. Beside that
-score stands D4RL's, which has constants in place of the two. D4RL's expert for mazes
-keeps its first path for all episodes and bumps into walls, so 100 on that scale is no
-ceiling: the expert here stands far above it. Scores by constants of another
-environment's version say nothing about the policy; equation (1) of
-`jaxdiff.scoring` does.
+Both references are played from the same starts and goals as the policy, and equation
+(1) of `jaxdiff.scoring` relates its returns to theirs. D4RL's score, which has
+constants in place of the two references, is recorded too. D4RL's expert keeps its first
+path for all episodes and bumps into walls, so the expert here earns far more than 100
+on D4RL's scale.
 """
 
-import time
-from collections.abc import Sequence
+import dataclasses
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
 
-from jaxdiff.devices import Device
-from jaxdiff.rollouts import MakePolicy, Policy, Rollouts, play, random_policy, rollout
-from jaxdiff.run import Run, require_maze
-from jaxdiff.scoring import bootstrap, on_scale, require_scale, score
-from jaxdiff.tasks.pointmaze import world as pointmaze
-from jaxdiff.tasks.pointmaze.world import Setting, reset_options
+from jaxdiff.data.spec import Environment
+from jaxdiff.options import Options
+from jaxdiff.policy import MakePolicy
+from jaxdiff.rollouts import RandomPolicy, Rollouts, rollout
+from jaxdiff.scoring import bootstrap, on_scale, require_scale
+from jaxdiff.scoring import score as score_of
+from jaxdiff.tasks.base import Task
+from jaxdiff.tasks.control import successes
+from jaxdiff.tasks.pointmaze.environment import (
+    Setting,
+    make_maze,
+    reset_options,
+)
+from jaxdiff.tasks.pointmaze.expert import Expert
+from jaxdiff.tasks.pointmaze.world import Maze, maze_of
+
+_REFERENCE_ENVS = 100  # side by side; fixed, so that references depend on seeds alone
 
 
-def expert_policy(maze: pointmaze.Maze, *, num_envs: int, seed: int = 0) -> Policy:
-    """Follow the waypoint expert that also makes the maze datasets, without noise."""
-    rng = np.random.default_rng(seed)
-    state = pointmaze.expert_init(num_envs)
+@dataclasses.dataclass(frozen=True)
+class MazeOptions(Options):
+    """How mazes are scored.
 
-    def policy(observation, goal, reset):
-        nonlocal state
-        action, state = pointmaze.expert_action(maze, state, observation, goal, rng)
-        return action, None
-
-    return policy
-
-
-def d4rl_score(maze: pointmaze.Maze, mean_return: float) -> float:
-    """Score a mean return by D4RL's constants; see the head of this module."""
-    return on_scale(mean_return, maze.d4rl_random, maze.d4rl_expert)
-
-
-def evaluate_maze(
-    run: Run,
-    *,
-    episodes: int = 100,
-    setting: Setting = "multi",
-    seed: int = 0,
-    num_envs: int = 100,
-    devices: Sequence[Device] | None = None,
-    references: tuple[Rollouts, Rollouts] | None = None,
-) -> tuple[dict[str, Any], Rollouts]:
-    """Score a run in its maze, beside the expert and the random policy.
-
-    Args:
-      run: a trained planner or policy.
-      episodes: N, of the environment's full length each.
-      setting: "multi" draws a goal at each reset, "single" keeps D4RL's goal cell.
-      seed: of the first episode.
-      num_envs: environments side by side.
-      devices: the batch of environments is split over them.
-      references: of `maze_references` with the same arguments, to play them once for
-        several runs.
-
-    Returns:
-      A record of the scores, and the run's episodes.
-
-    Raises:
-      UserError: the run's dataset is not of a maze, or the expert earned no more than
-        the random policy, as may happen in very few episodes.
-      ValueError: the references are of other starts or goals.
+    Attributes:
+      setting: draw a goal at each reset (multi), or keep the one goal of D4RL's task
+        (single); none for what the dataset pays for.
     """
-    maze = require_maze(run)
-    game: dict[str, Any] = {"episodes": episodes, "setting": setting, "seed": seed}
-    expert, chance = references or maze_references(maze, num_envs=num_envs, **game)
-    require_scale(chance.returns, expert.returns)
-    started = time.monotonic()
-    own = play_maze(run, num_envs=num_envs, devices=devices, **game)
-    for other in (expert, chance):
-        _require_same_problems(own, other)
-    value, low, high = score(own.returns, chance.returns, expert.returns)
-    record = {
-        "setting": f"{maze.name}-{setting}",
-        "episodes": episodes,
-        "score": value,
-        "score_low": low,
-        "score_high": high,
-        "success_rate": float(own.successes.mean()),
-        "success_interval": bootstrap(own.successes),
-        "mean_return": float(own.returns.mean()),
-        "return_interval": bootstrap(own.returns),
-        "expert_return": float(expert.returns.mean()),
-        "expert_success_rate": float(expert.successes.mean()),
-        "random_return": float(chance.returns.mean()),
-        "d4rl_score": d4rl_score(maze, float(own.returns.mean())),
-        "seconds": time.monotonic() - started,
-    }
-    return record, own
+
+    setting: Setting | None = None
 
 
-def _require_same_problems(own: Rollouts, other: Rollouts) -> None:
-    """Check that scores are of the same starts and goals."""
-
-    def problems(played: Rollouts) -> list[Any]:
-        return [played.observations[:, 0].tolist(), np.asarray(played.goals).tolist()]
-
-    if problems(own) != problems(other):
-        raise ValueError("the references were played from other starts or goals")
+def settle(options: MazeOptions, metadata: Mapping[str, Any]) -> MazeOptions:
+    """Fill in the setting that the dataset pays for."""
+    if options.setting is not None:
+        return options
+    return MazeOptions(setting=metadata.get("setting", "multi"))
 
 
-def maze_references(
-    maze: pointmaze.Maze,
+@dataclasses.dataclass(frozen=True)
+class MazeRollouts(Rollouts):
+    """Episodes played in a maze.
+
+    Attributes:
+      maze: the maze.
+      expert: the same episodes, played by the waypoint expert.
+      chance: the same episodes, played by uniform actions.
+    """
+
+    maze: Maze
+    expert: Rollouts
+    chance: Rollouts
+
+
+def play(
+    task: Task,
+    make_policy: MakePolicy,
+    environment: Environment,
+    options: MazeOptions,
     *,
     episodes: int,
-    setting: Setting = "multi",
-    seed: int = 0,
-    num_envs: int = 100,
+    seed: int,
+    num_envs: int,
+    label: str,
+) -> MazeRollouts:
+    """Play episodes of a maze's full length each, and both references.
+
+    Raises:
+      UserError: the expert earned no more than the random policy, as may happen in very
+        few episodes.
+    """
+    maze, setting = maze_of(environment), options.setting or "multi"
+    expert, chance = maze_references(
+        maze, episodes=episodes, setting=setting, seed=seed
+    )
+    require_scale(chance.returns, expert.returns)
+    played = rollout(
+        make_policy,
+        lambda: task.make_env(environment, options),
+        episodes=episodes,
+        num_envs=num_envs,
+        seed=seed,
+        options=reset_options(maze, setting),
+        label=label,
+    )
+    return MazeRollouts(**vars(played), maze=maze, expert=expert, chance=chance)
+
+
+@functools.lru_cache(maxsize=8)
+def maze_references(
+    maze: Maze, *, episodes: int, setting: Setting = "multi", seed: int = 0
 ) -> tuple[Rollouts, Rollouts]:
-    """Play the expert and the random policy: what a score of 100 and of 0 mean."""
+    """Play the expert, who scores 100, and the random policy, which scores 0."""
     box = gymnasium.spaces.Box(-1.0, 1.0, (2,))
     policies: dict[str, MakePolicy] = {
-        "expert": lambda n, seed: expert_policy(maze, num_envs=n, seed=seed),
-        "random": lambda _, seed: random_policy(box, seed=seed),
+        "expert": lambda count, seeds: Expert(maze, count, seeds),
+        "random": lambda count, seeds: RandomPolicy(box, seed=seeds[0]),
     }
     expert, chance = (
         rollout(
             make_policy,
-            lambda: pointmaze.make_env(maze.name),
+            lambda: make_maze(maze),
             episodes=episodes,
-            num_envs=num_envs,
+            num_envs=_REFERENCE_ENVS,
             seed=seed,
             options=reset_options(maze, setting),
             label=label,
@@ -138,41 +127,59 @@ def maze_references(
     return expert, chance
 
 
-def play_maze(
-    run: Run,
-    *,
-    episodes: int,
-    setting: Setting = "multi",
-    seed: int = 0,
-    num_envs: int = 100,
-    devices: Sequence[Device] | None = None,
-) -> Rollouts:
-    """Play a run in its maze; see `evaluate_maze` for the arguments."""
-    maze = require_maze(run)
-    return play(
-        run,
-        lambda: pointmaze.make_env(maze.name),
-        episodes=episodes,
-        num_envs=num_envs,
-        seed=seed,
-        devices=devices,
-        options=reset_options(maze, setting),
+def score(
+    played: MazeRollouts, options: MazeOptions, references: Mapping[str, float]
+) -> dict[str, Any]:
+    """Score episodes by the references that were played beside them.
+
+    Args:
+      played: N episodes.
+      options: of the task.
+      references: of the dataset; not read.
+    """
+    value, low, high = score_of(
+        played.returns, played.chance.returns, played.expert.returns
     )
+    mean = float(played.returns.mean())
+    record = {
+        "setting": f"{played.maze.name}-{options.setting or 'multi'}",
+        "score": value,
+        "score_low": low,
+        "score_high": high,
+        "scale": "0 is the random policy and 100 the waypoint expert, on the same "
+        "starts and goals",
+        **successes(played),
+        "mean_return": mean,
+        "return_interval": bootstrap(played.returns),
+        "expert_return": float(played.expert.returns.mean()),
+        "expert_success_rate": successes(played.expert)["success_rate"],
+        "random_return": float(played.chance.returns.mean()),
+    }
+    if played.maze.d4rl_expert is not None:
+        record["d4rl_score"] = d4rl_score(played.maze, mean)
+    return record
 
 
-def plan_paths(rollouts: Rollouts, *, action_dim: int) -> list[np.ndarray]:
+def d4rl_score(maze: Maze, mean_return: float) -> float:
+    """Score a mean return by D4RL's constants; see the head of this module."""
+    assert maze.d4rl_random is not None
+    assert maze.d4rl_expert is not None
+    return on_scale(mean_return, maze.d4rl_random, maze.d4rl_expert)
+
+
+def plan_paths(played: Rollouts, *, position: tuple[int, int] = (2, 3)) -> list[Any]:
     """Cut the positions out of first plans, `[H, 2]` each, up to their arrival.
 
     A plan shorter than the longest is filled up by repetitions of its last row.
 
     Args:
-      rollouts: of a planner in a maze.
-      action_dim: A.
+      played: episodes of a planner in a maze.
+      position: entries of a row `[action | observation]`.
     """
-    if rollouts.plans is None:
+    if played.plans is None:
         raise ValueError("these episodes were played without plans")
     paths = []
-    for plan in rollouts.plans[..., action_dim : action_dim + 2]:
+    for plan in played.plans[..., list(position)]:
         moving = np.flatnonzero((plan[1:] != plan[:-1]).any(-1))
         paths.append(plan[: moving[-1] + 2] if len(moving) else plan[:1])
     return paths

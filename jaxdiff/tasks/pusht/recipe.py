@@ -1,18 +1,39 @@
-"""Make PushT data: the scripted demonstrator, pushing with either hand."""
+"""Record PushT's scripted demonstrator, which pushes with either hand."""
 
-import math
+import dataclasses
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
 
 from jaxdiff.data.storage import datasets_root, replacing, write_minari
 from jaxdiff.errors import UserError
+from jaxdiff.options import Options, at_least
 from jaxdiff.progress import progress
-from jaxdiff.tasks.pusht.world import DemonstratorState, demonstrate, make_env
+from jaxdiff.tasks.base import Recipe
+from jaxdiff.tasks.pusht.environment import make_raw
+from jaxdiff.tasks.pusht.world import DemonstratorState, demonstrate
 
 PUSHT_ID = "jaxdiff/pusht/demonstrator-v0"
+
+
+@dataclasses.dataclass(frozen=True)
+class PushTOptions(Options):
+    """Options of the recipe.
+
+    Attributes:
+      noise: standard deviation of the Gaussian noise on the demonstrator's actions, in
+        pixels.
+    """
+
+    noise: float = 4.0
+
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used."""
+        yield from super().faults()
+        yield from at_least(self, 0, "noise")
 
 
 def make_pusht(
@@ -24,26 +45,27 @@ def make_pusht(
 ) -> pathlib.Path:
     """Record successful episodes of the demonstrator and store them as Minari does.
 
+    The same arguments give the same arrays.
+
     Args:
-      steps: transitions, at least 1; the episode that reaches as many is the last, and
-        is kept whole.
-      seed: of starts, hands and noise.
-      noise: standard deviation of the Gaussian noise on the actions, px.
-      root: folder of datasets; `MINARI_DATASETS_PATH`, or else Minari's own.
+      steps: number of transitions; the episode that reaches it is the last one and is
+        kept whole.
+      seed: seed of starts, hands and noise.
+      noise: see `PushTOptions`.
+      root: folder of datasets; by default `MINARI_DATASETS_PATH`, or else Minari's own.
 
     Returns:
-      The dataset's folder.
+      The folder of the dataset.
 
     Raises:
-      UserError: bad `steps` or `noise`, gym-pusht is not installed, noise that lets
-        almost no episode succeed, or a folder that cannot be written.
+      UserError: `steps` below 1, `noise` below 0 or so large that almost no episode
+        succeeds, gym-pusht is not installed, or a folder that cannot be written.
     """
     if steps < 1:
-        raise UserError(f"--steps is {steps}; it must be at least 1")
-    if not (math.isfinite(noise) and noise >= 0):
-        raise UserError(f"--noise is {noise}; it must be a finite number, at least 0")
+        raise UserError(f"`steps` is {steps}; it must be at least 1")
+    PushTOptions(noise=noise)
     folder = datasets_root(root) / PUSHT_ID
-    env = make_env()
+    env = make_raw()
     rng = np.random.default_rng(seed)
     with replacing(folder) as partial, progress(steps, "making pusht") as update:
         episodes, done, failed = [], 0, 0
@@ -55,8 +77,8 @@ def make_pusht(
                 failed += 1
                 if failed > 20 + 10 * len(episodes):
                     raise UserError(
-                        f"of {failed + len(episodes)} episodes {len(episodes)} "
-                        "succeeded, too few to go on; choose a smaller --noise"
+                        f"only {len(episodes)} of {failed + len(episodes)} episodes "
+                        "succeeded; choose a smaller `noise`"
                     )
                 continue
             episodes.append(episode)
@@ -92,12 +114,12 @@ def record_episode(
     """Play one episode of the demonstrator.
 
     Args:
-      env: of `jaxdiff.tasks.pusht.world.make_env`.
+      env: environment from `jaxdiff.tasks.pusht.environment.make_raw`.
       hand: the way round that it prefers.
-      rng: of the noise; advanced.
-      seed: of the start.
-      noise: standard deviation on the actions, px.
-      start: `[5]`, what to reset to (see gym-pusht) instead of a random start.
+      rng: source of the noise; advanced.
+      seed: seed of the start.
+      noise: standard deviation of the noise on the actions, px.
+      start: `[5]`, a fixed start in place of a random one, see gym-pusht.
 
     Returns:
       `observations` `[T + 1, 5]`, `actions` `[T, 2]`, `rewards`, `terminations` and
@@ -124,3 +146,6 @@ def record_episode(
         "terminations": np.array(terminations, bool),
         "truncations": np.array(truncations, bool),
     }
+
+
+RECIPES = {"pusht": Recipe(PUSHT_ID, make_pusht, steps=50_000, options=PushTOptions)}

@@ -1,45 +1,38 @@
 """PushT: push a T onto its outline, and a scripted demonstrator that can.
 
 The environment is gym-pusht's (Florence et al., 2022; Chi et al., 2023,
-arXiv:2303.04137): an observation is (agent x, y, block x, y, angle) in pixels of a
-table of 512 x 512, y downwards, and radians; an action is where the agent, a disc, is
-to go. A tenth of a second is one step. Success is to cover 95% of the outline.
+arXiv:2303.04137). An observation is (agent x, y, block x, y, angle) in pixels of a
+table of 512 x 512, y downwards, and radians. An action is the point that the agent, a
+disc, moves to; a step lasts a tenth of a second. An episode succeeds when the block
+covers 95% of the outline.
 
-On that table nothing glides, and the disc pushes without friction, so that a push by d
-along the inward normal n of a side, with lever c = r x n about the block's centre of
-mass, moves the block like an impulse there:
+Nothing glides on that table, and the disc pushes without friction. A push by d along
+the inward normal n of a side, with lever c = r x n about the block's centre of mass,
+therefore moves the block as an impulse there would:
 
-    v = n d / (1 + c^2 / rho^2),     omega = (c / rho^2) d / (1 + c^2 / rho^2),    (1)
+(1) v = n d / (1 + c^2 / rho^2),     omega = (c / rho^2) d / (1 + c^2 / rho^2),
 
-rho being the radius of gyration. With e and phi the displacement and the turn that the
-block still needs, in its own frame, the push that takes most of |e|^2 + rho^2 phi^2 is
+with rho the radius of gyration. Let e and phi be the displacement and the turn that the
+block still needs, in its own frame. The push that reduces |e|^2 + rho^2 phi^2 most is
 
-    d = n e + c phi,     if d > 0, which takes d^2 / (1 + c^2 / rho^2).            (2)
+(2) d = n e + c phi,     if d > 0; it reduces it by d^2 / (1 + c^2 / rho^2).
 
-The demonstrator pushes where (2) takes most, until d is used up, walks round the block
-to the next place, and so on: a descent on the error by pushes. Where the two ways round
-are about as long as each other it takes that of its hand, left or right, which is drawn
-once an episode. Someone who sees only the state cannot know the hand: these data have
-two modes.
+The demonstrator pushes at the place where (2) reduces most, until d is used up, walks
+round the block to the next place, and so on. Where both ways round have about the same
+length it takes that of its hand, left or right, which is drawn once an episode. The
+state does not show the hand, so the data have two modes.
 """
 
 import dataclasses
 import functools
-import os
-import warnings
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-
-from jaxdiff.errors import UserError
-
-if TYPE_CHECKING:
-    import gymnasium
 
 ENVIRONMENT = "gym_pusht/PushT-v0"
 TABLE = 512.0  # px
 GOAL = (256.0, 256.0, np.pi / 4)  # of the block: x, y, angle
-ENOUGH = 0.95  # of the goal covered: success; a reward of 1 is as much
+ENOUGH = 0.95  # share of the goal that must be covered; it pays a reward of 1
 AGENT = 15.0  # px, radius of the disc
 
 # Corners of the T in its own frame, clockwise from the upper left of its bar; the
@@ -53,9 +46,9 @@ _BOXES = np.array([[(-60, 0), (60, 30)], [(-15, 30), (15, 120)]], np.float64)
 
 _CLEARANCE = 24.0  # px from the block's sides to the way round it
 _BLOCKED = 18.0  # px; closer than this the way is not free
-_FINISHED = 0.6  # px of (2) that are not worth a push
+_FINISHED = 0.6  # px of (2) below which a push ends
 _PUSH, _STRIDE = 28.0, 70.0  # px, how far ahead of the agent its target is at most
-_EVEN = 1.6  # ways round of no larger ratio are a matter of hand
+_EVEN = 1.6  # the hand decides between ways round whose ratio is smaller
 
 
 class Contacts(NamedTuple):
@@ -63,7 +56,7 @@ class Contacts(NamedTuple):
 
     Attributes:
       points: `[K, 2]`, on the sides.
-      normals: `[K, 2]`, inwards.
+      normals: `[K, 2]`, pointing inwards.
       levers: `[K]`, c of equation (1).
     """
 
@@ -78,9 +71,9 @@ class DemonstratorState:
 
     Attributes:
       hand: -1 or 1, the way round that it prefers.
-      contact: where it is going to push or pushing, -1 before it has chosen.
-      way: -1 or 1, the way round to get there.
-      pushing: it has got there.
+      contact: index of the place to push, -1 before the first choice.
+      way: -1 or 1, the way round to that place.
+      pushing: whether it has arrived there.
     """
 
     hand: Literal[-1, 1]
@@ -89,33 +82,10 @@ class DemonstratorState:
     pushing: bool = False
 
 
-def make_env() -> "gymnasium.Env":
-    """Make the Gymnasium environment, with observations of the state.
-
-    Raises:
-      UserError: gym-pusht is not installed.
-    """
-    import gymnasium
-
-    # Its drawing library greets whoever imports it.
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import gym_pusht  # noqa: F401  # pyright: ignore[reportMissingImports]
-
-            return gymnasium.make(ENVIRONMENT, obs_type="state")
-    except ImportError as error:
-        raise UserError(
-            'PushT needs the package gym-pusht; install it with `pip install "jaxdiff'
-            '[pusht]"`'
-        ) from error
-
-
 @functools.cache
 def contacts() -> Contacts:
-    """List places on all sides where the disc touches nothing but that side."""
-    # Ends of each side that is worth pushing, and its inward normal.
+    """Return places on all sides where the disc touches only that side."""
+    # Ends of the part of each side that can be pushed, and its inward normal.
     sides = [
         ((-54, 0), (54, 0), (0, 1)),
         ((60, 5), (60, 25), (-1, 0)),
@@ -136,12 +106,12 @@ def contacts() -> Contacts:
 
 
 def outline(block: np.ndarray) -> np.ndarray:
-    """Give the corners of a block of x, y and angle on the table: `[8, 2]`."""
+    """Return the corners of a block (x, y, angle) on the table: `[8, 2]`."""
     return _rotate(CORNERS, block[2]) + block[:2]
 
 
 def needed(block: np.ndarray) -> tuple[np.ndarray, float]:
-    """Give the displacement and the turn that the block needs, in its own frame.
+    """Return the displacement and the turn that the block needs, in its own frame.
 
     Args:
       block: `[3]`, x, y and angle.
@@ -158,11 +128,11 @@ def needed(block: np.ndarray) -> tuple[np.ndarray, float]:
 def demonstrate(
     state: DemonstratorState, observation: np.ndarray
 ) -> tuple[np.ndarray, DemonstratorState]:
-    """Choose where the agent is to go.
+    """Return the demonstrator's action.
 
     Args:
       state: what it remembers; `DemonstratorState(hand)` at first.
-      observation: `[5]`, of the environment.
+      observation: `[5]`.
 
     Returns:
       The action, float64 `[2]` within the table, and the new state.
@@ -192,7 +162,7 @@ def demonstrate(
 
 
 def way_round(observations: np.ndarray) -> int:
-    """Tell on which side an episode went round the block before it first moved it.
+    """Return on which side an episode passed the block before it first moved it.
 
     Args:
       observations: `[T + 1, 5]`.
@@ -213,7 +183,7 @@ def way_round(observations: np.ndarray) -> int:
 def _choose(
     state: DemonstratorState, here: np.ndarray, gaps: np.ndarray, block: np.ndarray
 ) -> DemonstratorState:
-    """Choose the next place to push, of those on the table, and the way there."""
+    """Choose the next place to push and the way there."""
     places = contacts()
     taken = np.maximum(gaps, 0.0) / np.sqrt(1 + places.levers**2 / _GYRATION)
     before = places.points - _CLEARANCE * places.normals
@@ -222,7 +192,7 @@ def _choose(
     around = _lengths().sum()
     onwards = (there - now) % around
     walk = np.minimum(onwards, around - onwards)
-    # Near places are worth a little less of a push.
+    # A shorter walk makes up for a slightly worse push.
     contact = int(np.argmax(taken / max(taken.max(), 1e-9) - walk / 1500))
     ways = onwards[contact], around - onwards[contact]
     way = 1 if ways[0] < ways[1] else -1
@@ -234,11 +204,11 @@ def _choose(
 
 
 def _next_stop(here: np.ndarray, goal: np.ndarray, way: int) -> np.ndarray:
-    """Give the farthest point of the way round that can be walked to directly."""
+    """Return the farthest point of the way round that can be reached directly."""
     if _distance(here) < _BLOCKED:
         return _nearest(here)
     stops = [*_corners_between(here, goal, way), goal]
-    # To cut across to the far side would be another way round.
+    # A short cut to the far side would be the other way round.
     for stop in reversed(stops[:3]):
         if _free(here, stop):
             return stop
@@ -246,7 +216,7 @@ def _next_stop(here: np.ndarray, goal: np.ndarray, way: int) -> np.ndarray:
 
 
 def _corners_between(start: np.ndarray, end: np.ndarray, way: int) -> np.ndarray:
-    """List the corners of the way round from one point to another, `[K, 2]`."""
+    """Return the corners of the way round from one point to another, `[K, 2]`."""
     first, last = _along(np.stack([start, end]))
     marks = np.append(0, np.cumsum(_lengths()))
     ahead = (way * (marks[:-1] - first)) % marks[-1]
@@ -255,14 +225,14 @@ def _corners_between(start: np.ndarray, end: np.ndarray, way: int) -> np.ndarray
 
 
 def _on_table(points: np.ndarray, block: np.ndarray) -> np.ndarray:
-    """Tell which points of the block's frame the agent can get to: `[N, 2]`."""
+    """Return which points `[N, 2]`, in the block's frame, are on the table: `[N]`."""
     places = _rotate(points, block[2]) + block[:2]
     return np.asarray(np.logical_and(places >= 0, places <= TABLE).all(-1))
 
 
 @functools.cache
 def _round() -> np.ndarray:
-    """Corners of the way round the block, `[8, 2]`, `_CLEARANCE` off its sides."""
+    """Return the corners of the way round, `_CLEARANCE` off the block: `[8, 2]`."""
     outwards = np.array(
         [(-1, -1), (1, -1), (1, 1), (1, 1), (1, 1), (-1, 1), (-1, 1), (-1, 1)]
     )
@@ -276,7 +246,11 @@ def _lengths() -> np.ndarray:
 
 
 def _project(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Project points on all sides of the way round: places along, points, distances."""
+    """Project points on all sides of the way round.
+
+    Returns:
+      For each point and side the place along the way, the foot and the distance.
+    """
     corners = _round()
     sides = np.roll(corners, -1, axis=0) - corners
     lengths = _lengths()
@@ -288,7 +262,7 @@ def _project(points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _along(points: np.ndarray) -> np.ndarray:
-    """Give how far along the way round the nearest point of it is: `[N]`, px."""
+    """Return how far along the way round the point nearest to each is: `[N]`, px."""
     along, _, distance = _project(points)
     return np.take_along_axis(along, distance.argmin(1)[:, None], axis=1)[:, 0]
 
@@ -299,14 +273,14 @@ def _nearest(point: np.ndarray) -> np.ndarray:
 
 
 def _distance(points: np.ndarray) -> np.ndarray:
-    """Distance of points `[..., 2]` from the block, in its frame."""
+    """Return the distance of points `[..., 2]` in the block's frame to the block."""
     points = points[..., None, :]
     outside = np.maximum(np.maximum(_BOXES[:, 0] - points, points - _BOXES[:, 1]), 0)
     return np.linalg.norm(outside, axis=-1).min(-1)
 
 
 def _free(start: np.ndarray, end: np.ndarray) -> bool:
-    """Tell whether the disc can go straight there without touching the block."""
+    """Return whether the disc can go straight there without touching the block."""
     line = np.linspace(start, end, 2 + int(np.hypot(*(end - start)) / 6))
     return bool((_distance(line) >= _BLOCKED).all())
 

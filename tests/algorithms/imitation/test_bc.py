@@ -5,22 +5,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from points import straight_lines
+from toy import spec_of
 
-from jaxdiff.algorithms.base import TrainState
-from jaxdiff.algorithms.imitation.bc import (
-    BCConfig,
-    bc,
+from jaxdiff.algorithms.base import TrainConfig, TrainState
+from jaxdiff.algorithms.imitation.bc import BCActing, BCConfig, bc, generic, measure
+from jaxdiff.algorithms.imitation.heads import (
     clustered,
     discretised,
     energy,
     gaussian,
-    measure,
     squared_error,
 )
-from jaxdiff.data.episodes import Episodes
+from jaxdiff.data.episodes import Dataset, Episodes
+from jaxdiff.data.spec import Layout
 from jaxdiff.errors import UserError
-from jaxdiff.train import TrainConfig, train_learners
+from jaxdiff.train import train_learners
 
+KEYS = jax.random.split(jax.random.key(0), 2)
 CONFIG = BCConfig(hidden=32, learning_rate=1e-2, ema_decay=0.98)
 
 
@@ -49,18 +50,22 @@ def two_ways(count=200):
     )
 
 
-def trained(episodes):
-    statistics = measure(CONFIG, episodes)
-    algorithm = bc(CONFIG, statistics, action_dim=2)
-    config = TrainConfig(num_steps=400, batch_size=64)
-    return algorithm, train_learners(algorithm, episodes, configs={"policy": config})
+def built(config, episodes, spec=None):
+    spec = spec or spec_of(episodes)
+    return bc(config, BCActing(), measure(config, episodes, spec), spec)
 
 
-def test_acts_as_the_mean_of_those_who_disagree():
-    algorithm, states = trained(two_ways())
+def trained(config, episodes, num_steps, spec=None):
+    algorithm = built(config, episodes, spec)
+    training = {"policy": TrainConfig(num_steps=num_steps, batch_size=64)}
+    return algorithm, train_learners(algorithm, episodes, configs=training)
+
+
+def test_squared_error_acts_as_the_mean_of_two_ways():
+    algorithm, states = trained(CONFIG, two_ways(), 400)
     s = np.array([[5.2], [5.8]], np.float32)
     carry = algorithm.init_carry(2)
-    output, _ = algorithm.act(states, carry, jax.random.key(0), s, np.ones(2, bool))
+    output, _ = algorithm.act(states, carry, KEYS, s, np.ones(2, bool))
     # Three go right and one left: 10 + (3 - 1) / 4 * 2.
     np.testing.assert_allclose(output.action[:, 0], 11, atol=0.4)
     np.testing.assert_allclose(output.action[:, 1], 100 * s[:, 0], rtol=0.02)
@@ -85,34 +90,39 @@ def around(count=400):
 def test_offsets_from_where_one_is_are_learned_and_undone(kind):
     config = dataclasses.replace(CONFIG, kind=kind, clusters=4, relative=True)
     episodes = around()
-    statistics = measure(config, episodes)
-    # A table of 500 is not what is learned, only a way of 20 give or take.
-    width = statistics.actions.knots[-1] - statistics.actions.knots[0]
-    assert (np.asarray(width) < 10).all()
-    algorithm = bc(config, statistics, action_dim=2)
-    states = train_learners(
-        algorithm,
-        episodes,
-        configs={"policy": TrainConfig(num_steps=100, batch_size=64)},
-    )
+    spec = spec_of(episodes)
+    # The policy does not learn a table of 500, only offsets of about 20.
+    actions = measure(config, episodes, spec).actions
+    assert (np.asarray(actions.knots[-1] - actions.knots[0]) < 10).all()
+    algorithm, states = trained(config, episodes, 100)
     here = np.array([[10.0, 490.0, 3.0], [333.0, 44.0, 5.0]], np.float32)
     output, _ = algorithm.act(
-        states, algorithm.init_carry(2), jax.random.key(0), here, np.ones(2, bool)
+        states, algorithm.init_carry(2), KEYS, here, np.ones(2, bool)
+    )
+    np.testing.assert_allclose(output.action - here[:, :2], [[20, 0]] * 2, atol=3)
+    # Where the layout names the position, its entries are the reference.
+    order = np.array([2, 1, 0])
+    moved = dataclasses.replace(episodes, observations=episodes.observations[:, order])
+    algorithm, states = trained(
+        config, moved, 100, spec_of(moved, layout=Layout(position=(2, 1)))
+    )
+    output, _ = algorithm.act(
+        states, algorithm.init_carry(2), KEYS, here[:, order], np.ones(2, bool)
     )
     np.testing.assert_allclose(output.action - here[:, :2], [[20, 0]] * 2, atol=3)
 
 
-@pytest.mark.parametrize("shape", [(), (3, 1, 1)])
-def test_offsets_need_places_in_the_observation(shape):
-    config = dataclasses.replace(CONFIG, relative=True, image_shape=shape)
-    episodes = two_ways(8) if not shape else around(8)
-    with pytest.raises(UserError, match="choose --no-relative"):
-        measure(config, episodes)
+@pytest.mark.parametrize("shape", [None, (3, 1, 1)])
+def test_offsets_need_positions_in_the_observation(shape):
+    config = dataclasses.replace(CONFIG, relative=True)
+    episodes = around(8) if shape else two_ways(8)
+    with pytest.raises(UserError, match="choose `relative=False`"):
+        measure(config, episodes, spec_of(episodes, shape))
 
 
 def test_averaged_parameters_act():
     episodes = two_ways(8)
-    algorithm = bc(CONFIG, measure(CONFIG, episodes), action_dim=2)
+    algorithm = built(CONFIG, episodes)
     learner = algorithm.learners["policy"]
     data = learner.prepare(episodes, {}, jax.random.key(0))
     keys = jax.random.split(jax.random.key(2), 4)
@@ -124,7 +134,7 @@ def test_averaged_parameters_act():
         return algorithm.act(
             {"policy": state},
             algorithm.init_carry(1),
-            jax.random.key(0),
+            KEYS[:1],
             np.full((1, 1), 5.0, np.float32),
             np.ones(1, bool),
         )[0].action
@@ -155,8 +165,8 @@ def loss_of(head, output, actions):
 
 
 def act_of(head, output, key=0):
-    seen = jnp.zeros((len(output), 1, 1))
-    return head.act(jax.random.key(key), said(output), seen)
+    keys = jax.random.split(jax.random.key(key), len(output))
+    return head.act(keys, said(output), jnp.zeros((len(output), 1, 1)))
 
 
 def test_every_bin_is_an_equal_share_of_the_range():
@@ -167,7 +177,7 @@ def test_every_bin_is_an_equal_share_of_the_range():
     sure = 50.0 * jax.nn.one_hot(bins, 4).reshape(4, 8)
     np.testing.assert_allclose(loss_of(head, sure, actions), 0, atol=1e-5)
     np.testing.assert_allclose(act_of(head, sure), -0.75 + 0.5 * bins, atol=1e-6)
-    # Who knows nothing needs log 4 for each dimension, and draws all bins alike.
+    # Equal logits cost log 4 for each dimension and draw all bins alike.
     none = jnp.zeros((4000, 8))
     np.testing.assert_allclose(loss_of(head, none[:4], actions), 2 * np.log(4))
     drawn = np.asarray(act_of(head, none))
@@ -208,7 +218,7 @@ def test_offsets_belong_to_the_centre_that_was_nearest():
     head = clustered(CENTERS, residual_weight=100.0)
     assert head.features == 3 + 3 * 2
     actions = jnp.array([[0.1, -0.1], [0.9, 0.2], [0.2, 0.7]])
-    offsets = jnp.full((3, 3, 2), 9.0)  # of the others: seen by nobody
+    offsets = jnp.full((3, 3, 2), 9.0)  # those of other centres are not read
     rows = jnp.arange(3)
     offsets = offsets.at[rows, rows].set(actions - CENTERS)
     output = jnp.concatenate([50.0 * jnp.eye(3), offsets.reshape(3, 6)], axis=-1)
@@ -273,7 +283,7 @@ def test_actions_are_told_from_uniform_ones_of_the_whole_range():
 def test_the_least_energy_acts_for_each_observation():
     head = energy(2, negatives=8, candidates=128)
     seen = jnp.array([[[0.5, -0.3]], [[-0.8, 0.9]], [[1.5, 0.0]]])
-    found = head.act(jax.random.key(0), bowl(), seen)
+    found = head.act(jax.random.split(jax.random.key(0), 3), bowl(), seen)
     # Actions end at 1.
     nearest = jnp.clip(seen[:, 0], -1, 1)
     np.testing.assert_allclose(found, nearest, atol=0.06)
@@ -284,9 +294,28 @@ def test_of_two_ways_the_search_takes_either():
         return 50 * jnp.square(jnp.abs(action) - 0.5)
 
     head = energy(1, negatives=8, candidates=16)
-    found = np.asarray(head.act(jax.random.key(0), denoise, jnp.zeros((400, 1, 1))))
+    keys = jax.random.split(jax.random.key(0), 400)
+    found = np.asarray(head.act(keys, denoise, jnp.zeros((400, 1, 1))))
     np.testing.assert_allclose(np.abs(found), 0.5, atol=0.15)
     assert 0.35 < (found > 0).mean() < 0.65
+
+
+@pytest.mark.parametrize("head", [discretised(2, 4), gaussian(2), clustered(CENTERS)])
+def test_every_environment_draws_from_its_own_key(head):
+    output = jax.random.normal(jax.random.key(1), (40, head.features))
+    keys, seen = jax.random.split(jax.random.key(0), 40), jnp.zeros((40, 1, 1))
+    together = head.act(keys, said(output), seen)
+    alone = head.act(keys[7:8], said(output[7:8]), seen[7:8])
+    np.testing.assert_allclose(alone[0], together[7], atol=1e-6)
+
+
+def test_every_environment_searches_with_its_own_key():
+    head = energy(2, negatives=1, candidates=16)
+    seen = jnp.array([[[0.5, -0.3]], [[-0.8, 0.9]], [[0.0, 0.0]]])
+    keys = jax.random.split(jax.random.key(0), 3)
+    together = head.act(keys, bowl(), seen)
+    alone = head.act(keys[1:2], bowl(), seen[1:2])
+    np.testing.assert_allclose(alone[0], together[1], atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -294,8 +323,9 @@ def test_every_kind_acts_where_the_data_are(kind):
     """Untrained, in the dataset's own units."""
     episodes = two_ways(40)
     config = dataclasses.replace(CONFIG, kind=kind, clusters=3, network="sieve")
-    statistics = measure(config, episodes)
-    algorithm = bc(config, statistics, action_dim=2)
+    spec = spec_of(episodes)
+    statistics = measure(config, episodes, spec)
+    algorithm = bc(config, BCActing(), statistics, spec)
     learner = algorithm.learners["policy"]
     data = learner.prepare(episodes, {}, jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), 4)
@@ -305,7 +335,7 @@ def test_every_kind_acts_where_the_data_are(kind):
     action = algorithm.act(
         {"policy": state},
         algorithm.init_carry(5),
-        jax.random.key(0),
+        jax.random.split(jax.random.key(0), 5),
         observation,
         np.ones(5, bool),
     )[0].action
@@ -321,7 +351,7 @@ def test_every_kind_acts_where_the_data_are(kind):
 def test_batch_norm_acts_by_averages_and_is_split_over_devices():
     config = dataclasses.replace(CONFIG, network="sieve", norm="batch", ema_decay=0.0)
     episodes = two_ways(16)
-    algorithm = bc(config, measure(config, episodes), action_dim=2)
+    algorithm = built(config, episodes)
     learner = algorithm.learners["policy"]
     data = learner.prepare(episodes, {}, jax.random.key(0))
     keys = jax.random.split(jax.random.key(3), 8)
@@ -351,11 +381,11 @@ def test_batch_norm_acts_by_averages_and_is_split_over_devices():
     np.testing.assert_array_equal(old["var"], 1.0)
     assert (new["var"] > 0.9).all()
     assert np.abs(new["mean"]).max() > 1e-3
-    # Acting is of each alone: what its neighbours see is nothing to it.
+    # Each environment acts on its own, whatever its neighbours see.
     act, reset = jax.jit(algorithm.act), np.ones(2, bool)
     seen = np.array([[5.1], [5.9]], np.float32)
     first, second = (
-        act({"policy": one}, algorithm.init_carry(2), jax.random.key(0), x, reset)
+        act({"policy": one}, algorithm.init_carry(2), KEYS, x, reset)
         for x in (seen, seen * np.float32([[1], [1.1]]))
     )
     actions = np.asarray([first[0].action, second[0].action])
@@ -366,7 +396,7 @@ def test_batch_norm_acts_by_averages_and_is_split_over_devices():
 def test_a_network_without_norms_learns_under_any_of_them():
     config = dataclasses.replace(CONFIG, network="mlp", norm="batch")
     episodes = two_ways(16)
-    algorithm = bc(config, measure(config, episodes), action_dim=2)
+    algorithm = built(config, episodes)
     training = {"policy": TrainConfig(num_steps=2, batch_size=4)}
     assert (
         int(train_learners(algorithm, episodes, configs=training)["policy"].step) == 2
@@ -375,22 +405,68 @@ def test_a_network_without_norms_learns_under_any_of_them():
 
 def test_more_clusters_than_actions_are_refused():
     config = dataclasses.replace(CONFIG, kind="kmeans", clusters=9)
-    with pytest.raises(UserError, match="--clusters is 9 and the dataset has 8"):
-        measure(config, two_ways(8))
+    with pytest.raises(UserError, match="`clusters` is 9 and the dataset has 8"):
+        measure(config, two_ways(8), spec_of(two_ways(8)))
 
 
 def test_a_policy_of_goals_needs_a_goal():
     episodes = straight_lines(20)
-    algorithm = bc(CONFIG, measure(CONFIG, episodes), action_dim=2)
+    algorithm = built(CONFIG, episodes)
+    state = TrainState(step=0, params={}, slow={"ema": {}}, opt_state=())
     with pytest.raises(UserError, match="give it a goal"):
-        algorithm.act({}, (), jax.random.key(0), np.zeros((1, 2)), np.ones(1, bool))
+        algorithm.act(
+            {"policy": state}, (), KEYS[:1], np.zeros((1, 2)), np.ones(1, bool)
+        )
 
 
 def test_options_are_checked():
-    for wrong, flag in (
-        ({"hidden": 0}, "--hidden"),
-        ({"ema_decay": 1.5}, "--ema-decay"),
-        ({"learning_rate": float("nan")}, "--learning-rate"),
+    for wrong, name in (
+        ({"hidden": 0}, "`hidden`"),
+        ({"ema_decay": 1.5}, "`ema_decay`"),
+        ({"learning_rate_decay": 2.0}, "`learning_rate_decay`"),
+        ({"learning_rate": float("nan")}, "`learning_rate`"),
+        ({"bins": 0, "clusters": 0}, "`bins`.*`clusters`"),
     ):
-        with pytest.raises(UserError, match=flag):
+        with pytest.raises(UserError, match=name):
             BCConfig(**wrong)
+    with pytest.raises(UserError, match="`candidates`"):
+        BCActing(candidates=0)
+
+
+def test_generic_options_build_a_policy_of_any_data():
+    for episodes, shape in ((two_ways(8), None), (around(8), (3, 1, 1))):
+        spec = spec_of(episodes, shape)
+        dataset = Dataset("mine", episodes, spec.observation_shape, "")
+        config, acting, training = generic(dataset, spec)
+        statistics = measure(config, episodes, spec)
+        assert training.keys() == bc(config, acting, statistics, spec).learners.keys()
+
+
+def test_the_decay_of_the_rate_leaves_running_averages_alone():
+    """Updates shrink to nothing along the cosine; batch norm goes on as without it."""
+    config = dataclasses.replace(CONFIG, network="sieve", norm="batch")
+    episodes = two_ways(16)
+    moved = {}
+    for share in (0.0, 1.0):
+        algorithm = built(
+            dataclasses.replace(config, learning_rate_decay=share), episodes
+        )
+        learner = algorithm.learners["policy"]
+        data = learner.prepare(episodes, {}, jax.random.key(0))
+        keys = jax.random.split(jax.random.key(3), 8)
+        batch = jax.vmap(learner.draw, (None, 0))(data, keys)
+        before = jax.jit(learner.init)(jax.random.key(2), batch, {})
+        before = dataclasses.replace(before, step=jnp.int32(99))
+        after, _ = jax.jit(learner.update)(before, keys, batch, {}, {"num_steps": 100})
+        moved[share] = jax.tree.map(jnp.subtract, after.params, before.params)
+    for plain, decayed in zip(
+        jax.tree.leaves(moved[0.0]["batch_stats"]),
+        jax.tree.leaves(moved[1.0]["batch_stats"]),
+        strict=True,
+    ):
+        np.testing.assert_allclose(decayed, plain, rtol=1e-4, atol=1e-6)
+    largest = [
+        max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(each["params"]))
+        for each in moved.values()
+    ]
+    assert largest[1] < 1e-3 * largest[0]

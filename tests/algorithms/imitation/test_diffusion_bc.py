@@ -7,39 +7,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gaussians import mixture_denoise
+from toy import episodes_of, spec_of
 
 from jaxdiff import diffusion
-from jaxdiff.algorithms import ALGORITHMS
+from jaxdiff.algorithms.base import TrainConfig
 from jaxdiff.algorithms.imitation.diffusion_bc import (
+    DiffusionBCActing,
     DiffusionBCConfig,
     densest,
     diffusion_bc,
     diffusion_head,
+    generic,
 )
 from jaxdiff.algorithms.imitation.policy import measure
-from jaxdiff.data.episodes import Episodes, starts_of
+from jaxdiff.data.episodes import Dataset
 from jaxdiff.data.normalizer import unnormalize
 from jaxdiff.errors import UserError
 from jaxdiff.networks import Sieve
-from jaxdiff.tasks.presets import preset
-from jaxdiff.train import TrainConfig, train_learners
+from jaxdiff.train import train_learners
 
 TINY = DiffusionBCConfig(hidden=32, embed=16, diffusion_steps=8, schedule="cosine")
 PAPER = diffusion.linear_schedule(50, time="fraction")
-
-
-def episodes_of(lengths, observation, action):
-    """Episodes whose row i has the observation and action that functions give."""
-    lengths = np.array(lengths)
-    rows = np.arange(int(np.sum(lengths + 1)))
-    return Episodes(
-        observations=np.asarray(observation(rows), np.float32),
-        actions=np.asarray(action(rows), np.float32),
-        rewards=np.zeros(len(rows), np.float32),
-        starts=starts_of(lengths),
-        lengths=lengths,
-        terminated=np.ones(len(lengths), bool),
-    )
 
 
 def counting(lengths=(3, 1, 4)):
@@ -51,9 +39,14 @@ def counting(lengths=(3, 1, 4)):
     )
 
 
-def built(config, episodes=None):
+def keys_of(count):
+    return jax.random.split(jax.random.key(0), count)
+
+
+def built(config, episodes=None, *, acting=None, shape=None):
     episodes = counting() if episodes is None else episodes
-    algorithm = diffusion_bc(config, measure(config, episodes), action_dim=3)
+    acting, spec = acting or DiffusionBCActing(), spec_of(episodes, shape)
+    algorithm = diffusion_bc(config, acting, measure(config, episodes, spec), spec)
     learner = algorithm.learners["policy"]
     data = learner.prepare(episodes, {}, jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), 4)
@@ -170,16 +163,16 @@ def conditional(embedding, levels, std=0.0):
     ],
 )
 def test_every_way_of_acting_does_the_only_thing_that_is_done(schedule, acting):
-    config = DiffusionBCConfig(schedule=schedule, diffusion_steps=12, **acting)
+    config = DiffusionBCConfig(schedule=schedule, diffusion_steps=12)
     levels = {
         "linear": diffusion.linear_schedule(12),
         "linear_rescaled": diffusion.linear_schedule(12, rescale=True),
         "cosine": diffusion.cosine_schedule(12),
     }[schedule]
-    head = diffusion_head(config, 2)
+    head = diffusion_head(config, DiffusionBCActing(**acting), 2)
     embedding = jnp.array([[[0.3, -0.7]], [[0.9, 0.1]]])
     found = head.act(
-        jax.random.key(0),
+        keys_of(2),
         lambda e, action, time: conditional(e, levels)(action, time),
         embedding,
     )
@@ -187,9 +180,9 @@ def test_every_way_of_acting_does_the_only_thing_that_is_done(schedule, acting):
 
 
 def test_estimates_are_clipped_if_asked():
-    config = DiffusionBCConfig(diffusion_steps=50, clip=0.5)
-    found = diffusion_head(config, 2).act(
-        jax.random.key(0),
+    config = DiffusionBCConfig(diffusion_steps=50)
+    found = diffusion_head(config, DiffusionBCActing(clip=0.5), 2).act(
+        keys_of(1),
         lambda e, action, time: conditional(e, PAPER)(action, time),
         jnp.array([[[0.3, -0.7]]]),
     )
@@ -205,13 +198,12 @@ def test_guidance_leaves_behind_what_is_done_without_an_observation():
         config = DiffusionBCConfig(
             schedule="cosine",
             diffusion_steps=40,
-            guidance_weight=weight,
             condition_dropout=0.1,
         )
         return float(
-            diffusion_head(config, 1)
+            diffusion_head(config, DiffusionBCActing(guidance_weight=weight), 1)
             .act(
-                jax.random.key(0),
+                keys_of(4000),
                 lambda e, action, time: conditional(e, levels, 1.0)(action, time),
                 embedding,
             )
@@ -225,14 +217,12 @@ def test_guidance_leaves_behind_what_is_done_without_an_observation():
 
 def test_candidates_spread_and_the_densest_of_them_do_not():
     def spread(**acting):
-        config = DiffusionBCConfig(
-            schedule="linear_rescaled", diffusion_steps=30, bandwidth=0.3, **acting
-        )
+        config = DiffusionBCConfig(schedule="linear_rescaled", diffusion_steps=30)
         levels = diffusion.linear_schedule(30, rescale=True)
         return float(
-            diffusion_head(config, 1)
+            diffusion_head(config, DiffusionBCActing(bandwidth=0.3, **acting), 1)
             .act(
-                jax.random.key(0),
+                keys_of(300),
                 lambda e, action, time: conditional(e, levels, 0.5)(action, time),
                 jnp.zeros((300, 1, 1)),
             )
@@ -249,7 +239,7 @@ def test_candidates_spread_and_the_densest_of_them_do_not():
 
 def test_the_loss_is_nothing_for_the_exact_noise_and_sees_masked_histories():
     config = DiffusionBCConfig(diffusion_steps=50, condition_dropout=0.25)
-    head = diffusion_head(config, 2)
+    head = diffusion_head(config, DiffusionBCActing(), 2)
     actions = jax.random.uniform(jax.random.key(0), (400, 2), minval=0.5)
     embedding = jnp.stack([actions, jnp.ones_like(actions)], axis=1)
     keys = jax.random.split(jax.random.key(1), 400)
@@ -275,7 +265,7 @@ def test_the_loss_is_nothing_for_the_exact_noise_and_sees_masked_histories():
 
 
 def test_nothing_is_dropped_by_default():
-    head = diffusion_head(DiffusionBCConfig(), 1)
+    head = diffusion_head(DiffusionBCConfig(), DiffusionBCActing(), 1)
     embedding = jnp.ones((64, 1, 1))
 
     def denoise(e, action, time):
@@ -292,9 +282,8 @@ def test_nothing_is_dropped_by_default():
 
 def test_histories_never_leave_their_episode():
     config = dataclasses.replace(TINY, history=3)
-    algorithm = diffusion_bc(config, measure(config, counting()), action_dim=3)
+    algorithm, _, data = built(config)
     learner = algorithm.learners["policy"]
-    data = learner.prepare(counting(), {}, jax.random.key(0))
     keys = jax.random.split(jax.random.key(3), 200)
     inputs, actions = jax.jit(jax.vmap(learner.draw, (None, 0)))(data, keys)
     histories = {tuple(map(int, rows)) for rows in inputs[..., 0]}
@@ -310,15 +299,14 @@ def test_histories_never_leave_their_episode():
 def test_acting_remembers_and_forgets_at_a_reset():
     config = dataclasses.replace(TINY, network="mlp", history=3)
     algorithm, states, _ = built(config)
-    statistics = measure(config, counting())
+    statistics = measure(config, counting(), spec_of(counting()))
     act = jax.jit(algorithm.act)
     carry = algorithm.init_carry(2)
     resets = [(True, True), (False, False), (False, True)]
     expected = [[[0, 0, 0]] * 2, [[1, 0, 0]] * 2, [[2, 1, 0], [2, 2, 2]]]
     for step, reset in enumerate(resets):
         observation = np.full((2, 2), step, np.float32)
-        key = jax.random.key(step)
-        _, carry = act(states, carry, key, observation, np.array(reset))
+        _, carry = act(states, carry, keys_of(2), observation, np.array(reset))
         # The embeddings of this network are the observations, normalised.
         seen = unnormalize(statistics.inputs, carry)
         np.testing.assert_allclose(seen[:, :, 0], expected[step], atol=1e-4)
@@ -334,43 +322,39 @@ def test_an_observation_is_encoded_once_and_denoised_often(monkeypatch):
             return method(self, x, *rest)
 
         monkeypatch.setattr(Sieve, name, counted)
-    config = dataclasses.replace(
-        TINY,
-        history=2,
-        extra_steps=3,
-        candidates=5,
-        condition_dropout=0.1,
-        guidance_weight=2.0,
-    )
-    algorithm, states, _ = built(config)
+    config = dataclasses.replace(TINY, history=2, condition_dropout=0.1)
+    acting = DiffusionBCActing(extra_steps=3, candidates=5, guidance_weight=2.0)
+    algorithm, states, _ = built(config, acting=acting)
     act = jax.jit(algorithm.act)
     carry = algorithm.init_carry(4)
     jax.effects_barrier()
     for seen in calls.values():
         seen.clear()
     observation, reset = np.ones((4, 2), np.float32), np.ones(4, bool)
-    act(states, carry, jax.random.key(0), observation, reset)
+    act(states, carry, keys_of(4), observation, reset)
     jax.effects_barrier()
     # Of a history of two, the newest observation only, and no candidate's own.
     assert calls["encode"] == [(4, 1, 2)]
     assert calls["denoise"] == [(2 * 5 * 4, 2, 16)] * (8 + 3)
 
 
-def test_a_batch_acts_as_each_of_it_alone():
-    # An untrained network stays within the range of actions by this schedule only.
-    config = dataclasses.replace(TINY, schedule="linear", temperature=0.0, candidates=2)
-    algorithm, states, _ = built(config)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_batch_acts_as_each_of_it_alone(temperature):
+    # With "linear" an untrained network stays within the range of actions.
+    config = dataclasses.replace(TINY, schedule="linear")
+    acting = DiffusionBCActing(temperature=temperature, candidates=2)
+    algorithm, states, _ = built(config, acting=acting)
     observation = np.arange(6, dtype=np.float32).reshape(3, 2)
     step = jax.jit(algorithm.act)
 
-    def act(observation):
+    def act(observation, keys):
         count = len(observation)
         reset, carry = np.ones(count, bool), algorithm.init_carry(count)
-        return step(states, carry, jax.random.key(0), observation, reset)[0].action
+        return step(states, carry, keys, observation, reset)[0].action
 
-    together = act(observation)
+    together = act(observation, keys_of(3))
     for i in range(3):
-        alone = act(observation[i : i + 1])[0]
+        alone = act(observation[i : i + 1], keys_of(3)[i : i + 1])[0]
         np.testing.assert_allclose(alone, together[i], atol=1e-5)
     assert np.abs(together[0] - together[1]).max() > 1e-4
 
@@ -388,14 +372,14 @@ def test_learns_both_ways_and_how_often_each_is_taken():
     config = DiffusionBCConfig(
         hidden=64, embed=32, diffusion_steps=20, schedule="cosine", learning_rate=3e-3
     )
-    algorithm = diffusion_bc(config, measure(config, episodes), action_dim=2)
+    algorithm, _, _ = built(config, episodes)
     training = TrainConfig(num_steps=1200, batch_size=64)
     states = train_learners(algorithm, episodes, configs={"policy": training})
     seen = np.linspace(0.1, 0.9, 500, dtype=np.float32)[:, None]
     actions = jax.jit(algorithm.act)(
         states,
         algorithm.init_carry(500),
-        jax.random.key(0),
+        keys_of(500),
         seen,
         np.ones(500, bool),
     )[0].action
@@ -411,16 +395,16 @@ def test_policies_of_images(encoder, white):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 2, (6, 60)) * white
     episodes = episodes_of([1, 1, 1], lambda i: images[i], lambda i: rng.random((6, 3)))
-    config = dataclasses.replace(TINY, image_shape=shape, encoder=encoder)
-    algorithm, states, data = built(config, episodes)
+    config = dataclasses.replace(TINY, encoder=encoder)
+    algorithm, states, data = built(config, episodes, shape=shape)
     assert data.inputs.dtype == np.uint8
     np.testing.assert_array_equal(data.inputs, images)
-    statistics = measure(config, episodes)
+    statistics = measure(config, episodes, spec_of(episodes, shape))
     np.testing.assert_array_equal(statistics.inputs.high, white)
     output, carry = jax.jit(algorithm.act)(
         states,
         algorithm.init_carry(2),
-        jax.random.key(0),
+        keys_of(2),
         images[:2].astype(np.float32),
         np.ones(2, bool),
     )
@@ -435,15 +419,13 @@ def test_a_stacked_history_is_carried_as_images():
     episodes = episodes_of(
         [3, 1], lambda i: images[i], lambda i: np.cos(i)[:, None] * np.ones(3)
     )
-    config = dataclasses.replace(
-        TINY, image_shape=shape, encoder="patches", stacked=True, history=2
-    )
-    algorithm, states, _ = built(config, episodes)
+    config = dataclasses.replace(TINY, encoder="patches", stacked=True, history=2)
+    algorithm, states, _ = built(config, episodes, shape=shape)
     act = jax.jit(algorithm.act)
-    carry, key = algorithm.init_carry(1), jax.random.key(0)
+    carry = algorithm.init_carry(1)
     for row, reset, seen in ((0, True, [0, 0]), (1, False, [1, 0]), (4, True, [4, 4])):
         output, carry = act(
-            states, carry, key, images[row : row + 1].astype(np.float32),
+            states, carry, keys_of(1), images[row : row + 1].astype(np.float32),
             np.array([reset]),
         )  # fmt: skip
         np.testing.assert_array_equal(carry[0], images[seen])
@@ -454,43 +436,40 @@ def test_a_stacked_history_is_carried_as_images():
 
 
 def test_options_are_checked():
-    for wrong, flag in (
-        ({"diffusion_steps": 0}, "--diffusion-steps"),
-        ({"candidates": 0}, "--candidates"),
-        ({"bandwidth": 0.0}, "--bandwidth"),
-        ({"clip": -1.0}, "--clip"),
-        ({"extra_steps": -1}, "--extra-steps"),
-        ({"condition_dropout": 1.0}, "--condition-dropout"),
-        ({"guidance_weight": 2.0}, "--condition-dropout 0.1"),
-        ({"history": 0}, "--history"),
-        ({"image_shape": (32, 32)}, "--image-shape"),
-        ({"schedule": "pearce"}, "--schedule"),
+    for kind, wrong, name in (
+        (DiffusionBCConfig, {"diffusion_steps": 0}, "`diffusion_steps`"),
+        (DiffusionBCConfig, {"condition_dropout": 1.0}, "`condition_dropout`"),
+        (DiffusionBCConfig, {"history": 0}, "`history`"),
+        (DiffusionBCConfig, {"schedule": "pearce"}, "`schedule`.*one of cosine"),
+        (DiffusionBCActing, {"candidates": 0}, "`candidates`"),
+        (DiffusionBCActing, {"bandwidth": 0.0}, "`bandwidth`"),
+        (DiffusionBCActing, {"clip": -1.0}, "`clip`"),
+        (DiffusionBCActing, {"extra_steps": -1}, "`extra_steps`"),
     ):
-        with pytest.raises(UserError, match=flag):
-            DiffusionBCConfig(**wrong)
+        with pytest.raises(UserError, match=name):
+            kind(**wrong)
 
 
-def test_images_must_fit_the_dataset():
-    config = dataclasses.replace(TINY, image_shape=(2, 2, 3))
-    with pytest.raises(UserError, match="has 12 numbers and an observation"):
-        measure(config, counting())
+def test_guidance_needs_a_network_that_knows_no_observation():
+    acting = DiffusionBCActing(guidance_weight=2.0)
+    with pytest.raises(UserError, match=r"train it with `condition_dropout=0\.1`"):
+        built(TINY, acting=acting)
+
+
+def test_what_pictures_cannot_have_is_refused():
     episodes = dataclasses.replace(counting(), goals=np.zeros((11, 1), np.float32))
-    config = dataclasses.replace(TINY, image_shape=(1, 2, 1))
-    with pytest.raises(UserError, match="goals"):
-        measure(config, episodes)
+    with pytest.raises(UserError, match="goals beside pictures"):
+        measure(TINY, episodes, spec_of(episodes, (1, 2, 1)))
+    stacked = dataclasses.replace(TINY, stacked=True)
+    with pytest.raises(UserError, match="choose `stacked=False`"):
+        measure(stacked, counting(), spec_of(counting()))
 
 
-@pytest.mark.parametrize("name", ["demo", "released", "paper"])
-@pytest.mark.parametrize("algorithm", ["diffusion-bc", "bc"])
-def test_presets_know_claw_kitchen_and_pusht(algorithm, name):
-    claw, _ = preset(algorithm, name, "claw-fixed7")
-    kitchen, _ = preset(algorithm, name, "D4RL/kitchen/mixed-v2")
-    pusht, _ = preset(algorithm, name, "pusht")
-    other, training = preset(algorithm, name, "hopper")
-    assert isinstance(other, ALGORITHMS[algorithm].config)
-    assert claw.image_shape == (32, 32, 3)
-    assert (kitchen.image_shape, kitchen.history) == ((), 2)
-    assert (pusht.network, pusht.history) == ("sieve", 2)
-    assert preset(algorithm, name, "toy-kitchen")[0] == kitchen
-    assert (other.image_shape, other.history) == ((), 1)
-    assert list(training) == ["policy"]
+def test_generic_options_build_a_policy_of_any_data():
+    for shape in (None, (1, 2, 1)):
+        spec = spec_of(counting(), shape)
+        dataset = Dataset("mine", counting(), spec.observation_shape, "")
+        config, acting, training = generic(dataset, spec)
+        statistics = measure(config, counting(), spec)
+        algorithm = diffusion_bc(config, acting, statistics, spec)
+        assert training.keys() == algorithm.learners.keys()

@@ -12,7 +12,6 @@ from jaxdiff.algorithms.offline.bcq import BCQConfig, bcq_learner, careful, move
 from jaxdiff.algorithms.offline.vae import CLIP, decode, divergence, vae_learner
 from jaxdiff.errors import UserError
 from jaxdiff.networks import ActionVAE, Actor
-from jaxdiff.tasks.presets import preset
 
 DISCOUNT, ACTION = 0.5, 0.3
 BATCH = table([(0, 0, 1.0, 0, False)] * 256, states=1, actions=1)
@@ -119,11 +118,7 @@ class Push:
         return jnp.tanh(params) + 0 * both[:, :1], None
 
 
-FROZEN = {
-    "behaviour": TrainState(
-        step=jnp.int32(0), params=(), slow={}, model_state={}, opt_state=()
-    )
-}
+FROZEN = {"behaviour": TrainState(step=jnp.int32(0), params=(), slow={}, opt_state=())}
 
 
 def learner(vae=None, **options):
@@ -165,21 +160,14 @@ def test_the_best_of_several_lies_ahead():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "flag"),
+    ("wrong", "option"),
     [
-        ({"phi": -0.1}, "--phi"),
-        ({"care": 1.5}, "--care"),
-        ({"backup_candidates": 0}, "--backup-candidates"),
-        ({"vae_widths": (0,)}, "--vae-widths"),
+        ({"phi": -0.1}, "`phi`"),
+        ({"care": 1.5}, "`care`"),
+        ({"backup_candidates": 0}, "`backup_candidates`"),
+        ({"vae_widths": (0,)}, "`vae_widths`"),
     ],
 )
-def test_options_are_checked(wrong, flag):
-    with pytest.raises(UserError, match=flag):
+def test_options_are_checked(wrong, option):
+    with pytest.raises(UserError, match=option):
         BCQConfig(**wrong)
-
-
-def test_presets():
-    config, training = preset("bcq", "released", "hopper-medium-v2")
-    assert (config.phi, config.widths, config.learning_rate) == (0.05, (400, 300), 1e-3)
-    assert training["policy"].batch_size == 100
-    assert list(preset("bcq", "demo", "")[1]) == ["behaviour", "policy"]

@@ -9,7 +9,6 @@ from tables import Slope, run, table
 from jaxdiff.algorithms.base import TrainState
 from jaxdiff.algorithms.offline.bear import BEARConfig, bear_learner, discrepancy
 from jaxdiff.errors import UserError
-from jaxdiff.tasks.presets import preset
 
 DISCOUNT, ACTION, MIDDLE = 0.5, 0.3, 0.4
 BATCH = table([(0, 0, 1.0, 0, False)] * 128, states=1, actions=1)
@@ -45,11 +44,7 @@ class Point:
         return jnp.full((len(inputs), 1), MIDDLE)
 
 
-FROZEN = {
-    "behaviour": TrainState(
-        step=jnp.int32(0), params=(), slow={}, model_state={}, opt_state=()
-    )
-}
+FROZEN = {"behaviour": TrainState(step=jnp.int32(0), params=(), slow={}, opt_state=())}
 
 
 def trained(steps, **options):
@@ -98,22 +93,14 @@ def test_critics_look_ahead_with_care():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "flag"),
+    ("wrong", "option"),
     [
-        ({"kernel": "cosine"}, "--kernel"),
-        ({"width": 0.0}, "--width"),
-        ({"care": 1.5}, "--care"),
-        ({"draws": 0}, "--draws"),
+        ({"kernel": "cosine"}, "`kernel`"),
+        ({"width": 0.0}, "`width`"),
+        ({"care": 1.5}, "`care`"),
+        ({"draws": 0}, "`draws`"),
     ],
 )
-def test_options_are_checked(wrong, flag):
-    with pytest.raises(UserError, match=flag):
+def test_options_are_checked(wrong, option):
+    with pytest.raises(UserError, match=option):
         BEARConfig(**wrong)
-
-
-def test_presets():
-    config, _ = preset("bear", "released", "walker2d-medium-v2")
-    assert (config.kernel, config.width) == ("gaussian", 20)
-    config, training = preset("bear", "released", "hopper-medium-v2")
-    assert (config.kernel, config.width) == ("laplacian", 10)
-    assert list(training) == ["behaviour", "policy"]

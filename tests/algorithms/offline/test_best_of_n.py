@@ -8,28 +8,30 @@ from points import straight_lines
 
 from jaxdiff.algorithms.base import TrainState
 from jaxdiff.algorithms.offline import idql as module
-from jaxdiff.algorithms.offline.behaviour import sample_actions, sample_each
+from jaxdiff.algorithms.offline.behaviour import sample_actions
 from jaxdiff.algorithms.offline.best_of_n import choose
 from jaxdiff.algorithms.offline.common import measure
-from jaxdiff.algorithms.offline.idql import IDQLConfig, idql
-from jaxdiff.diffusion import ddpm, vp_schedule
+from jaxdiff.algorithms.offline.idql import IDQLActing, IDQLConfig, idql
+from jaxdiff.data.spec import Spec
+from jaxdiff.diffusion import ddpm, repeat_keys, split_keys, vp_schedule
 from jaxdiff.errors import UserError
-from jaxdiff.tasks.presets import preset
 
 KEY = jax.random.key(0)
+SPEC = Spec(observation_shape=(2,), action_dim=2, goal_dim=2)
 
 
 def test_the_best_is_the_first_of_the_highest():
     actions = jnp.arange(12.0).reshape(2, 3, 2)
     logits = jnp.asarray([[0.0, 5.0, 5.0], [1.0, -2.0, 0.0]])
-    found = choose(KEY, actions, logits, best=True)
+    found = choose(jax.random.split(KEY, 2), actions, logits, best=True)
     np.testing.assert_array_equal(found, [[2, 3], [6, 7]])
 
 
 def test_others_are_drawn_by_their_weights():
     logits = jnp.broadcast_to(jnp.log(jnp.asarray([1.0, 3.0, 0.0])), (8_000, 3))
     actions = jnp.broadcast_to(jnp.arange(3.0)[:, None], (8_000, 3, 1))
-    found = choose(KEY, actions, logits, best=False)[:, 0]
+    keys = jax.random.split(KEY, 8_000)
+    found = choose(keys, actions, logits, best=False)[:, 0]
     shares = [(found == i).mean() for i in range(3)]
     np.testing.assert_allclose(shares, [0.25, 0.75, 0], atol=0.03)
 
@@ -70,7 +72,6 @@ def finished():
         step=jnp.int32(0),
         params={"v": ()},
         slow={"target": (), "ema": ()},
-        model_state={},
         opt_state=(),
     )
 
@@ -83,12 +84,16 @@ def known(monkeypatch):
         module, "critic_of", lambda config, prepare: (Height(), Middle(), None)
     )
 
-    def acts(count=4_000, **options):
-        config = IDQLConfig(scale_actions=False, **options)
-        built = idql(config, measure(config, DATA), action_dim=2)
+    def acts(count=4_000, *, expectile=0.7, guidance=None, **options):
+        config = IDQLConfig(scale_actions=False, expectile=expectile)
+        statistics = measure(config, DATA, SPEC)
+        built = idql(config, IDQLActing(**options), statistics, SPEC)
         states = {"critic": finished(), "behaviour": finished()}
         observation, goal = np.zeros((2, count, 2), np.float32)
-        out, _ = jax.jit(built.act)(states, (), KEY, observation, None, goal)
+        keys = jax.random.split(KEY, count)
+        out, _ = jax.jit(built.act)(
+            states, (), keys, observation, None, goal, guidance=guidance
+        )
         return np.asarray(out.action)
 
     return acts
@@ -96,10 +101,10 @@ def known(monkeypatch):
 
 def test_one_candidate_is_a_draw_of_the_behaviour(known):
     found = known(candidates=1)
-    draw_key, _ = jax.random.split(KEY)
+    keys = repeat_keys(split_keys(jax.random.split(KEY, 4_000))[0], 1)
     steps = ddpm(vp_schedule(5, time="fraction"), variance="beta")
     expected = sample_actions(
-        draw_key, Normal(), (), jnp.zeros((4_000, 4)), steps, action_dim=2, clip=1.0
+        keys, Normal(), (), jnp.zeros((4_000, 4)), steps, action_dim=2, clip=1.0
     )
     np.testing.assert_allclose(found, expected, atol=1e-6)
     np.testing.assert_allclose(found.mean(0), MEAN, atol=0.02)
@@ -139,34 +144,31 @@ def test_without_noise_all_candidates_are_one(known):
     np.testing.assert_array_equal(found, found[:1].repeat(4, axis=0))
 
 
+def test_options_of_acting_may_be_given_as_arrays(known):
+    found = known(count=4, guidance={"noise": jnp.zeros(())})
+    np.testing.assert_array_equal(found, known(count=4, noise=0.0))
+
+
 def test_draws_one_by_one_know_nothing_of_each_other():
     steps, inputs = ddpm(vp_schedule(5, time="fraction")), jnp.zeros((4, 1))
     keys = jax.random.split(KEY, 4)
     draw = jax.jit(
-        lambda keys: sample_each(keys, Normal(), (), inputs, steps, action_dim=2)
+        lambda keys: sample_actions(keys, Normal(), (), inputs, steps, action_dim=2)
     )
     np.testing.assert_allclose(draw(keys[::-1])[::-1], draw(keys), atol=1e-6)
     assert draw(keys).std() > 0.05
 
 
 @pytest.mark.parametrize(
-    ("wrong", "flag"),
+    ("kind", "wrong", "option"),
     [
-        ({"candidates": 0}, "--candidates"),
-        ({"pick": "worst"}, "--pick"),
-        ({"diffusion_steps": 0}, "--diffusion-steps"),
-        ({"expectile": 1.0}, "--expectile"),
-        ({"score_dropout": 1.0}, "--score-dropout"),
+        (IDQLActing, {"candidates": 0}, "`candidates`"),
+        (IDQLActing, {"pick": "worst"}, "`pick`"),
+        (IDQLConfig, {"diffusion_steps": 0}, "`diffusion_steps`"),
+        (IDQLConfig, {"expectile": 1.0}, "`expectile`"),
+        (IDQLConfig, {"score_dropout": 1.0}, "`score_dropout`"),
     ],
 )
-def test_options_are_checked(wrong, flag):
-    with pytest.raises(UserError, match=flag):
-        IDQLConfig(**wrong)
-
-
-def test_presets():
-    config, training = preset("idql", "released", "antmaze-umaze-v2")
-    assert (config.expectile, config.diffusion_steps) == (0.9, 5)
-    assert training["behaviour"].num_steps == config.score_rate_decay == 3_000_000
-    assert list(preset("idql", "demo", "")[1]) == ["critic", "behaviour"]
-    assert preset("idql", "demo", "hopper")[0].rewards == "range"
+def test_options_are_checked(kind, wrong, option):
+    with pytest.raises(UserError, match=option):
+        kind(**wrong)

@@ -9,7 +9,6 @@ from tables import run, table
 from jaxdiff.algorithms.offline import squashed
 from jaxdiff.algorithms.offline.cql import CQLConfig, cql_learner, soft_maximum
 from jaxdiff.errors import UserError
-from jaxdiff.tasks.presets import preset
 
 KEY = jax.random.key(0)
 DISCOUNT = 0.5
@@ -26,7 +25,7 @@ def test_densities_through_tanh_sum_to_one():
     np.testing.assert_allclose(density.mean() * 2, 1, rtol=1e-3)
     # That of a draw is that of the action, and mean and spread are found in draws.
     xi = jax.random.normal(KEY, (20_000, 1))
-    drawn, likely = squashed.draw(mean, std, xi)
+    drawn, likely = squashed.sample_action(mean, std, xi)
     np.testing.assert_allclose(
         likely[:50], squashed.log_density(mean, std, drawn[:50]), rtol=1e-2, atol=1e-3
     )
@@ -43,7 +42,7 @@ def test_the_soft_maximum_is_the_logarithm_of_an_integral(slope):
     # Of exp(slope a) over [-1, 1]: 2 sinh(slope) / slope. Drawn uniformly, and from a
     # policy that leans to one side.
     uniform = jax.random.uniform(KEY, (4_000, 1, 1), minval=-1, maxval=1)
-    leaning, density = squashed.draw(
+    leaning, density = squashed.sample_action(
         jnp.asarray([0.3]), jnp.asarray([0.8]), jax.random.normal(KEY, (4_000, 1, 1))
     )
     actions = jnp.concatenate([uniform, leaning])
@@ -156,21 +155,13 @@ def test_the_entropy_is_what_is_wanted():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "flag"),
+    ("wrong", "option"),
     [
-        ({"penalty": -1.0}, "--penalty"),
-        ({"penalty_actions": 0}, "--penalty-actions"),
-        ({"warm_up": -1}, "--warm-up"),
+        ({"penalty": -1.0}, "`penalty`"),
+        ({"penalty_actions": 0}, "`penalty_actions`"),
+        ({"warm_up": -1}, "`warm_up`"),
     ],
 )
-def test_options_are_checked(wrong, flag):
-    with pytest.raises(UserError, match=flag):
+def test_options_are_checked(wrong, option):
+    with pytest.raises(UserError, match=option):
         CQLConfig(**wrong)
-
-
-def test_presets():
-    config, training = preset("cql", "released", "hopper-medium-v2")
-    assert (config.penalty, config.policy_rate, config.warm_up) == (5, 1e-4, 40_000)
-    assert len(config.widths) == 3
-    assert training["policy"].num_steps == 1_000_000
-    assert preset("cql", "released", "antmaze-umaze-v2")[0].rewards == "centred"

@@ -7,12 +7,12 @@ import pytest
 from tables import Slope, run, table
 
 from jaxdiff.algorithms.offline.diffusion_ql import (
+    DiffusionQLActing,
     DiffusionQLConfig,
     diffusion_ql_learner,
 )
 from jaxdiff.diffusion import vp_schedule
 from jaxdiff.errors import UserError
-from jaxdiff.tasks.presets import preset
 
 LEVELS = vp_schedule(5, time="fraction")
 ACTION, DISCOUNT = 0.3, 0.5
@@ -68,7 +68,7 @@ def test_critics_look_ahead_to_what_the_slow_policy_does():
 
 
 class Wide(Toward):
-    """No noise is ever seen: what is drawn keeps the spread it began with."""
+    """Predicts no noise: what is drawn keeps the spread it began with."""
 
     def apply(self, params, x, time, inputs, keys=None):
         return 0 * x + 0 * params
@@ -119,25 +119,15 @@ def test_a_gradient_may_be_bounded():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "flag"),
+    ("kind", "wrong", "option"),
     [
-        ({"eta": -1.0}, "--eta"),
-        ({"candidates": 0}, "--candidates"),
-        ({"backup_candidates": 0}, "--backup-candidates"),
-        ({"pick": "expectile"}, "--pick"),
-        ({"max_gradient": -1.0}, "--max-gradient"),
+        (DiffusionQLConfig, {"eta": -1.0}, "`eta`"),
+        (DiffusionQLActing, {"candidates": 0}, "`candidates`"),
+        (DiffusionQLConfig, {"backup_candidates": 0}, "`backup_candidates`"),
+        (DiffusionQLActing, {"pick": "expectile"}, "`pick`"),
+        (DiffusionQLConfig, {"max_gradient": -1.0}, "`max_gradient`"),
     ],
 )
-def test_options_are_checked(wrong, flag):
-    with pytest.raises(UserError, match=flag):
-        DiffusionQLConfig(**wrong)
-
-
-def test_presets_are_those_of_each_task():
-    config, training = preset("diffusion-ql", "released", "walker2d-medium-v2")
-    assert (config.eta, config.max_gradient, config.rewards) == (1, 1, "raw")
-    assert training["policy"].num_steps == 2_000_000
-    config, training = preset("diffusion-ql", "released", "antmaze-large-diverse-v2")
-    assert (config.eta, config.max_gradient, config.rewards) == (3.5, 7, "centred")
-    assert config.backup_candidates == 10
-    assert preset("diffusion-ql", "demo", "")[0].max_gradient is None
+def test_options_are_checked(kind, wrong, option):
+    with pytest.raises(UserError, match=option):
+        kind(**wrong)

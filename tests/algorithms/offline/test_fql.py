@@ -14,7 +14,6 @@ from jaxdiff.algorithms.offline.fql import (
     fql_learner,
 )
 from jaxdiff.errors import UserError
-from jaxdiff.tasks.presets import preset
 
 DISCOUNT = 0.5
 BATCH = table([(0, 0, 1.0, 0, False)] * 512, states=1, actions=1)
@@ -104,16 +103,9 @@ def test_critics_look_ahead_to_the_mean_of_both():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "flag"),
-    [({"alpha": -1.0}, "--alpha"), ({"flow_steps": 0}, "--flow-steps")],
+    ("wrong", "option"),
+    [({"alpha": -1.0}, "`alpha`"), ({"flow_steps": 0}, "`flow_steps`")],
 )
-def test_options_are_checked(wrong, flag):
-    with pytest.raises(UserError, match=flag):
+def test_options_are_checked(wrong, option):
+    with pytest.raises(UserError, match=option):
         FQLConfig(**wrong)
-
-
-def test_presets():
-    config, training = preset("fql", "released", "antmaze-large-play-v2")
-    assert (config.alpha, config.rewards, len(config.widths)) == (3, "minus-one", 4)
-    assert preset("fql", "released", "antmaze-umaze-v2")[0].alpha == 10
-    assert training["policy"].num_steps == 500_000

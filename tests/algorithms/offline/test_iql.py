@@ -1,15 +1,13 @@
-"""The policy of IQL where the weighted mean of actions is known, and its options."""
+"""The policy of IQL where the weighted mean of actions is known."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from points import straight_lines
 from tables import Plain, TableQ, TableV, run, table
 
 from jaxdiff.algorithms.base import TrainState
-from jaxdiff.algorithms.offline.common import OfflineConfig, measure, preparing
 from jaxdiff.algorithms.offline.iql import (
     IQLConfig,
     log_likelihood,
@@ -30,7 +28,6 @@ def critic():
         step=jnp.int32(0),
         params={"q": jnp.full((2, 1, 2), jnp.nan), "v": jnp.asarray([VALUE])},
         slow={"target": jnp.stack([q, q + 9])},
-        model_state={},
         opt_state=(),
     )
     return {"critic": state}
@@ -90,49 +87,21 @@ def test_likelihoods():
 
 
 @pytest.mark.parametrize(
-    ("kind", "wrong", "flag"),
+    ("wrong", "option"),
     [
-        (IQLConfig, {"expectile": 1.0}, "--expectile"),
-        (IQLConfig, {"expectile": 0.0}, "--expectile"),
-        (OfflineConfig, {"discount": 1.5}, "--discount"),
-        (OfflineConfig, {"target_rate": 2.0}, "--target-rate"),
-        (OfflineConfig, {"widths": (0,)}, "--widths"),
-        (OfflineConfig, {"rewards": "halved"}, "--rewards"),
-        (IQLConfig, {"temperature": -1.0}, "--temperature"),
-        (IQLConfig, {"max_weight": -1.0}, "--max-weight"),
-        (IQLConfig, {"policy_decay": -1}, "--policy-decay"),
+        ({"expectile": 1.0}, "`expectile`"),
+        ({"expectile": 0.0}, "`expectile`"),
+        ({"temperature": -1.0}, "`temperature`"),
+        ({"max_weight": -1.0}, "`max_weight`"),
+        ({"policy_decay": -1.0}, "`policy_decay`"),
+        ({"policy_decay": 1.5}, "`policy_decay`"),
     ],
 )
-def test_options_are_checked(kind, wrong, flag):
-    with pytest.raises(UserError, match=flag):
-        kind(**wrong)
+def test_options_are_checked(wrong, option):
+    with pytest.raises(UserError, match=option):
+        IQLConfig(**wrong)
 
 
-def test_data_are_normalised_and_rewards_scaled():
-    episodes = straight_lines(20)
-    rewards = np.arange(len(episodes.rewards), dtype=np.float32)
-    episodes.rewards[:] = rewards
-    config = OfflineConfig(rewards="minus-one")
-    data = preparing(config, measure(config, episodes))(episodes, {}, jax.random.key(0))
-    # Position and goal, seen from their mean; each action from end to end.
-    assert data.inputs.shape == (160, 4)
-    np.testing.assert_allclose(data.inputs.mean(0), 0, atol=1e-5)
-    np.testing.assert_allclose(data.inputs.std(0), 1, atol=1e-5)
-    np.testing.assert_allclose(np.abs(data.actions).max(0), 1, atol=1e-6)
-    np.testing.assert_allclose(data.rewards[:8], rewards[:8] - 1)
-    assert not data.terminals.any()
-
-
-def test_data_may_be_left_as_they_are():
-    episodes = straight_lines(20)
-    config = OfflineConfig(normalizer="none", scale_actions=False, drop_timeouts=True)
-    data = preparing(config, measure(config, episodes))(episodes, {}, jax.random.key(0))
-    assert data.inputs.shape == (140, 4)
-    np.testing.assert_allclose(
-        data.inputs[:7, :2], episodes.observations[:7], atol=1e-6
-    )
-    np.testing.assert_allclose(data.actions[:7], episodes.actions[:7], atol=1e-6)
-    # The statistics are of what is trained on, and actions must be where tanh ends.
-    episodes.actions[0] = 3.0
-    with pytest.raises(UserError, match="--no-scale-actions"):
-        measure(config, episodes)
+def test_all_faults_are_told_at_once():
+    with pytest.raises(UserError, match=r"`discount`.*`expectile`"):
+        IQLConfig(discount=2.0, expectile=1.0)

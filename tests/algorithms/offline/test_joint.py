@@ -7,34 +7,31 @@ import optax
 import pytest
 from tables import Slope, run, table
 
-from jaxdiff.algorithms.base import Averaging
-from jaxdiff.algorithms.offline.joint import (
-    bellman_error,
-    by_part,
-    joint_learner,
-)
+from jaxdiff.algorithms.base import Averaging, by_part
+from jaxdiff.algorithms.offline.joint import bellman_error, joint_learner
 
 BATCH = table([(0, 0, 1.0, 0, False), (0, 0, 3.0, 0, True)], states=1, actions=1)
 
 
-def chase(mine, seen, other):
-    return (mine - seen.params[other]) ** 2, {f"key of {other}": draw(seen.keys)}
+def chase(mine, context, other):
+    return (mine - context.params[other]) ** 2, {f"key of {other}": draw(context.keys)}
 
 
 def draw(keys):
     return jax.vmap(jax.random.normal)(keys).mean()
 
 
-def learner():
+def learner(**options):
     return joint_learner(
         lambda data, frozen, key: data,
         lambda key, batch: {"one": jnp.float32(2.0), "two": jnp.float32(-1.0)},
         {
-            "one": lambda mine, seen: chase(mine, seen, "two"),
-            "two": lambda mine, seen: chase(mine, seen, "one"),
+            "one": lambda mine, context: chase(mine, context, "two"),
+            "two": lambda mine, context: chase(mine, context, "one"),
         },
         {"one": optax.sgd(0.5), "two": optax.sgd(0.25)},
         averages={"late": Averaging(0.75, part="two")},
+        **options,
     )
 
 
@@ -48,9 +45,21 @@ def test_parts_move_at_once_and_each_by_its_own_optimizer():
     assert metrics["key of one"] != metrics["key of two"]
 
 
+def test_the_rate_of_all_parts_falls_to_zero():
+    built = learner(learning_rate_decay=0.5)
+    at = {"num_steps": np.full(1, 4)}
+    (one, two), (same, _) = (run(built, BATCH, n, hyper=at)[1:] for n in (2, 3))
+    # A full step, then half of one, and none after two of four updates.
+    states = [(2.0, -1.0), (-1.0, 0.5), (0.5 * -1 + 0.5 * 0.5, 0.5 + 0.25 * -1.5)]
+    np.testing.assert_allclose(one.params["one"], states[-1][0], rtol=1e-6)
+    np.testing.assert_allclose(one.params["two"], states[-1][1], rtol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, one.params, same.params)
+    assert two["loss"].shape == (1, 2)
+
+
 def test_a_mean_is_that_of_the_whole_batch():
-    def loss(mine, seen):
-        size = seen.mean(seen.batch.rewards)
+    def loss(mine, context):
+        size = context.mean(context.batch.rewards)
         return mine * size, {"size": size}
 
     built = joint_learner(

@@ -13,18 +13,21 @@ from tables import TableQ, run, table
 from jaxdiff.algorithms.base import TrainState
 from jaxdiff.algorithms.offline import qgpo as module
 from jaxdiff.algorithms.offline.common import measure
-from jaxdiff.algorithms.offline.qgpo import (
-    QGPOConfig,
+from jaxdiff.algorithms.offline.energy import (
     Supported,
     contrastive_loss,
     energy_learner,
-    qgpo,
-    support_learner,
     supporting,
 )
+from jaxdiff.algorithms.offline.qgpo import (
+    QGPOActing,
+    QGPOConfig,
+    qgpo,
+    support_learner,
+)
+from jaxdiff.data.spec import Spec
 from jaxdiff.diffusion import ddim, discretize, vp_level
 from jaxdiff.errors import UserError
-from jaxdiff.tasks.presets import preset
 
 # ----------------------------------------------------------- a behaviour of two actions
 
@@ -124,7 +127,6 @@ def test_critics_look_ahead_to_the_better_draws(temperature):
         step=state.step,
         params=state.params,
         slow={"target": target},
-        model_state={},
         opt_state=state.opt_state,
     )
     _, metrics = built.update(state, jax.random.split(key, 64), batch, {}, {})
@@ -159,7 +161,6 @@ def energy_run(energy, steps, **options):
         step=jnp.int32(0),
         params={},
         slow={"target": target},
-        model_state={},
         opt_state=(),
     )
     return run(built, supported(), steps, frozen={"critic": critic}, **options)
@@ -185,6 +186,7 @@ def test_the_energy_learns_which_draws_are_worth_more():
 
 # --------------------------------------------------------------------------- drawing
 
+SPEC = Spec(observation_shape=(2,), action_dim=2, goal_dim=2)
 MEAN, STD, RISE = 0.1, 0.3, 1.5  # of the behaviour; beta Q rises so in each entry
 
 
@@ -215,7 +217,6 @@ def finished():
         step=jnp.int32(0),
         params={"energy": ()},
         slow=slow,
-        model_state={},
         opt_state=(),
     )
 
@@ -225,20 +226,31 @@ def test_exact_guidance_tilts_the_behaviour_exactly(scale, monkeypatch):
     monkeypatch.setattr(module, "score_network", lambda config, size: Normal())
     monkeypatch.setattr(module, "energy_network", lambda config: Linear())
     monkeypatch.setattr(module, "TwinQ", lambda *options: Tables())
-    config = QGPOConfig(
-        scale_actions=False,
-        normalizer="none",
-        sampling_steps=60,
-        guide_scale=scale,
-    )
-    built = qgpo(config, measure(config, straight_lines(8)), action_dim=2)
+    config = QGPOConfig(scale_actions=False, normalizer="none", support_steps=60)
+    statistics = measure(config, straight_lines(8), SPEC)
+    built = qgpo(config, QGPOActing(guide_scale=scale), statistics, SPEC)
     states = dict.fromkeys(built.learners, finished())
     observation, goal = np.zeros((2, 2_000, 2), np.float32)
-    out, _ = jax.jit(built.act)(states, (), jax.random.key(0), observation, None, goal)
+    keys = jax.random.split(jax.random.key(0), 2_000)
+    out, _ = jax.jit(built.act)(states, (), keys, observation, None, goal)
     # A normal tilted by exp(RISE a) keeps its spread, and its mean moves.
     found = np.asarray(out.action)
     np.testing.assert_allclose(found.mean(0), MEAN + scale * RISE * STD**2, atol=0.025)
     np.testing.assert_allclose(found.std(0), STD, rtol=0.12)  # the solver's own
+
+
+def test_an_action_takes_as_many_steps_as_it_is_told(monkeypatch):
+    asked = []
+    flow_steps = module.flow_steps
+    monkeypatch.setattr(
+        module, "flow_steps", lambda count: asked.append(count) or flow_steps(count)
+    )
+    config = QGPOConfig(support_steps=12)
+    statistics = measure(config, straight_lines(8), SPEC)
+    for steps in (None, 5):
+        qgpo(config, QGPOActing(sampling_steps=steps), statistics, SPEC)
+    # Of the draws that training reads, and of actions.
+    assert asked == [12, 12, 12, 5]
 
 
 def test_draws_are_of_the_states_they_belong_to():
@@ -269,22 +281,15 @@ def test_draws_are_of_the_states_they_belong_to():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "flag"),
+    ("kind", "wrong", "option"),
     [
-        ({"support_actions": 0}, "--support-actions"),
-        ({"temperature": -1.0}, "--temperature"),
-        ({"sampling_steps": 0}, "--sampling-steps"),
-        ({"guide_scale": -1.0}, "--guide-scale"),
+        (QGPOConfig, {"support_actions": 0}, "`support_actions`"),
+        (QGPOConfig, {"support_steps": 0}, "`support_steps`"),
+        (QGPOConfig, {"temperature": -1.0}, "`temperature`"),
+        (QGPOActing, {"sampling_steps": 0}, "`sampling_steps`"),
+        (QGPOActing, {"guide_scale": -1.0}, "`guide_scale`"),
     ],
 )
-def test_options_are_checked(wrong, flag):
-    with pytest.raises(UserError, match=flag):
-        QGPOConfig(**wrong)
-
-
-def test_presets():
-    config, training = preset("qgpo", "released", "antmaze-large-play-v2")
-    assert (config.support_actions, config.temperature) == (32, 3)
-    assert list(training) == ["behaviour", "critic", "energy"]
-    assert training["behaviour"].batch_size == 4_096
-    assert preset("qgpo", "demo", "hopper-v2")[0].rewards == "range"
+def test_options_are_checked(kind, wrong, option):
+    with pytest.raises(UserError, match=option):
+        kind(**wrong)

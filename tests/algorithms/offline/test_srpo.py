@@ -20,10 +20,11 @@ from jaxdiff.algorithms.offline.behaviour import (
 )
 from jaxdiff.algorithms.offline.common import measure
 from jaxdiff.algorithms.offline.srpo import SRPOConfig, regularised_learner, srpo
+from jaxdiff.data.spec import Spec
 from jaxdiff.diffusion import ddim, dpm_solver_pp, vp_level
 from jaxdiff.errors import UserError
 from jaxdiff.networks import ScoreMLP
-from jaxdiff.tasks.presets import preset
+from jaxdiff.options import NoOptions
 
 # The behaviour is N(MEANS[s], STD^2); Q is -(a - TARGET)^2.
 MEANS, STD, TARGET = np.array([-0.5, 0.4]), 0.2, 1.5
@@ -50,9 +51,7 @@ class Quadratic:
 
 
 def finished(**parts):
-    state = TrainState(
-        step=jnp.int32(0), params=jnp.nan, slow={}, model_state={}, opt_state=()
-    )
+    state = TrainState(step=jnp.int32(0), params=jnp.nan, slow={}, opt_state=())
     return dataclasses.replace(state, **parts)
 
 
@@ -231,68 +230,25 @@ def test_dropout_acts_while_the_behaviour_is_trained_and_only_then():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "flag"),
+    ("wrong", "option"),
     [
-        ({"temperature": -1.0}, "--temperature"),
-        ({"omega": "sigma"}, "--omega"),
-        ({"score_dropout": 1.0}, "--score-dropout"),
-        ({"ema_decay": 1.0}, "--ema-decay"),
-        ({"score_width": 0}, "--score-width"),
-        ({"expectile": 2.0}, "--expectile"),
-        ({"actor": "gaussian", "baseline": False}, "--no-baseline"),
+        ({"temperature": -1.0}, "`temperature`"),
+        ({"omega": "sigma"}, "`omega`"),
+        ({"score_dropout": 1.0}, "`score_dropout`"),
+        ({"ema_decay": 1.0}, "`ema_decay`"),
+        ({"score_width": 0}, "`score_width`"),
+        ({"expectile": 2.0}, "`expectile`"),
+        ({"actor": "gaussian", "baseline": False}, "`baseline=False`"),
     ],
 )
-def test_options_are_checked(wrong, flag):
-    with pytest.raises(UserError, match=flag):
+def test_options_are_checked(wrong, option):
+    with pytest.raises(UserError, match=option):
         SRPOConfig(**wrong)
 
 
 def test_learners_train_in_their_order():
     config = SRPOConfig()
-    built = srpo(config, measure(config, straight_lines(4)), action_dim=2)
+    spec = Spec(observation_shape=(2,), action_dim=2, goal_dim=2)
+    statistics = measure(config, straight_lines(4), spec)
+    built = srpo(config, NoOptions(), statistics, spec)
     assert list(built.learners) == ["critic", "behaviour", "policy"]
-    assert list(preset("srpo", "demo", "")[1]) == list(built.learners)
-
-
-@pytest.mark.parametrize(
-    ("dataset", "temperature"),
-    [
-        ("mujoco/hopper/medium-v0", 0.05),
-        ("hopper-medium-replay-v2", 0.2),
-        ("hopper-medium-expert-v2", 0.01),
-        ("halfcheetah-medium-replay-v2", 0.2),
-        ("halfcheetah-medium-expert-v2", 0.01),
-        ("walker2d-medium-v2", 0.05),
-        ("walker2d-medium-replay-v2", 0.5),
-        ("walker2d-medium-expert-v2", 0.1),
-        ("D4RL/antmaze/umaze-v1", 0.02),
-        ("antmaze-umaze-diverse-v2", 0.04),
-        ("antmaze-medium-play-v2", 0.08),
-        ("antmaze-medium-diverse-v2", 0.05),
-        ("antmaze-large-play-v2", 0.06),
-        ("antmaze-large-diverse-v2", 0.05),
-    ],
-)
-def test_released_options_are_those_of_each_task(dataset, temperature):
-    config, training = preset("srpo", "released", dataset)
-    assert config.temperature == temperature
-    assert not config.baseline
-    assert preset("srpo", "paper", dataset)[0] == dataclasses.replace(
-        config, baseline=True
-    )
-    ants = "antmaze" in dataset
-    assert config.expectile == (0.9 if ants else 0.7)
-    assert config.unit_gradient == ants
-    assert len(config.widths) == (4 if ants else 2)
-    assert config.rewards == ("minus-one" if ants else "range")
-    updates = {name: each.num_steps for name, each in training.items()}
-    assert updates == {"critic": 1_500_000, "behaviour": 2_000_000, "policy": 1_000_000}
-    assert training["behaviour"].batch_size == 2048
-
-
-def test_iql_has_presets():
-    config, training = preset("iql", "paper", "antmaze-umaze-v2")
-    assert (config.temperature, config.expectile) == (10, 0.9)
-    config, _ = preset("iql", "paper", "walker2d-medium-v2")
-    assert (config.temperature, config.expectile) == (3, 0.7)
-    assert {each.num_steps for each in training.values()} == {1_000_000}

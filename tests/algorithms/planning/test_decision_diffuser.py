@@ -6,22 +6,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from planners import POINT, held, keys_of, replaced
 from points import straight_lines
 
-from jaxdiff.algorithms.base import TrainState
 from jaxdiff.algorithms.planning import decision_diffuser as module
-from jaxdiff.algorithms.planning import decision_plans as plans_module
-from jaxdiff.algorithms.planning.conditions import measure_returns, regions_kept
+from jaxdiff.algorithms.planning import denoiser as denoiser_module
+from jaxdiff.algorithms.planning import planner as planner_module
+from jaxdiff.algorithms.planning.conditions import (
+    Conditions,
+    measure_returns,
+    regions_kept,
+)
 from jaxdiff.algorithms.planning.decision_diffuser import (
-    Asked,
+    ENTRY,
+    DecisionDiffuserActing,
     DecisionDiffuserConfig,
     decision_diffuser,
     measure,
 )
-from jaxdiff.data.episodes import Episodes
+from jaxdiff.algorithms.planning.planner import Problem
+from jaxdiff.data.episodes import Dataset, Episodes
 from jaxdiff.data.normalizer import normalize, unnormalize
+from jaxdiff.data.spec import Layout, Spec
 from jaxdiff.errors import UserError
-from jaxdiff.tasks.presets import PRESETS, preset
 
 TINY = DecisionDiffuserConfig(
     horizon=8,
@@ -33,29 +40,23 @@ TINY = DecisionDiffuserConfig(
     normalizer="limits",
     padding=False,
     inverse_depth=0,
-    sampler="ddim",
-    init_temperature=0.0,
 )
+ACTING = DecisionDiffuserActing(sampler="ddim", init_temperature=0.0)
 EPISODES = straight_lines(40, steps=12)
 START = np.random.default_rng(0).uniform(-0.5, 0.5, (3, 2)).astype(np.float32)
 GOAL = np.random.default_rng(1).uniform(-0.5, 0.5, (3, 2)).astype(np.float32)
 
 
-def configured(**options):
-    return dataclasses.replace(TINY, **options)
+def build(episodes=EPISODES, spec=POINT, **options):
+    config, acting = replaced(TINY, ACTING, options)
+    statistics = measure(config, episodes, spec)
+    return decision_diffuser(config, acting, statistics, spec), statistics
 
 
-def build(episodes=EPISODES, **options):
-    config = configured(**options)
-    statistics = measure(config, episodes)
-    return decision_diffuser(config, statistics, action_dim=2), statistics
-
-
-def held(params):
-    """A state that only acting reads."""
-    return TrainState(
-        step=0, params=None, slow={"ema": params}, model_state={}, opt_state=()
-    )
+def planned(algorithm, states, goal=None, history=START[:, None], **fields):
+    """Plans of the three starts."""
+    problem = Problem(history=history, goal=goal, **fields)
+    return algorithm.plan(states, keys_of(3), problem)
 
 
 def exact_inverse(statistics):
@@ -90,8 +91,7 @@ class Answer:
 def answering(monkeypatch):
     def use(function):
         network = Answer(function)
-        for place in (module, plans_module):
-            monkeypatch.setattr(place, "conditioned_network", lambda config: network)
+        monkeypatch.setattr(module, "_network", lambda config: network)
         return network
 
     return use
@@ -154,7 +154,7 @@ def test_returns_that_are_all_alike_ask_for_nothing():
 def test_a_range_that_is_given_stands_in_for_the_measured():
     episodes = rewarded([1.0], [200], [False])
     own, given = (
-        measure(configured(discount=1.0, return_range=bounds), episodes).returns
+        build(episodes, discount=1.0, return_range=bounds)[1].returns
         for bounds in ((), (0.0, 400.0))
     )
     assert (given.low, given.high) == (0.0, 400.0)
@@ -276,7 +276,7 @@ def test_loss_and_sampler_clamp_the_same_entries(
     answering, monkeypatch, goal_dim, actions
 ):
     answering(lambda x, condition, keep: 0 * x)
-    loss, sample, seen = module.denoising_loss, plans_module.sample, {}
+    loss, sample, seen = denoiser_module.denoising_loss, planner_module.sample, {}
 
     def spy_loss(*args, **options):
         seen["loss"] = np.asarray(options["mask"])
@@ -286,8 +286,8 @@ def test_loss_and_sampler_clamp_the_same_entries(
         seen["sample"] = np.asarray(options["clamp"].mask)
         return sample(*args, **options)
 
-    monkeypatch.setattr(module, "denoising_loss", spy_loss)
-    monkeypatch.setattr(plans_module, "sample", spy_sample)
+    monkeypatch.setattr(denoiser_module, "denoising_loss", spy_loss)
+    monkeypatch.setattr(planner_module, "sample", spy_sample)
     algorithm, statistics = build(goal_dim=goal_dim, actions=actions, history=3)
     width = 4 if actions == "diffused" else 2
     batch = jnp.zeros((2, 8, width)), jnp.zeros((2, 1)), jnp.ones(2, bool)
@@ -300,9 +300,9 @@ def test_loss_and_sampler_clamp_the_same_entries(
     expected[-1, width - 2 : width - 2 + goal_dim] = True
     np.testing.assert_array_equal(seen["loss"], expected)
     states = states_of(statistics)
-    jax.eval_shape(algorithm.plan, states, jax.random.key(0), START, GOAL)
+    jax.eval_shape(lambda: planned(algorithm, states, GOAL).trajectories)
     np.testing.assert_array_equal(seen["sample"], expected)
-    jax.eval_shape(algorithm.plan, states, jax.random.key(0), START)
+    jax.eval_shape(lambda: planned(algorithm, states).trajectories)
     expected[-1] = False
     np.testing.assert_array_equal(seen["sample"], expected)
 
@@ -312,8 +312,9 @@ def test_plans_begin_now_and_end_at_the_goal(answering):
     algorithm, statistics = build(goal_dim=2, history=3, candidates=2)
     history = np.stack([START - 0.2, START - 0.1, START], axis=1)
     plans = jax.jit(algorithm.plan, static_argnames="return_path")(
-        states_of(statistics), jax.random.key(0), history, GOAL, return_path=True
-    )
+        states_of(statistics), keys_of(3), Problem(history=history, goal=GOAL),
+        return_path=True,
+    )  # fmt: skip
     x = np.asarray(plans.trajectories)
     assert x.shape == (3, 2, 6, 4)
     assert plans.path.shape == (5, 3, 2, 6, 4)
@@ -339,38 +340,39 @@ def test_predictions_are_combined_in_one_call(answering):
     algorithm, statistics = build(**options)
     states = states_of(statistics)
 
-    def planned(guidance=None, **change):
+    def answer(guidance=None, **change):
         built, _ = build(**{**options, **change}) if change else (algorithm, None)
-        plans = built.plan(states, jax.random.key(0), START, guidance=guidance)
+        plans = planned(built, states, guidance=guidance)
         x = np.asarray(normalize(statistics.normalizer, plans.trajectories))
         assert np.ptp(x[:, :, 1:, 2:]) < 1e-5
         return x[0, 0, 1, 2]
 
-    assert planned() == pytest.approx(0.05 + 1.4 * (0.3 - 0.05), abs=1e-5)
+    assert answer() == pytest.approx(0.05 + 1.4 * (0.3 - 0.05), abs=1e-5)
     assert network.seen[-1][0] == (6, 8, 2)
     # A weight of 1 is the condition alone, and needs no second half.
-    assert planned(guidance_weight=1.0) == pytest.approx(0.3, abs=1e-5)
+    assert answer(guidance_weight=1.0) == pytest.approx(0.3, abs=1e-5)
     assert network.seen[-1][0] == (3, 8, 2)
-    assert planned(guidance_weight=0.0) == pytest.approx(0.05, abs=1e-5)
+    assert answer(guidance_weight=0.0) == pytest.approx(0.05, abs=1e-5)
     # Two conditions, one of them ruled out, of the same plan.
-    asked = Asked(
-        conditions=np.float32([[3.0], [1.0]]), weights=np.float32([1.5, -2.0])
+    asked = Conditions(
+        values=np.float32([[3.0], [1.0]]), weights=np.float32([1.5, -2.0])
     )
     expected = 0.05 + 1.5 * (0.3 - 0.05) - 2 * (0.1 - 0.05)
-    assert planned(asked) == pytest.approx(expected, abs=1e-5)
+    assert answer(asked) == pytest.approx(expected, abs=1e-5)
     assert network.seen[-1][0] == (9, 8, 2)
-    one = Asked(conditions=np.float32([[3.0]]), weights=np.float32([1.4]))
-    assert planned(one) == planned()
-    jitted = jax.jit(algorithm.plan)(states, jax.random.key(0), START, guidance=one)
+    one = Conditions(values=np.float32([[3.0]]), weights=np.float32([1.4]))
+    assert answer(one) == answer()
+    problem = Problem(history=START[:, None], guidance=one)
+    jitted = jax.jit(algorithm.plan)(states, keys_of(3), problem)
     again = normalize(statistics.normalizer, jitted.trajectories)[0, 0, 1, 2]
-    assert again == pytest.approx(planned(), abs=1e-6)
+    assert again == pytest.approx(answer(), abs=1e-6)
 
 
 def test_what_is_measured_is_asked_for(answering):
     network = answering(lambda x, condition, keep: 0 * x)
     algorithm, statistics = build(rewarded([1.0], [40], [False]), discount=1.0)
     assert 0.9 < statistics.returns.target < 1
-    algorithm.plan(states_of(statistics), jax.random.key(0), START)
+    planned(algorithm, states_of(statistics))
     _, condition = network.seen[-1]
     np.testing.assert_allclose(condition[:3], statistics.returns.target)
 
@@ -379,19 +381,19 @@ def test_goals_and_regions_are_asked_for(answering):
     network = answering(lambda x, condition, keep: 0 * x)
     algorithm, statistics = build(condition="goal", candidates=2)
     states = states_of(statistics)
-    algorithm.plan(states, jax.random.key(0), START, GOAL)
+    planned(algorithm, states, GOAL)
     _, condition = network.seen[-1]
     told = unnormalize(statistics.goals, condition[:6])
     np.testing.assert_allclose(told, np.repeat(GOAL, 2, axis=0), atol=1e-5)
     assert len(condition) == 12
     with pytest.raises(UserError, match="give it a goal"):
-        algorithm.plan(states, jax.random.key(0), START)
-    asked = Asked(conditions=np.zeros((1, 1)), weights=np.ones(1))
+        planned(algorithm, states)
+    asked = Conditions(values=np.zeros((1, 1)), weights=np.ones(1))
     with pytest.raises(UserError, match=r"condition of 1 numbers .* conditions of 2"):
-        algorithm.plan(states, jax.random.key(0), START, GOAL, guidance=asked)
+        planned(algorithm, states, GOAL, guidance=asked)
     regions = (0.5, 0.5, 0.1, -0.5, 0.5, 0.1)
     algorithm, statistics = build(condition="region", regions=regions)
-    algorithm.plan(states, jax.random.key(0), START)
+    planned(algorithm, states)
     _, condition = network.seen[-1]
     np.testing.assert_array_equal(condition[:6], np.repeat(np.eye(2), 3, axis=0))
 
@@ -400,15 +402,15 @@ def test_noise_has_a_temperature_at_the_start_and_one_in_the_steps(
     answering, monkeypatch
 ):
     answering(lambda x, condition, keep: 0 * x)
-    sample, seen = plans_module.sample, {}
+    sample, seen = planner_module.sample, {}
 
     def spy(*args, **options):
         seen.update(options)
         return sample(*args, **options)
 
-    monkeypatch.setattr(plans_module, "sample", spy)
+    monkeypatch.setattr(planner_module, "sample", spy)
     algorithm, statistics = build(temperature=0.3, init_temperature=0.6)
-    algorithm.plan(states_of(statistics), jax.random.key(0), START)
+    planned(algorithm, states_of(statistics))
     assert (seen["temperature"], seen["init_temperature"]) == (0.3, 0.6)
 
 
@@ -436,7 +438,7 @@ def test_histories_are_seen_and_begin_anew_with_an_episode(answering):
     observed = rng.uniform(-0.05, 0.05, (5, 2, 2)).astype(np.float32)
     resets = np.array([[1, 1], [0, 0], [0, 1], [0, 0], [0, 0]], bool)
     for t, (observation, reset) in enumerate(zip(observed, resets, strict=True)):
-        output, carry = act(states, carry, jax.random.key(t), observation, reset)
+        output, carry = act(states, carry, keys_of(2, t), observation, reset)
         for b in range(2):
             begun = max(s for s in range(t + 1) if resets[s, b])
             rows = [max(t - back, begun) for back in (2, 1, 0)]
@@ -453,12 +455,10 @@ def test_an_action_leads_from_what_is_observed_to_what_was_planned(answering):
     states = states_of(statistics)
     act = jax.jit(algorithm.act)
     start = np.zeros((1, 2), np.float32)
-    _, carry = act(
-        states, algorithm.init_carry(1), jax.random.key(0), start, np.ones(1, bool)
-    )
+    _, carry = act(states, algorithm.init_carry(1), keys_of(1), start, np.ones(1, bool))
     # The plan is to stay; whoever is pushed away is led back to it.
     pushed = np.float32([[0.02, -0.03]])
-    output, carry = act(states, carry, jax.random.key(1), pushed, np.zeros(1, bool))
+    output, carry = act(states, carry, keys_of(1, 1), pushed, np.zeros(1, bool))
     assert not output.planned
     np.testing.assert_allclose(output.action, -pushed, atol=1e-5)
 
@@ -471,7 +471,7 @@ def test_diffused_actions_are_carried_out_as_they_are(answering):
     carry, states = algorithm.init_carry(3), {"denoiser": held({})}
     for t in range(4):
         reset = np.full(3, t == 0)
-        output, carry = act(states, carry, jax.random.key(t), START, reset)
+        output, carry = act(states, carry, keys_of(3, t), START, reset)
         rows = jnp.full((1, 4), (t + 1) / 100)
         expected = unnormalize(statistics.normalizer, rows)[:, :2]
         np.testing.assert_allclose(output.action, np.repeat(expected, 3, 0), atol=1e-6)
@@ -484,13 +484,11 @@ def test_a_warm_start_goes_on_from_the_last_plan(answering):
     algorithm, statistics = build(**options, guidance_weight=1.0)
     init = np.zeros((3, 7, 4), np.float32)
     init[:, :, 2:] = np.linspace(START, GOAL, 7, axis=1)
-    plans = algorithm.plan(
-        states_of(statistics), jax.random.key(0), START, GOAL, init=init
-    )
+    plans = planned(algorithm, states_of(statistics), GOAL, init=init)
     found = np.asarray(plans.trajectories[:, 0, :, 2:])
     assert np.abs(found - init[:, :, 2:]).max() < 0.1
     # From pure noise of no temperature the rows between the ends are zero, in units.
-    cold = algorithm.plan(states_of(statistics), jax.random.key(0), START, GOAL)
+    cold = planned(algorithm, states_of(statistics), GOAL)
     middle = normalize(statistics.normalizer, cold.trajectories)[:, 0, 1:-1, 2:]
     np.testing.assert_allclose(middle, 0, atol=1e-6)
 
@@ -501,76 +499,112 @@ def test_a_warm_start_goes_on_from_the_last_plan(answering):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"history": 8}, "--history is 8, and a window of 8"),
-        ({"condition": "region"}, "--condition region needs --regions"),
+        ({"history": 8}, "`history` is 8, and a window of 8"),
+        ({"condition": "region"}, "`condition='region'` needs `regions`"),
         ({"regions": (1.0, 0.0, 0.5)}, "give both or neither"),
         ({"condition": "region", "regions": (1.0, 0.0)}, "x, y and a radius"),
         ({"condition": "region", "regions": (1.0, 0.0, 0.0)}, "a radius above 0"),
-        ({"return_range": (400.0, 0.0)}, "a larger one that is 1"),
+        ({"return_range": (400.0, 0.0)}, "a larger one that counts as 1"),
         ({"condition_dropout": 1.0}, "below 1"),
-        ({"condition_dropout": 0.0}, "--condition-dropout 0.25"),
-        ({"sampling_steps": 5}, "at most the 4 of --diffusion-steps"),
+        ({"condition_dropout": 0.0}, "`condition_dropout=0.25`"),
+        ({"sampling_steps": 5}, "`sampling_steps` is 5; it must be at most 4"),
         ({"warm_start": 5}, "at most the 4 denoising steps"),
-        ({"choose": "earliest"}, "--goal-dim 2"),
-        ({"lost": 1.0}, "--controller track"),
-        ({"discount": 1.5}, "--discount is 1.5; it must be at most 1"),
+        ({"choose": "earliest"}, "`goal_dim` is 0"),
+        ({"lost": 1.0}, "`controller='track'`"),
+        ({"discount": 1.5}, "`discount` is 1.5; it must be at most 1"),
         ({"dit_width": 20}, "multiple of 32"),
+        ({"rank": "return"}, "`rank='consistency'`"),
     ],
 )
 def test_options_that_cannot_be_are_named(options, words):
     with pytest.raises(UserError, match=words):
-        configured(**options)
+        build(**options)
 
 
 def test_goals_need_a_dataset_with_goals():
     without = dataclasses.replace(EPISODES, goals=None)
     with pytest.raises(UserError, match="it holds none"):
-        measure(configured(condition="goal"), without)
+        build(without, condition="goal")
 
 
-DATASETS = [
-    *("hopper-medium-expert-like-v0", "D4RL/walker2d", "pointmaze-medium", "any"),
-    "jaxdiff/pointmaze/large-single-v0",
-]
+# --- noise, layouts, tasks -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PRESETS)
-@pytest.mark.parametrize("dataset", DATASETS)
-def test_presets_can_be_built(name, dataset):
-    config, training = preset("decision-diffuser", name, dataset)
-    assert set(training) == {"denoiser", "inverse"}
-    goals = not any(word in dataset for word in ("hopper", "walker", "single"))
-    assert config.goal_dim == (0 if not goals else 2 if name == "demo" else 4)
-    built = dataclasses.replace(config, goal_dim=min(config.goal_dim, 2))
-    if not goals and "maze" not in dataset:
-        decision_diffuser(built, measure(configured(), EPISODES), action_dim=2)
+def test_first_actions_do_not_depend_on_how_many_act(answering):
+    answering(lambda x, condition, keep: x / 2)
+    options = {"inverse_kind": "autoregressive", "inverse_width": 8, "inverse_depth": 1}
+    algorithm, _ = build(**options, init_temperature=1.0)
+    learner = algorithm.learners["inverse"]
+    data = learner.prepare(EPISODES, {}, None)
+    batch = jax.tree.map(lambda leaf: leaf[:2], data)
+    inverse = learner.init(jax.random.key(0), batch, {}).params
+    states = {"denoiser": held({}), "inverse": held(inverse)}
+    act, keys = jax.jit(algorithm.act), keys_of(3)
+
+    def actions(rows):
+        count = len(START[rows])
+        output, _ = act(
+            states, algorithm.init_carry(count), keys[rows], START[rows],
+            np.ones(count, bool),
+        )  # fmt: skip
+        return output.action
+
+    together = actions(slice(0, 3))
+    for b in range(3):
+        np.testing.assert_allclose(together[b], actions(slice(b, b + 1))[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_where_one_goal_pays_plans_lead_to_none(name):
-    config, _ = preset("decision-diffuser", name, "pointmaze-medium-single")
-    assert (config.condition, config.goal_dim, config.choose) == ("return", 0, "fixed")
-    usual, _ = preset("decision-diffuser", name, "pointmaze-medium")
-    assert config.horizon == usual.horizon
-    assert usual.goal_dim
-    assert not config.horizons
-    # Who has no goal must look again before the plan's end.
-    assert 0 < config.replan_every < config.horizon
-    # Only the end of a name says so.
-    other, _ = preset("decision-diffuser", name, "runs-single/pointmaze-medium")
-    assert other == usual
+def test_regions_are_of_the_positions_that_the_layout_names():
+    others = np.full((len(EPISODES.observations), 1), 9.0, np.float32)
+    episodes = dataclasses.replace(
+        EPISODES, observations=np.concatenate([others, EPISODES.observations], axis=1)
+    )
+    spec = Spec((3,), 2, 2, Layout(position=(1, 2), goal=(1, 2)))
+    algorithm, statistics = build(
+        episodes, spec, condition="region", regions=(0.0, 0.0, 0.4)
+    )
+    learner = algorithm.learners["denoiser"]
+    data = learner.prepare(episodes, {}, jax.random.key(0))
+    x, _, told = jax.vmap(learner.draw, (None, 0))(data, keys_of(100))
+    rows = unnormalize(statistics.normalizer, jnp.pad(x, ((0, 0), (0, 0), (2, 0))))
+    outside = (np.linalg.norm(rows[..., 3:], axis=-1) >= 0.4).all(1)
+    np.testing.assert_array_equal(told, outside)
+    assert 0 < told.mean() < 1
 
 
-def test_presets_are_those_of_the_code_and_the_paper():
-    code, training = preset("decision-diffuser", "released", "hopper-medium-expert-v2")
-    assert (code.diffusion_steps, code.history, code.return_range) == (200, 1, (0, 400))
-    assert (code.inverse_width, code.target, code.horizon) == (256, 0.9, 100)
-    assert (code.temperature, code.init_temperature) == (0.5, 0.5)
-    assert (code.guidance_weight, code.condition_dropout) == (1.2, 0.25)
-    assert (code.normalizer, code.prediction, code.clip) == ("cdf", "noise", 1.0)
-    assert training["denoiser"].num_steps == 1_000_000
-    paper, training = preset("decision-diffuser", "paper", "hopper-medium-expert-v2")
-    assert (paper.diffusion_steps, paper.history, paper.return_range) == (100, 20, ())
-    assert (paper.inverse_width, paper.target) == (512, 1.0)
-    assert training["denoiser"].num_steps == 2_000_000
-    assert training["denoiser"].batch_size == 32
+def pulled(trajectories, slope):
+    return (trajectories @ slope).sum(-1)
+
+
+def test_plans_of_states_climb_values_and_obey_projections(answering):
+    answering(lambda x, condition, keep: 0 * x)
+    algorithm, statistics = build(history=2, guidance_weight=1.0)
+    states, slope = states_of(statistics), np.array([5.0, 5, 0.01, 0], np.float32)
+    problem = Problem(history=START[:, None], value_args=slope, project_args=0.1)
+    plan = algorithm.plan
+    plain, climbed, kept = (
+        plan(states, keys_of(3), problem, **options).trajectories[:, 0, 1:]
+        for options in (
+            {},
+            {"value": pulled},
+            {"project": lambda x, most: x.at[..., 3].min(most - 0.2)},
+        )
+    )
+    assert (climbed[..., 2] > plain[..., 2] + 1e-3).all()
+    np.testing.assert_allclose(climbed[..., 3], plain[..., 3], atol=1e-6)
+    np.testing.assert_allclose(kept[..., 3], np.minimum(plain[..., 3], -0.1), atol=1e-5)
+
+
+@pytest.mark.parametrize("goals", [True, False])
+def test_generic_options_fit_any_data(goals):
+    episodes = EPISODES if goals else dataclasses.replace(EPISODES, goals=None)
+    spec = POINT if goals else Spec((2,), 2)
+    dataset = Dataset(
+        name="data", episodes=episodes, observation_shape=(2,), fingerprint=""
+    )
+    config, acting, training = ENTRY.generic(dataset, spec)
+    assert config.condition == ("goal" if goals else "return")
+    assert (config.horizon, config.goal_dim) == (12, 2 if goals else 0)
+    statistics = ENTRY.measure(config, episodes, spec)
+    algorithm = ENTRY.build(config, acting, statistics, spec)
+    assert list(algorithm.learners) == list(training)

@@ -6,24 +6,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from planners import POINT, held, keys_of, replaced, use_network
 from points import straight_lines
 
-from jaxdiff.algorithms.base import TrainState
 from jaxdiff.algorithms.planning import diffuser as module
 from jaxdiff.algorithms.planning.diffuser import (
+    DiffuserActing,
     DiffuserConfig,
-    Plans,
+    Guidance,
     diffuser,
     measure,
 )
+from jaxdiff.algorithms.planning.planner import Plans, Problem
+from jaxdiff.algorithms.planning.receding_horizon import receding_horizon
 from jaxdiff.data.normalizer import normalize
 from jaxdiff.diffusion import cosine_schedule, take
 from jaxdiff.errors import UserError
-from jaxdiff.tasks.presets import preset
 
 GUIDED = DiffuserConfig(
     horizon=4,
-    horizons=(),
     diffusion_steps=6,
     dim=16,
     dim_mults=(1, 2),
@@ -32,29 +33,17 @@ GUIDED = DiffuserConfig(
     normalizer="gaussian",
     padding=True,
     action_weight=1.0,
-    goal_dim=0,
     return_model=True,
-    candidates=2,
-    guide_scale=1.0,
-    rank="return",
-    choose="fixed",
-    controller="action",
-    replan_every=1,
 )
+ACTING = DiffuserActing(candidates=2, guide_scale=1.0, rank="return", replan_every=1)
 EPISODES = straight_lines(30)
-STATISTICS = measure(GUIDED, EPISODES)
-START = np.zeros((1, 2), np.float32)
+STATISTICS = measure(GUIDED, EPISODES, POINT)
+START = Problem(history=np.zeros((1, 1, 2), np.float32))
 
 
 def build(**options):
-    return diffuser(dataclasses.replace(GUIDED, **options), STATISTICS, action_dim=2)
-
-
-def holding(params):
-    """A state that only the planner reads."""
-    return TrainState(
-        step=0, params=None, slow={"ema": params}, model_state={}, opt_state=()
-    )
+    config, acting = replaced(GUIDED, ACTING, options)
+    return diffuser(config, acting, STATISTICS, POINT)
 
 
 # --- guidance with exact models ------------------------------------------------------
@@ -76,10 +65,8 @@ class Exact:
         mean = MEAN + level.alpha * STD**2 / marginal * (x - level.alpha * MEAN)
         return mean, STD**2 * level.sigma**2 / marginal
 
-    def denoiser(self, config):
-        return type(
-            "Denoiser", (), {"apply": lambda _, p, x, t: self.posterior(x, t)[0]}
-        )()
+    def apply(self, params, x, time):
+        return self.posterior(x, time)[0]
 
     def returns(self, config):
         def apply(_, params, x, time):
@@ -94,11 +81,13 @@ class Exact:
 def exact_plans(monkeypatch, *, slope=1.0, curvature=0.0, candidates=2000, **options):
     """Normalised plans of the exact models, `[C, H, D]`, and what is expected."""
     exact = Exact(200, slope, curvature)
-    monkeypatch.setattr(module, "_network", exact.denoiser)
+    network = use_network(monkeypatch, exact)
     monkeypatch.setattr(module, "_return_network", exact.returns)
-    algorithm = build(diffusion_steps=200, candidates=candidates, **options)
-    states = {"denoiser": holding({}), "returns": holding({})}
-    plans = jax.jit(algorithm.plan)(states, jax.random.key(0), START)
+    algorithm = build(
+        network=network, diffusion_steps=200, candidates=candidates, **options
+    )
+    states = {"denoiser": held({}), "returns": held({})}
+    plans = jax.jit(algorithm.plan)(states, keys_of(1), START)
     x = normalize(STATISTICS.normalizer, plans.trajectories[0])
     return np.asarray(x), np.asarray(plans.expected_return[0])
 
@@ -159,14 +148,14 @@ class Pointwise:
 
 def test_averaged_parameters_of_both_learners_plan(monkeypatch):
     network = Pointwise()
-    monkeypatch.setattr(module, "_network", lambda config: network)
+    name = use_network(monkeypatch, network)
     returns = type("Returns", (), {"apply": network.value})
     monkeypatch.setattr(module, "_return_network", lambda config: returns)
-    plan = jax.jit(build().plan)
+    plan = jax.jit(build(network=name).plan)
 
     def planned(denoiser, value):
-        states = {"denoiser": holding(denoiser), "returns": holding(value)}
-        return plan(states, jax.random.key(0), START)
+        states = {"denoiser": held(denoiser), "returns": held(value)}
+        return plan(states, keys_of(1), START)
 
     base = planned(0.5, 0.1)
     for other in (planned(0.6, 0.1), planned(0.5, 0.2)):
@@ -189,18 +178,18 @@ def test_both_learners_see_the_same_windows():
 # --- ranking and control -------------------------------------------------------------
 
 
-def actor(monkeypatch, planner, **options):
-    """Acting with plans that we make up: actions of every step, and who planned."""
-    monkeypatch.setattr(module, "_planner", lambda *args: planner)
-    algorithm = build(**options)
-    act = jax.jit(algorithm.act)
+def actor(planner, **options):
+    """Acting with plans that we make up: actions of every step, and when it planned."""
+    config, acting = replaced(GUIDED, ACTING, options)
+    act, init_carry = receding_horizon(planner, config, acting, POINT)
+    act = jax.jit(act)
 
     def play(steps, *, starts=(0,)):
-        carry, outputs = algorithm.init_carry(1), []
+        carry, outputs = init_carry(1), []
         for t in range(steps):
             observation = np.full((1, 2), t, np.float32)
             reset = np.array([t in starts])
-            output, carry = act({}, carry, jax.random.key(t), observation, reset)
+            output, carry = act({}, carry, keys_of(1, t), observation, reset)
             outputs.append(output)
         actions = [int(output.action[0, 0]) for output in outputs]
         return actions, [bool(output.planned[0]) for output in outputs]
@@ -208,7 +197,7 @@ def actor(monkeypatch, planner, **options):
     return play
 
 
-def rated(states, key, observation, goal=None, *, horizon=None, candidates=None):
+def rated(states, keys, problem, *, horizon):
     """Candidates 0, 1, 2: the last is the most consistent, the second worth most."""
     x = jnp.zeros((1, 3, horizon, 4)) + jnp.arange(3)[:, None, None]
     return Plans(
@@ -219,13 +208,13 @@ def rated(states, key, observation, goal=None, *, horizon=None, candidates=None)
 
 
 @pytest.mark.parametrize(("rank", "taken"), [("return", 1), ("consistency", 2)])
-def test_the_best_candidate_is_executed(monkeypatch, rank, taken):
-    assert actor(monkeypatch, rated, rank=rank)(2)[0] == [taken, taken]
+def test_the_best_candidate_is_executed(rank, taken):
+    assert actor(rated, rank=rank)(2)[0] == [taken, taken]
 
 
-def telling(states, key, observation, goal=None, *, horizon=None, candidates=None):
+def telling(states, keys, problem, *, horizon):
     """Actions tell when the plan was made, how long it is and which row they are."""
-    row = 10_000 * observation[:, :1] + 100 * horizon + jnp.arange(horizon)
+    row = 10_000 * problem.history[:, -1, :1] + 100 * horizon + jnp.arange(horizon)
     x = jnp.broadcast_to(row[:, None, :, None], (1, 1, horizon, 4))
     zeros = jnp.zeros((1, 1))
     return Plans(trajectories=x, dynamics_error=zeros, expected_return=zeros)
@@ -234,10 +223,8 @@ def telling(states, key, observation, goal=None, *, horizon=None, candidates=Non
 @pytest.mark.parametrize(
     ("every", "renewed"), [(1, 1), (3, 3), (4, 4), (0, 4), (1000, 4)]
 )
-def test_without_a_goal_the_horizon_stays_and_plans_never_end(
-    monkeypatch, every, renewed
-):
-    play = actor(monkeypatch, telling, replan_every=every)
+def test_without_a_goal_the_horizon_stays_and_plans_never_end(every, renewed):
+    play = actor(telling, replan_every=every)
     actions, planned = play(14)
     # However long the episode, every plan has all 4 rows.
     made = [t - t % renewed for t in range(14)]
@@ -245,8 +232,8 @@ def test_without_a_goal_the_horizon_stays_and_plans_never_end(
     assert planned == [t % renewed == 0 for t in range(14)]
 
 
-def test_a_new_episode_begins_with_a_new_plan(monkeypatch):
-    actions, planned = actor(monkeypatch, telling, replan_every=4)(8, starts=(0, 3))
+def test_a_new_episode_begins_with_a_new_plan():
+    actions, planned = actor(telling, replan_every=4)(8, starts=(0, 3))
     assert planned == [True, False, False, True, False, False, False, True]
     assert actions[3:5] == [30_400, 30_401]
 
@@ -257,68 +244,43 @@ def test_a_new_episode_begins_with_a_new_plan(monkeypatch):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"return_model": False}, "--return-model"),
-        ({"return_model": False, "guide_scale": 0.0}, "--rank return"),
-        ({"horizons": (4, 8)}, "choose --horizons 4"),
+        ({"return_model": False}, "`return_model=True`"),
+        ({"return_model": False, "guide_scale": 0.0}, "`rank='return'`"),
+        ({"horizons": (4, 8)}, "choose `horizons=4`"),
         ({"dim": 8}, "a width of 16"),
-        ({"choose": "earliest"}, "--goal-dim 0"),
-        ({"discount": 1.5}, "--discount is 1.5"),
-        ({"guide_steps": 0}, "--guide-steps is 0"),
-        ({"guide_scale": -1.0}, "--guide-scale is -1"),
+        ({"choose": "earliest"}, "`goal_dim` is 0"),
+        ({"discount": 1.5}, "`discount` is 1.5"),
+        ({"guide_steps": 0}, "`guide_steps` is 0"),
+        ({"guide_scale": -1.0}, "`guide_scale` is -1"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(change, words):
     with pytest.raises(UserError, match=words):
-        dataclasses.replace(GUIDED, **change)
+        build(**change)
 
 
 def test_only_the_horizon_of_the_model_can_be_planned_for():
     with pytest.raises(UserError, match="horizon 4 alone"):
-        build().plan({"denoiser": holding({})}, None, START, horizon=8)
+        build().plan({"denoiser": held({})}, keys_of(1), START, horizon=8)
 
 
 def test_without_a_model_of_returns_there_is_one_learner():
     off = {"return_model": False, "guide_scale": 0.0, "rank": "consistency"}
-    assert list(build(**off).learners) == ["denoiser"]
+    plain = build(**off)
+    assert list(plain.learners) == ["denoiser"]
     assert list(build().learners) == ["denoiser", "returns"]
+    guided = dataclasses.replace(START, guidance=Guidance(scale=1.0, stop=0))
+    with pytest.raises(UserError, match="`return_model=True`"):
+        plain.plan({"denoiser": held({})}, keys_of(1), guided)
 
 
-CONTROL = [
-    ("D4RL/hopper/medium-v2", 32, 0.1, 2),
-    ("mujoco/walker2d/medium-v0", 32, 0.1, 2),
-    ("hopper-medium-expert-like-v0", 32, 1e-4, 4),
-    ("halfcheetah_medium_expert-v2.hdf5", 4, 1e-3, 4),
-]
-
-
-@pytest.mark.parametrize(("dataset", "horizon", "scale", "stop"), CONTROL)
-def test_presets_of_control(dataset, horizon, scale, stop):
-    cheetah = horizon == 4
-    expected = {
-        "horizon": horizon, "diffusion_steps": 20, "dim": 32,
-        "dim_mults": (1, 4, 8) if cheetah else (1, 2, 4, 8), "attention": cheetah,
-        "prediction": "x0", "clip": None, "normalizer": "gaussian", "norm": "l2",
-        "padding": True, "action_weight": 1.0, "first_action_weight": 10.0,
-        "loss_discount": 1.0, "goal_dim": 0, "learning_rate": 2e-4,
-        "learning_rate_decay": 0, "accumulate": 2, "ema_decay": 0.995,
-        "ema_every": 10, "ema_start": 2000, "sampler": "ddpm", "sampling_steps": None,
-        "temperature": 1.0, "candidates": 64, "choose": "fixed",
-        "controller": "action", "replan_every": 1, "return_model": True,
-        "discount": 0.997, "termination_penalty": -100.0, "noised_returns": True,
-        "guide_scale": scale, "guide_at": "x_t", "guide_steps": 2, "guide_stop": stop,
-        "guide_scale_by": "variance", "rank": "return",
-    }  # fmt: skip
-    config, training = preset("diffuser", "released", dataset)
-    found = dataclasses.asdict(config)
-    assert {key: found[key] for key in expected} == expected
-    assert {name: each.num_steps for name, each in training.items()} == {
-        "denoiser": 1_000_000, "returns": 200_000,
-    }  # fmt: skip
-    assert all(each.batch_size == 64 for each in training.values())
-
-    config, _ = preset("diffuser", "paper", dataset)
-    assert (config.guide_at, config.guide_steps, config.guide_stop) == ("mean", 1, 0)
-    demo, training = preset("diffuser", "demo", dataset)
-    assert demo.sampling_steps <= 20
-    assert demo.candidates < 64
-    assert {*training} == {"denoiser", "returns"}
+def test_guidance_takes_the_place_of_the_options(monkeypatch):
+    name = use_network(monkeypatch, Pointwise())
+    returns = type("Returns", (), {"apply": Pointwise().value})
+    monkeypatch.setattr(module, "_return_network", lambda config: returns)
+    states = {"denoiser": held(0.5), "returns": held(0.1)}
+    asked = dataclasses.replace(START, guidance=Guidance(scale=3.0, stop=2))
+    given = build(network=name).plan(states, keys_of(1), asked)
+    options = build(network=name, guide_scale=3.0, guide_stop=2)
+    expected = options.plan(states, keys_of(1), START)
+    np.testing.assert_array_equal(given.trajectories, expected.trajectories)

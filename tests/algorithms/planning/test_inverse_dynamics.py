@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from planners import keys_of
 
 from jaxdiff.algorithms.base import Averaging
 from jaxdiff.algorithms.planning.inverse_dynamics import (
@@ -59,7 +60,7 @@ def test_linear_dynamics_are_inverted_exactly():
     moves = linear_moves()
     inverse = direct(2, widths=())
     params, losses = train(inverse, moves, 1500, 0.05)
-    found = inverse.act(params, jax.random.key(1), pairs(moves))
+    found = inverse.act(params, keys_of(512, 1), pairs(moves))
     np.testing.assert_allclose(found, moves.actions, atol=2e-3)
     assert losses[-1] < 1e-5
     # The matrix itself: a = (s' - s M) PUSH^+, whatever M is, on the rows of PUSH.
@@ -87,7 +88,7 @@ def test_bins_keep_to_one_of_two_ways():
     inverse = autoregressive(2, hidden=32, depth=1, bins=10)
     moves = two_ways()
     params, losses = train(inverse, moves, 300, 1e-2)
-    found = np.asarray(inverse.act(params, jax.random.key(1), pairs(moves)))
+    found = np.asarray(inverse.act(params, keys_of(512, 1), pairs(moves)))
     # Uniform within the bin of the way that was taken, in both dimensions.
     negative = (found >= -0.6 - 1e-6) & (found <= -0.4 + 1e-6)
     positive = (found >= 0.4 - 1e-6) & (found <= 0.6 + 1e-6)
@@ -101,7 +102,7 @@ def test_bins_keep_to_one_of_two_ways():
     # The mean of both ways is what a direct model answers: neither.
     middle = direct(2, widths=(8,))
     params, _ = train(middle, moves, 300, 1e-2)
-    answer = middle.act(params, jax.random.key(1), pairs(moves)[:1])
+    answer = middle.act(params, keys_of(1), pairs(moves)[:1])
     np.testing.assert_allclose(answer, 0.25, atol=0.1)
 
 
@@ -137,3 +138,15 @@ def test_a_dimension_is_told_of_those_before_it_alone():
 def test_it_has_the_released_size():
     params = direct(3, (256, 256)).init(jax.random.key(0), jnp.zeros((1, 22)))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 72_451
+
+
+def test_a_drawn_action_depends_on_its_own_key_alone():
+    inverse = autoregressive(2, hidden=8, depth=1, bins=5)
+    pair = jax.random.normal(jax.random.key(0), (3, 4))
+    params = inverse.init(jax.random.key(1), pair)
+    keys = keys_of(3)
+    together = inverse.act(params, keys, pair)
+    for b in range(3):
+        alone = inverse.act(params, keys[b : b + 1], pair[b : b + 1])
+        np.testing.assert_allclose(together[b], alone[0], atol=1e-6)
+    assert len(np.unique(together)) == 6

@@ -1,25 +1,29 @@
 """Tasks that nothing was trained for: values, projections, known entries, mixtures."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from gaussians import Gaussian
-from tests.test_plans import planning_run
+from planners import MOVING, held, keys_of, replaced, use_network
 
 from jaxdiff import diffusion
-from jaxdiff.algorithms.base import Algorithm, TrainState
-from jaxdiff.algorithms.planning import diffuser as module
-from jaxdiff.algorithms.planning.diffuser import Statistics, diffuser
+from jaxdiff.algorithms.base import Algorithm
+from jaxdiff.algorithms.planning import planner as module
+from jaxdiff.algorithms.planning.diffuser import (
+    DiffuserActing,
+    DiffuserConfig,
+    diffuser,
+)
 from jaxdiff.algorithms.planning.dynamics import Dynamics
-from jaxdiff.algorithms.planning.receding_horizon import Plans
+from jaxdiff.algorithms.planning.planner import Plans, Problem
 from jaxdiff.algorithms.planning.support import Support
+from jaxdiff.algorithms.planning.trajectories import Statistics
 from jaxdiff.data.normalizer import fit_normalizer, normalize
 from jaxdiff.diffusion import Clamp
 from jaxdiff.errors import UserError
-from jaxdiff.plans import interpolate, maze_task, plan, ranking
+from jaxdiff.plans import interpolate, plan, ranking
+from jaxdiff.run import Run
 
 RNG = np.random.default_rng(0)
 CENTER, RADIUS = np.array([0.5, -1.0]), 0.7
@@ -214,22 +218,29 @@ class Linear:
 
 
 def tasked_run(monkeypatch, network, **options):
-    monkeypatch.setattr(module, "_network", lambda config: network)
-    run = planning_run(maze=False)
-    options = {"prediction": "x0", "diffusion_steps": 6, "clip": None, **options}
-    config = dataclasses.replace(run.config, **options)
+    config = DiffuserConfig(
+        horizon=8, horizons=(4, 8, 12), network=use_network(monkeypatch, network),
+        prediction="x0", diffusion_steps=6, clip=None, goal_dim=2,
+    )  # fmt: skip
+    config, acting = replaced(config, DiffuserActing(), options)
     statistics = Statistics(
         normalizer=NORMALIZER,
         dynamics=Dynamics(np.zeros((7, 4)), np.ones(4)),
         support=Support(np.zeros((1, 2), np.float32), np.float32(1e6)),
     )
-    state = TrainState(0, None, {"ema": {}}, {}, ())
-    return run._replace(
-        config=config,
-        statistics=statistics,
-        algorithm=diffuser(config, statistics, action_dim=2),
-        states={"denoiser": state},
-    )
+    algorithm = diffuser(config, acting, statistics, MOVING)
+    return Run(
+        "runs/here", "planner", config, acting, statistics, MOVING, algorithm,
+        {"denoiser": held({})}, {},
+    )  # fmt: skip
+
+
+def climbed(trajectories, slope):
+    return 2 * (trajectories @ slope).sum(-1)
+
+
+def kept_out(trajectories, disc):
+    return diffusion.keep_out(disc[:2], disc[2], dims=(2, 3))(trajectories)
 
 
 ROWS = RNG.uniform(LOW + 0.4 * HALF, HIGH - 0.4 * HALF, (8, 6)).astype("float32")
@@ -252,7 +263,7 @@ def test_a_value_is_of_metres(monkeypatch):
     run = tasked_run(monkeypatch, Constant(ROWS), sampling_steps=1)
     slope = np.array([0.02, 0, 0.03, -0.02, 0, 0.01], np.float32)
     ranked = plan(
-        run, START, GOAL, candidates=2, value=lambda x: 2 * (x @ slope).sum(-1),
+        run, START, GOAL, candidates=2, value=climbed, value_args=slope,
         value_scale=0.5, value_span=0,
     )  # fmt: skip
     free = free_entries()
@@ -267,10 +278,10 @@ def test_a_value_is_of_metres(monkeypatch):
 def test_a_projection_is_of_metres_and_leaves_the_rest_alone(monkeypatch):
     run = tasked_run(monkeypatch, Constant(ROWS), sampler="dpmpp2m")
     disc = ROWS[3, 2:4] + np.array([0.5, 0.5])
-    project = diffusion.keep_out(disc, 2.0, dims=(2, 3))
+    region = np.float32([*disc, 2.0])
     free, plain = (
-        whole(plan(run, START, GOAL, candidates=2, project=each))
-        for each in (project, None)
+        whole(plan(run, START, GOAL, candidates=2, project=each, project_args=region))
+        for each in (kept_out, None)
     )
     distance = np.linalg.norm(plain[..., 2:4] - disc, axis=-1)
     inside = distance < 2
@@ -278,7 +289,9 @@ def test_a_projection_is_of_metres_and_leaves_the_rest_alone(monkeypatch):
     assert inside[:, 3].all()
     assert not inside.all()
     np.testing.assert_allclose(
-        free[inside][:, 2:4], project(jnp.asarray(plain))[inside][:, 2:4], atol=1e-4
+        free[inside][:, 2:4],
+        kept_out(jnp.asarray(plain), region)[inside][:, 2:4],
+        atol=1e-4,
     )
     np.testing.assert_array_equal(free[..., [0, 1, 4, 5]], plain[..., [0, 1, 4, 5]])
     np.testing.assert_array_equal(free[~inside], plain[~inside])
@@ -298,8 +311,12 @@ def test_known_entries_stand_bit_for_bit_and_start_and_goal_come_first(monkeypat
 
     monkeypatch.setattr(module, "sample", spy)
     plans = run.algorithm.plan(
-        run.states, jax.random.key(0), START[None], GOAL[None], candidates=3,
-        known=Clamp(values, mask), return_path=True,
+        run.states, keys_of(1),
+        Problem(
+            history=START[None, None], goal=GOAL[None],
+            known=Clamp(values=values, mask=mask),
+        ),
+        candidates=3, return_path=True,
     )  # fmt: skip
     expected = values.copy()
     expected[0, 2:], expected[-1, 2:4] = START, GOAL
@@ -308,7 +325,7 @@ def test_known_entries_stand_bit_for_bit_and_start_and_goal_come_first(monkeypat
         np.testing.assert_allclose(each[mask], expected[mask], rtol=1e-5, atol=1e-6)
     # Bit for bit, in the units in which they are written, at every noise level.
     (out, clamp), marked = seen[0], np.tile(mask, (3, 1, 1))
-    assert clamp.mask.sum() == mask.sum()
+    assert clamp.mask.sum() == marked.sum()
     for level in out.path:
         np.testing.assert_array_equal(level[marked], clamp.values[marked])
     assert len(np.unique(x[:, ~mask])) > 2.5 * (~mask).sum()
@@ -320,26 +337,28 @@ def test_known_entries_of_another_horizon_are_refused(monkeypatch):
         (np.zeros((4, 6)), np.ones((8, 6), bool)),
         (np.zeros((8, 6)), np.ones((8, 4), bool)),
     ):
-        with pytest.raises(UserError, match=r"what is known have shape .*\[8, 6\]"):
-            plan(run, START, GOAL, known=Clamp(values, mask))
+        with pytest.raises(UserError, match=r"`known` have shape .*\[8, 6\]"):
+            plan(run, START, GOAL, known=Clamp(values=values, mask=mask))
 
 
-def test_of_plans_about_as_good_the_most_consistent_comes_first():
+def test_of_plans_about_as_good_the_most_consistent_comes_first(monkeypatch):
     strain = np.array([4.0, 1.0, 2.4, 9.0, 2.0])
     worth = np.array([3.0, 1.0, 2.7, 2.8, 2.6])
 
-    def imagine(states, key, observation, goal, *, value, value_scale, **options):
+    def imagine(states, keys, problem, *, value, **options):
         assert (value, options["value_span"]) == ("a value", 7)
         x = jnp.zeros((1, 5, 8, 6)) + strain[:, None, None]
         return Plans(
             trajectories=x,
             dynamics_error=jnp.asarray(strain)[None],
-            value=jnp.asarray(worth)[None] * value_scale,
+            value=jnp.asarray(worth)[None] * problem.value_scale,
             path=x[None],
         )
 
+    run = tasked_run(monkeypatch, Linear())
+    run = run._replace(algorithm=Algorithm({}, None, None, imagine))
     ranked = plan(
-        planning_run(planner=imagine), (1.0, 1.0), (-1.0, -1.0), candidates=5,
+        run, START, GOAL, candidates=5,
         value="a value", value_scale=3.0, value_span=7,
     )  # fmt: skip
     # 9 is the largest value, and only 9, 8.4 and 8.1 are within 1 of it.
@@ -355,31 +374,26 @@ def test_of_plans_about_as_good_the_least_departing_comes_before_the_consistent(
         value=jnp.array([[9.0, 9.0, 8.0, 8.0, 1.0]]),
         ood_distance=jnp.array([[5.0, 0.9, 0.2, 2.0, 0.1]]),
     )
-    config = planning_run().config
     # The second and third depart nowhere, so that consistency decides between them.
-    assert ranking(plans, config).tolist() == [1, 2, 3, 0, 4]
+    assert ranking(plans, DiffuserActing()).tolist() == [1, 2, 3, 0, 4]
 
 
-def test_a_task_of_a_maze_is_of_positions():
-    x = jnp.asarray(RNG.uniform(-1, 1, (3, 9, 6)), "float32")
-    avoid, via = (0.5, -0.25, 0.6), (-0.5, 0.5)
-    task = maze_task(avoid, via)
-    # Kept 0.15 m beside the region.
-    kept = task["project"](x)
-    np.testing.assert_array_equal(kept[..., [0, 1, 4, 5]], x[..., [0, 1, 4, 5]])
-    distance = np.linalg.norm(kept[..., 2:4] - np.array(avoid[:2]), axis=-1)
-    assert distance.min() == pytest.approx(0.75, rel=1e-5)
-    near = np.linalg.norm(x[..., 2:4] - np.array(avoid[:2]), axis=-1)
-    cost = (np.maximum(0, 0.75 - near) ** 2).sum(-1) / (2 * 0.1**2)
-    away = np.linalg.norm(x[..., 2:4] - np.array(via), axis=-1)
-    seen = np.log(np.exp(-(away**2) / (2 * 0.3**2)).mean(-1))
-    np.testing.assert_allclose(task["value"](x), seen - cost, rtol=1e-4)
-    np.testing.assert_allclose(maze_task(via=via)["value"](x), seen, rtol=1e-4)
-    assert set(maze_task(via=via)) == {"value", "value_scale"}
-    assert set(maze_task(avoid, by=("project",))) == {"project"}
-    only = maze_task(avoid, by=("value",))
-    np.testing.assert_allclose(only["value"](x), -cost, rtol=1e-4)
-    assert maze_task() == {}
+def test_other_arrays_of_a_value_compile_nothing(monkeypatch, compilations):
+    run = tasked_run(monkeypatch, Linear(), sampling_steps=2)
+    slopes = np.eye(6, dtype=np.float32) / 50
+    discs = np.float32([[1.0, 4.0, 0.5], [2.0, 5.0, 1.0]])
+    task = {"value": climbed, "project": kept_out, "candidates": 2}
+    found = []
+    for i in range(2):
+        compilations.clear()
+        known = Clamp(values=np.full((8, 6), i + 1.0), mask=np.zeros((8, 6), bool))
+        ranked = plan(
+            run, START, GOAL, **task, value_args=slopes[i + 2], value_scale=1.0 + i,
+            project_args=discs[i], known=known, seed=i,
+        )  # fmt: skip
+        found.append(ranked.observations)
+    assert not compilations
+    assert np.abs(found[0] - found[1]).max() > 0.1
 
 
 # --- mixtures ------------------------------------------------------------------------
@@ -426,7 +440,7 @@ def test_plans_that_cannot_be_mixed_are_refused(monkeypatch):
         with pytest.raises(UserError, match="cannot be mixed"):
             interpolate(run, first, second, [0.5], level=1)
     for level in (0, 4):
-        with pytest.raises(UserError, match=f"level {level} .*1 to 3"):
+        with pytest.raises(UserError, match=f"`level` is {level}.*1 to 3"):
             interpolate(run, ROWS, ROWS, [0.5], level=level)
     idle = run._replace(algorithm=Algorithm({}, None, None, None))
     with pytest.raises(UserError, match="does not plan"):

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from jaxdiff.cli import main
-from jaxdiff.data.episodes import load_dataset
+from jaxdiff.data.spec import Environment
 from jaxdiff.errors import UserError
+from jaxdiff.options import NoOptions
+from jaxdiff.tasks.claw import TASK
 from jaxdiff.tasks.claw import world as claw
 from jaxdiff.tasks.claw.recipe import make_claw
+from jaxdiff.tasks.lookup import load_dataset, task_of
 
 FAMILIES = ("uniform", "biased")
 SCENES = [(family, i) for family in FAMILIES for i in range(7)]
@@ -126,7 +128,7 @@ def test_the_environment_pays_for_toys(family):
     env = claw.make_env(family)
     check_env(env.unwrapped, skip_render_check=True)
     assert env.spec.id == claw.ENVIRONMENTS[family]
-    assert claw.family_of_environment(env.spec.id) == family
+    assert claw.family_of(Environment(env.spec.id)) == family
     rng = np.random.default_rng(0)
     for i, scene in enumerate(claw.scenes(family)):
         on = claw.draw_actions(claw.demonstrator(scene), 1, rng)[0]
@@ -152,7 +154,6 @@ def test_a_session_draws_every_picture_anew():
     assert ends == [False] * 399 + [True]
     assert np.bincount(shown, minlength=7).min() > 30
     assert env.reset(seed=3)[1]["scene"] == shown[0]
-    assert claw.family_of_environment("CartPole-v1") is None
     with pytest.raises(UserError, match="choose one of uniform, biased"):
         claw.make_env("other")
 
@@ -166,12 +167,13 @@ def images_of(dataset):
     ("recipe", "family"), [("claw", "uniform"), ("claw-biased", "biased")]
 )
 def test_the_dataset_is_what_the_demonstrator_does(recipe, family, tmp_path):
-    main(["data", "make", recipe, "--steps", "2300", "--root", str(tmp_path)])
+    TASK.recipes[recipe].make(steps=2300, root=tmp_path)
     dataset = load_dataset(recipe, root=tmp_path)
     episodes = dataset.episodes
     np.testing.assert_array_equal(episodes.lengths, [1000, 1000, 300])
     assert episodes.terminated.all()
-    assert dataset.environment == claw.ENVIRONMENTS[family]
+    assert dataset.environment.id == claw.ENVIRONMENTS[family]
+    assert task_of(dataset.evaluation) is TASK
     assert dataset.references["expert"] == 1.0
     assert episodes.observations.dtype == np.uint8
     assert episodes.actions.dtype == np.float32
@@ -219,26 +221,21 @@ def test_minari_makes_the_environment_again(tmp_path, monkeypatch):
     assert any((image == scene.image).all() for scene in claw.scenes("biased"))
 
 
-def test_bad_requests_are_one_sentence(tmp_path, capsys):
-    for options, words in (
-        (["--steps", "0"], "--steps is 0"),
-        (["--noise", "0.1"], "claw takes no --noise"),
-    ):
-        with pytest.raises(SystemExit) as end:
-            main(["data", "make", "claw", "--root", str(tmp_path), *options])
-        assert end.value.code == 2
-        assert words in capsys.readouterr().err
+def test_bad_requests_are_one_sentence(tmp_path):
+    recipe = TASK.recipes["claw"]
+    with pytest.raises(UserError, match="`steps` is 0; it must be at least 1"):
+        recipe.make(steps=0, root=tmp_path)
+    with pytest.raises(UserError, match="`plays` is 0"):
+        recipe.make(steps=5, plays=0, root=tmp_path)
+    assert recipe.options is NoOptions
     assert not list(tmp_path.iterdir())
 
 
-def test_a_table_of_pictures_is_short(tmp_path, capsys):
-    make_claw("uniform", steps=20, root=tmp_path)
-    main(["data", "info", "claw", "--root", str(tmp_path)])
-    shown = capsys.readouterr().out
-    assert "32x32x3" in shown
-    assert "observations, all" in shown
-    assert len(shown.splitlines()) < 30
-
-
-def test_gymnasium_knows_the_ids():
+def test_policies_see_flat_pictures():
+    env = TASK.make_env(Environment(claw.ENVIRONMENTS["biased"], {"plays": 3}))
+    shown, _ = env.reset(options={"scene": 2})
+    np.testing.assert_array_equal(shown, scene_of("biased", 2).image.ravel())
+    assert shown.dtype == np.uint8
+    assert env.observation_space.shape == (3072,)
+    assert [env.step(np.zeros(2))[2] for _ in range(3)] == [False, False, True]
     assert set(claw.ENVIRONMENTS.values()) <= set(gymnasium.registry)

@@ -1,31 +1,17 @@
-"""Doom: its demonstrator, and where ViZDoom is there, the game and its minutes."""
+"""Doom: its demonstrator, and where ViZDoom is there, the game."""
 
-import dataclasses
-import json
 import sys
-import time
-import types
-from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from gymnasium import spaces
 
-from benchmarks import doom as benchmark
-from jaxdiff.algorithms.base import ActOutput, Algorithm
-from jaxdiff.cli import main
-from jaxdiff.data.episodes import load_dataset
+from jaxdiff.data.spec import Environment
 from jaxdiff.errors import UserError
-from jaxdiff.evaluation import evaluate_run
-from jaxdiff.run import Run
-from jaxdiff.tasks.doom import scores
+from jaxdiff.tasks.doom import TASK
 from jaxdiff.tasks.doom import world as doom
+from jaxdiff.tasks.doom.play import Demonstrator, DoomOptions
 from jaxdiff.tasks.doom.world import DemonstratorState, Monster, demonstrate
-from jaxdiff.tasks.imitation_figures import plot_first_turns, plot_sights
-from jaxdiff.tasks.presets import preset
-from jaxdiff.tasks.recipes import RECIPES
+from jaxdiff.tasks.lookup import load_dataset
 
 
 def installed():
@@ -43,9 +29,6 @@ def monster(number=0, *, right, down=0.0, size=20.0):
     """A monster whose middle stands so many degrees off the picture's."""
     x, y = doom.FOCAL * np.tan(np.deg2rad([right, down])) + [140, 75]
     return Monster(number, x - size / 2, y - size / 2, size, size)
-
-
-# The demonstrator.
 
 
 def test_bearings_undo_the_projection():
@@ -128,17 +111,13 @@ def test_pictures_of_every_size():
             square = picture[block * i : block * (i + 1), block * j : block * (j + 1)]
             if len(square) == block:
                 assert np.abs(shown[i, j] - square.mean((0, 1))).max() <= 0.5
-        assert doom.block_of_environment(doom.ENVIRONMENTS[block]) == block
-    assert doom.block_of_environment("Other-v0") is None
+        assert doom.block_of(Environment(doom.ENVIRONMENTS[block])) == block
 
 
 def test_a_missing_game_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "vizdoom", None)
     with pytest.raises(UserError, match=r'pip install "jaxdiff\[doom\]"'):
         doom.make_env()
-
-
-# The game.
 
 
 def box(env):
@@ -175,9 +154,9 @@ def test_kills_pay_and_seeds_tell_episodes_apart(tmp_path, monkeypatch):
     def play(seed):
         shown, _ = env.reset(seed=seed)
         assert env.observation_space.contains(shown)
-        pictures, rewards, policy = [], [], scores.demonstrator([env], 0)
-        for tic in range(60):
-            action = policy(None, None, [tic == 0])[0][0]
+        pictures, rewards, player = [], [], Demonstrator([env], [0])
+        for _ in range(60):
+            action = player(None)[0]
             shown, reward, dead, over, info = env.step(action)
             assert not dead
             assert not over
@@ -199,9 +178,9 @@ def test_kills_pay_and_seeds_tell_episodes_apart(tmp_path, monkeypatch):
 
 
 @simulated
-def test_the_dataset_holds_pictures_as_bytes(tmp_path, capsys):
-    options = ("--steps", "150", "--seed", "3", "--root", str(tmp_path))
-    main(["data", "make", "doom-quarter", *options])
+def test_the_dataset_holds_pictures_as_bytes(tmp_path):
+    recipe = TASK.recipes["doom-quarter"]
+    recipe.make(steps=150, seed=3, root=tmp_path)
     dataset = load_dataset("doom-quarter", root=tmp_path)
     episodes = dataset.episodes
     assert episodes.lengths.tolist() == [150]
@@ -209,264 +188,22 @@ def test_the_dataset_holds_pictures_as_bytes(tmp_path, capsys):
     assert episodes.observations.dtype == np.uint8
     assert episodes.observations.shape == (151, 38 * 70 * 3)
     assert dataset.observation_shape == (38, 70, 3)
-    assert dataset.environment == doom.ENVIRONMENTS[4]
+    assert dataset.environment.id == doom.ENVIRONMENTS[4]
     assert set(np.unique(episodes.actions[:-1, 2])) == {-1, 1}
     per_tic = episodes.rewards.sum() / 150
     assert dataset.references["expert"] == pytest.approx(2100 * per_tic)
     assert dataset.references["random"] < 30
-    again = RECIPES["doom-quarter"].make(steps=150, seed=3, root=tmp_path)
+    again = recipe.make(steps=150, seed=3, root=tmp_path)
     assert load_dataset(again).fingerprint == dataset.fingerprint
-    with pytest.raises(SystemExit):
-        main(["data", "make", "doom", "--steps", "0", "--root", str(tmp_path)])
-    assert "--steps is 0" in capsys.readouterr().err
-
-
-# Minutes of play, in a game that only counts.
-
-
-class Counting:
-    """Shows its tic; remembers what was done in each; the player dies when told to."""
-
-    def __init__(self, dies=(), tics=1):
-        self.observation_space = spaces.Box(0, 255, (2, 1, 1), np.uint8)
-        self.dies, self.tics, self.seeds, self.done = dies, tics, [], []
-
-    def reset(self, seed=None):
-        self.seeds.append(seed)
-        return self._shown(), {"tics": 0}
-
-    def step(self, action):
-        self.done.append(np.array(action))
-        dead = len(self.done) in self.dies
-        return self._shown(), 1.0, dead, False, {"tics": self.tics}
-
-    def close(self):
-        pass
-
-    def _shown(self):
-        return np.full((2, 1, 1), len(self.done), np.uint8)
-
-
-def counted(monkeypatch, envs, *, act=None, **options):
-    """Play with a policy that does what it sees, and keep what it was told."""
-    left, told = iter(envs), []
-    monkeypatch.setattr(doom, "make_env", lambda *args, **kwargs: next(left))
-
-    def make_policy(games, seed):
-        def policy(observation, goal, reset):
-            told.append((observation[:, 0].tolist(), reset.tolist()))
-            return np.repeat(observation[:, :1].astype(float), 3, 1), None
-
-        return policy
-
-    return scores.play_minutes(make_policy, 4, **options), told
-
-
-@pytest.mark.parametrize(
-    ("latency", "tics"), [(0, 1), (1 / 35, 1), (0.03, 2), (2 / 35, 2), (0.1, 4)]
-)
-def test_a_decision_costs_the_tics_that_it_takes(latency, tics, monkeypatch):
-    assert scores.delay(latency) == tics
-    env = Counting()
-    played, told = counted(monkeypatch, [env], minutes=1, latency=latency, tics=12)
-    # The action of the picture of tic t is done in the last of the tics that follow.
-    expected = np.repeat([[0, 0, -1]], 12, 0)
-    expected[tics - 1 :: tics] = np.arange(0, 12, tics)[:, None]
-    np.testing.assert_array_equal(env.done, expected)
-    assert told[1:][0] == ([0], [True])  # after the one that warms up
-    assert all(reset == [False] for _, reset in told[2:])
-    assert played.decisions.tolist() == [12 // tics]
-    found = scores.rates(played, latency)
-    assert found["decisions_per_second"] == pytest.approx(35 / tics)
-    assert found["tics_per_decision"] == tics
-    assert found["kills_per_10min"] == 120
-    np.testing.assert_allclose(played.turned[0], 15 * np.array(env.done)[:, :2])
-    same = scores.turn_distances(played, played, (1, 6))
-    assert same == {"action_w_1": 0.0, "action_w_6": 0.0}
-    other = dataclasses.replace(played, turned=played.turned + np.float32([3.0, 4.0]))
-    apart = scores.turn_distances(played, other, (2,))
-    assert apart["action_w_2"] == pytest.approx(10.0)
-
-
-def test_minutes_have_seeds_of_their_own_and_the_dead_begin_again(monkeypatch):
-    envs = [Counting(dies=(3,)), Counting()]
-    played, told = counted(
-        monkeypatch, envs, minutes=3, num_envs=2, seed=40, latency=0.05, tics=6
-    )
-    assert envs[0].seeds == [40, None, 42]
-    assert envs[1].seeds == [41, 43]  # of which the last does not count
-    assert played.kills.tolist() == [6, 6, 6]
-    assert played.deaths.tolist() == [1, 0, 0]
-    # Who died in the first tic of a decision knows nothing of it afterwards, and what
-    # had been decided is not done.
-    assert told[3][1] == [True, False]
-    np.testing.assert_array_equal(envs[0].done[3], doom.IDLE)
-    np.testing.assert_array_equal(envs[1].done[3], [2, 2, 2])
-
-
-def test_live_tics_are_those_that_passed(monkeypatch):
-    env = Counting(tics=3)
-    played, _ = counted(monkeypatch, [env], minutes=1, latency=None, live=True, tics=12)
-    assert played.decisions.tolist() == [4]
-    assert played.tics.tolist() == [12]
-    found = scores.rates(played, None)
-    assert found["decisions_per_second"] == pytest.approx(4 / played.seconds[0])
-    assert found["latency"] == played.thinking
-    # Of three tics that pass the first moves.
-    assert (played.turned[0, 3::3] != 0).all()
-    assert not played.turned[0, 1::3].any()
-
-
-def test_what_cannot_be_played_is_said():
-    for wrong, words in (
-        ({"minutes": 0}, "--episodes is 0"),
-        ({"num_envs": 0}, "--num-envs is 0"),
-        ({"live": True, "latency": 0.1}, "leave out --latency"),
-        ({"latency": -0.1}, "--latency is -0.1"),
-        ({"latency": float("nan")}, "--latency is nan"),
-    ):
-        with pytest.raises(UserError, match=words):
-            scores.play_minutes(scores.at_random, 4, **{"minutes": 1, **wrong})
-
-
-# Runs, and the benchmark.
-
-
-def still_run(path, environment=doom.ENVIRONMENTS[4]):
-    """A run whose policy shoots straight ahead."""
-
-    def act(states, carry, key, observation, reset, goal=None):
-        ahead = jnp.tile(jnp.array([0.0, 0.0, 1.0]), (len(observation), 1))
-        return ActOutput(action=ahead), carry
-
-    document = {
-        "dataset": {
-            "name": "doom-quarter",
-            "environment": environment,
-            "references": {"random": 10.0, "expert": 80.0},
-            "action_dim": 3,
-        }
-    }
-    config = types.SimpleNamespace(encoder="strided")
-    algorithm = Algorithm({}, act, lambda batch: jnp.zeros(batch))
-    return Run(path, "still", config, None, algorithm, {}, document)
+    with pytest.raises(UserError, match="`steps` is 0"):
+        recipe.make(steps=0, root=tmp_path)
 
 
 @simulated
-def test_a_run_is_scored_by_its_kills(tmp_path):
-    run = still_run(tmp_path)
-    options = {"episodes": 2, "num_envs": 2, "seed": 3}
-    record, played = evaluate_run(run, latency=0.0, **options)
-    kills = played.kills.mean()
-    assert 0 < kills < 80
-    assert record["kills_per_10min"] == pytest.approx(10 * kills)
-    assert record["score"] == pytest.approx(100 * (kills - 10) / 70)
-    assert record["decisions_per_second"] == 35
-    json.dumps(record, allow_nan=False)
-    again, _ = evaluate_run(run, latency=0.0, **options)
-    assert {**again, "seconds": 0} == {**record, "seconds": 0}
-
-
-@simulated
-def test_a_live_game_does_not_wait():
-    tics = []
-    for thinking in (0.0, 0.06):
-
-        def slow(envs, seed, thinking=thinking):
-            def policy(observation, goal, reset):
-                time.sleep(thinking)
-                return np.tile(doom.IDLE, (len(envs), 1)), None
-
-            return policy
-
-        played = scores.play_minutes(
-            slow, 4, minutes=1, live=True, latency=None, tics=20
-        )
-        assert 20 <= played.tics[0] <= 40
-        assert played.seconds[0] > 15 / 35
-        tics.append(scores.rates(played, None)["tics_per_decision"])
-    assert tics[0] < tics[1]
-    assert tics[1] >= 2
-
-
-def test_tasks_that_wait_for_actions_take_no_time(tmp_path):
-    run = still_run(tmp_path, environment="Other-v0")
-    for wrong in ({"live": True}, {"latency": 0.1}):
-        with pytest.raises(UserError, match="leave out --live and --latency"):
-            evaluate_run(run, episodes=1, **wrong)
-    with pytest.raises(UserError, match="not Doom"):
-        scores.evaluate_doom(run)
-
-
-@simulated
-@pytest.mark.slow
-def test_the_benchmark_writes_rows_and_draws(tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark, "load_run", lambda path, overrides: still_run(path))
-    monkeypatch.setattr(benchmark, "select_devices", lambda: jax.devices()[:1])
-    options = benchmark.Options(
-        runs=(Path("a"),), methods=("ahead",), minutes=1, in_turn=True, repeats=8
-    )
-    benchmark.main(options, directory=tmp_path)
-    rows = json.loads((tmp_path / "doom.json").read_text())
-    found = {(r["setting"], r["method"], r["metric"]): r["value"] for r in rows}
-    kills = {
-        key[:2]: value for key, value in found.items() if key[2] == "kills_per_10min"
-    }
-    nobody, strided = "no encoder, in turn", "strided, 38 x 70, in turn"
-    assert kills[nobody, "demonstrator"] > 600
-    assert kills[nobody, "random"] < 300
-    assert kills[strided, "ahead"] < 600
-    assert found[nobody, "random", "decisions_per_second"] == 35
-    assert 0 < found[strided, "ahead", "milliseconds"] < 1000
-    for name in ("doom-sights", "doom-turns-strided-38x70"):
-        assert (tmp_path / "figures" / f"{name}.png").is_file()
-
-
-def test_the_benchmark_refuses_other_runs(monkeypatch):
-    monkeypatch.setattr(
-        benchmark, "load_run", lambda path, overrides: still_run(path, "Other-v0")
-    )
-    with pytest.raises(UserError, match="no run of Doom"):
-        list(benchmark.players(benchmark.Options(runs=(Path("a"),))))
-    with pytest.raises(UserError, match="--in-turn"):
-        benchmark.main(benchmark.Options(latency=0.1))
-
-
-def test_sights_show_which_monster_is_aimed_at():
-    picture = np.zeros((150, 280, 3), np.uint8)
-    one, other = monster(4, right=10), monster(5, right=-20)
-    figure = plot_sights([(picture, [one, other], 5), (picture, [], -1)])
-    boxes = {patch.get_gid(): patch for patch in figure.axes[0].patches}
-    assert boxes["target"].get_xy() == (other.left, other.top)
-    assert boxes["other"].get_xy() == (one.left, one.top)
-    assert not figure.axes[1].patches
-
-
-def test_turns_are_drawn_on_one_scale():
-    picture = np.zeros((150, 280, 3), np.uint8)
-    turns = {"two ways": np.array([-70.0, -71, 72]), "none": np.zeros(3)}
-    figure = plot_first_turns(picture, turns, seconds=1.0)
-    _, two, none = figure.axes
-    assert two.get_xlim() == none.get_xlim()
-    heights = [patch.get_height() for patch in two.patches]
-    middles = [patch.get_x() + patch.get_width() / 2 for patch in two.patches]
-    assert np.dot(heights, np.array(middles) < 0) == 2
-    assert sum(heights) == 3
-
-
-@pytest.mark.parametrize("name", ["demo", "paper"])
-def test_presets_know_the_pictures(name):
-    for dataset, shape in (
-        ("doom", (150, 280, 3)),
-        ("doom-half", (75, 140, 3)),
-        ("jaxdiff/doom/quarter-v0", (38, 70, 3)),
-    ):
-        diffusion, _ = preset("diffusion-bc", name, dataset)
-        plain, training = preset("bc", name, dataset)
-        assert diffusion.image_shape == plain.image_shape == shape
-        assert diffusion.history == 2
-        assert diffusion.diffusion_steps == 20
-        assert diffusion.schedule == ("linear_rescaled" if name == "demo" else "linear")
-        assert diffusion.host_memory == (dataset == "doom")
-        assert training["policy"].num_steps == plain.learning_rate_decay
-    assert preset("diffusion-bc", name, "claw")[0].diffusion_steps == 50
+def test_policies_see_flat_pictures():
+    recorded = {"block": 4, "labels": True}
+    env = TASK.make_env(Environment(doom.ENVIRONMENTS[4], recorded), DoomOptions())
+    shown, _ = env.reset(seed=0)
+    assert shown.shape == env.observation_space.shape == (38 * 70 * 3,)
+    assert shown.dtype == np.uint8
+    env.close()

@@ -1,28 +1,18 @@
 """Scores in a kitchen: of its demonstrators, and of policies that err somehow."""
 
-import json
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from stubs import stub_run
 
-from benchmarks import kitchen as benchmark
-from jaxdiff import figures
-from jaxdiff.algorithms.base import ActOutput, Algorithm
-from jaxdiff.cli import main
-from jaxdiff.data.episodes import load_dataset
-from jaxdiff.errors import UserError
-from jaxdiff.evaluation import evaluate_run
-from jaxdiff.run import Run
-from jaxdiff.scoring import save_evaluation
-from jaxdiff.tasks.imitation_figures import plot_times
-from jaxdiff.tasks.kitchen import toy as toy_kitchen
+from jaxdiff.algorithms.base import ActOutput
+from jaxdiff.evaluation import evaluate, save_evaluation
+from jaxdiff.tasks.control import paths_of
+from jaxdiff.tasks.kitchen import TASK, toy
 from jaxdiff.tasks.kitchen import world as kitchen
 from jaxdiff.tasks.kitchen.recipe import record_episode
-from jaxdiff.tasks.kitchen.scores import evaluate_kitchen, paths_of, score_paths, times
-from jaxdiff.tasks.recipes import RECIPES
+from jaxdiff.tasks.kitchen.scores import score_paths, times
 
 
 def demonstrated(count, seed):
@@ -35,34 +25,19 @@ DEMONSTRATIONS, OTHERS = demonstrated(60, 0), demonstrated(60, 1)
 CEILING = score_paths(DEMONSTRATIONS, OTHERS)
 
 
-def stub_run(path, act, environment=kitchen.TOY):
-    document = {
-        "dataset": {
-            "name": "toy-kitchen",
-            "environment": environment,
-            "references": {},
-            "action_dim": 9,
-            "fingerprint": "",
-        }
-    }
-    (path / "evaluations").mkdir(exist_ok=True)
-    algorithm = Algorithm({}, act, lambda batch: jnp.zeros(batch))
-    return Run(path, "stub", None, None, algorithm, {}, document)
+def kitchen_run(path, act, environment=kitchen.TOY):
+    return stub_run(path, act, environment, observation_shape=(30,), action_dim=9)
 
 
-def idle(states, carry, key, observation, reset, goal=None):
-    return ActOutput(action=jnp.zeros((len(observation), 9))), carry
-
-
-def straight(states, carry, key, observation, reset, goal=None):
+def straight(states, carry, keys, observation, reset, goal=None, guidance=None):
     """Do one task of the toy kitchen: the first of `TASKS`."""
-    handle = jnp.asarray(toy_kitchen.HANDLES[0])
-    end = jnp.asarray(toy_kitchen.grips(np.full(7, 1.05))[0])
+    handle = jnp.asarray(toy.HANDLES[0])
+    end = jnp.asarray(toy.grips(np.full(7, 1.05))[0])
     # Whether the handle has been reached is carried along.
     near = jnp.linalg.norm(observation[:, :9] - handle, axis=-1) < 0.1
     carry = jnp.where(reset, 0.0, jnp.maximum(carry, near))
     target = jnp.where(carry[:, None] > 0, end, handle)
-    move = (target - observation[:, :9]) / toy_kitchen.STEP
+    move = (target - observation[:, :9]) / toy.STEP
     size = jnp.linalg.norm(move, axis=-1, keepdims=True)
     return ActOutput(action=move / jnp.maximum(size, 1)), carry
 
@@ -127,108 +102,59 @@ def test_times_of_tasks():
 
 
 def test_policies_play_the_toy_kitchen(tmp_path):
-    run = stub_run(tmp_path, straight)
-    record, rollouts = evaluate_run(run, episodes=3, num_envs=2, setting="multi")
+    run = kitchen_run(tmp_path, straight)
+    record, played = evaluate(run, episodes=3, num_envs=2)
     assert record["tasks_at_least_1"] == record["mean_tasks"] == 1
     assert record["tasks_at_least_2"] == record["score"] == 0
     assert record["mean_length"] == 280
-    assert (rollouts.returns == 1).all()
-    assert [len(path) for path in paths_of(rollouts)] == [281] * 3
-    done = [kitchen.completions(path) for path in paths_of(rollouts)]
+    assert (played.returns == 1).all()
+    assert [len(path) for path in paths_of(played)] == [281] * 3
+    done = [kitchen.completions(path) for path in paths_of(played)]
     assert {task for each in done for task, _ in each} == {"bottom burner"}
+    (tmp_path / "evaluations").mkdir()
     save_evaluation(run, record)
-    other = stub_run(tmp_path, idle, environment="Pendulum-v1")
-    with pytest.raises(UserError, match="no kitchen"):
-        evaluate_kitchen(other)
 
 
 def test_policies_play_the_franka_kitchen(tmp_path):
     pytest.importorskip("gymnasium_robotics")
 
-    def random(states, carry, key, observation, reset, goal=None):
+    def random(states, carry, keys, observation, reset, goal=None, guidance=None):
         assert observation.shape[1] == 30
-        action = jax.random.uniform(key, (len(observation), 9), minval=-1.0)
-        return ActOutput(action=action), carry
+        draw = jax.vmap(lambda key: jax.random.uniform(key, (9,), minval=-1.0))
+        return ActOutput(action=draw(keys)), carry
 
-    run = stub_run(tmp_path, random, environment=kitchen.FRANKA)
-    record, rollouts = evaluate_kitchen(run, episodes=1, num_envs=1)
+    run = kitchen_run(tmp_path, random, environment=kitchen.FRANKA)
+    record, played = evaluate(run, episodes=1, num_envs=1)
     assert record["mean_length"] == 280
-    assert rollouts.observations.shape == (1, 281, 30)
+    assert played.observations.shape == (1, 281, 30)
     # The arm moves, and the environment has counted as we do.
-    assert np.ptp(rollouts.observations[0, :, :7], axis=0).min() > 0.05
-    assert rollouts.returns[0] == record["mean_tasks"]
+    assert np.ptp(played.observations[0, :, :7], axis=0).min() > 0.05
+    assert played.returns[0] == record["mean_tasks"]
 
 
-def test_cloning_trains_and_is_evaluated(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    main(["data", "make", "toy-kitchen", "--steps", "400"])
-    run = str(tmp_path / "run")
-    named = ("--dataset", "toy-kitchen", "--run", run, "--devices", "1")
-    sizes = ("--network", "mlp", "--hidden", "8", "--batch-size", "8")
-    main(["train", "bc", *named, *sizes, "--num-steps", "2", "--log-every", "1"])
-    main(["evaluate", run, "--episodes", "1", "--devices", "1"])
-    assert "tasks_at_least_4" in capsys.readouterr().out
-
-
-def test_the_benchmark_scores_runs_beside_demonstrators(tmp_path, monkeypatch):
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
-    make = RECIPES["toy-kitchen"].make
-    make(steps=2500)
+def test_kitchens_side_by_side_are_at_most_25(monkeypatch):
     asked = []
-    run = stub_run(tmp_path, straight)
-    fingerprint = load_dataset("toy-kitchen").fingerprint
-    run.document["dataset"]["fingerprint"] = fingerprint
-
-    def load(path, overrides):
-        asked.append((path.name, overrides))
-        return run
-
-    monkeypatch.setattr(benchmark, "load_run", load)
-    monkeypatch.setattr(benchmark, "select_devices", lambda: jax.devices()[:1])
-    results = tmp_path / "results"
-    options = benchmark.Options(
-        runs=(Path("a"), Path("b"), Path("a")),
-        methods=("one", "one", "x"),
-        overrides=("", "", "extra_steps=1"),
-        episodes=2,
-        num_envs=2,
+    monkeypatch.setattr(
+        "jaxdiff.tasks.control.play", lambda *_, num_envs, **__: asked.append(num_envs)
     )
-    benchmark.main(options, directory=results)
-    assert asked == [("a", {}), ("b", {}), ("a", {"extra_steps": 1})]
-    rows = json.loads((results / "kitchen.json").read_text())
-    found = {(row["method"], row["metric"]): row["value"] for row in rows}
-    assert {row["setting"] for row in rows} == {"toy-kitchen"}
-    assert found["demonstrator", "tasks_at_least_4"] == 1
-    assert found["one", "tasks_at_least_1"] == 1
-    assert found["one", "tasks_at_least_2"] == 0
-    assert found["one", "time_w"] > found["demonstrator", "time_w"]
-    seeds = {row["method"]: (row["seeds"], row["n"]) for row in rows}
-    assert seeds == {"demonstrator": (1, 2), "one": (2, 4), "x": (1, 2)}
-    assert '--overrides "" "" "extra_steps=1"' in rows[0]["command"]
-    assert (results / "figures" / "kitchen-toy-kitchen.png").is_file()
-    # The demonstrators alone: all of the other half.
-    alone = benchmark.Options(dataset="toy-kitchen", episodes=100)
-    benchmark.main(alone, directory=tmp_path / "alone")
-    (row, *_) = json.loads((tmp_path / "alone" / "kitchen.json").read_text())
-    count = len(load_dataset("toy-kitchen").episodes.lengths)
-    assert row["n"] == count - count // 2
-    run.document["dataset"]["fingerprint"] = "another"
-    for wrong, words in ((benchmark.Options(), "nothing to score"), (options, "other")):
-        with pytest.raises(UserError, match=words):
-            benchmark.main(wrong, directory=results)
-    make(steps=500)
-    with pytest.raises(UserError, match="at least 12"):
-        benchmark.main(alone, directory=results)
+    for count in (4, 100):
+        TASK.play(
+            TASK, None, None, None, episodes=9, seed=0, num_envs=count, label="kitchen"
+        )
+    assert asked == [4, 25]
 
 
-def test_the_picture_has_a_panel_a_task(tmp_path):
-    steps = np.array([[10.0, 20.0], [30.0, np.nan]])
-    both = {"demonstrator": np.array([[5.0, 9.0]]), "policy": steps}
-    figure = plot_times(both, shaded="demonstrator", horizon=40)
-    assert len(figure.axes) == 2
-    for axes, expected in zip(figure.axes, ([0, 0.5, 1.0], [0, 0, 0.5]), strict=True):
-        (line,) = (one for one in axes.lines if one.get_gid() == "policy")
-        np.testing.assert_allclose(line.get_ydata()[[5, 15, 40]], expected)
-        (area,) = (one for one in axes.collections if one.get_gid() == "demonstrator")
-        assert area.get_paths()[0].contains_point((20, 0.5))
-    figures.save(figure, tmp_path / "times.png")
+def test_cloning_trains_and_is_evaluated(tmp_path, monkeypatch):
+    from jaxdiff.training import train_run
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    TASK.recipes["toy-kitchen"].make(steps=400)
+    run = train_run(
+        "bc",
+        "toy-kitchen",
+        tmp_path / "run",
+        config={"network": "mlp", "hidden": 8},
+        training={"num_steps": 2, "batch_size": 8, "log_every": 1},
+    )
+    record, _ = evaluate(run, episodes=1)
+    assert "tasks_at_least_4" in record

@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 
 import jaxdiff.tasks.kitchen.toy_environment  # noqa: F401
-from jaxdiff.cli import main
-from jaxdiff.data.episodes import load_dataset
+from jaxdiff.data.spec import Environment
 from jaxdiff.data.storage import write_minari
-from jaxdiff.tasks.kitchen import toy as toy_kitchen
+from jaxdiff.errors import UserError
+from jaxdiff.tasks.kitchen import TASK, toy
 from jaxdiff.tasks.kitchen import world as kitchen
 from jaxdiff.tasks.kitchen.recipe import record_episode
 from jaxdiff.tasks.kitchen.scores import demonstrations
 from jaxdiff.tasks.kitchen.world import TASKS, completions, seen
-from jaxdiff.tasks.recipes import RECIPES
+from jaxdiff.tasks.lookup import load_dataset
 
 NAMES = list(TASKS)
 
@@ -36,7 +36,7 @@ def test_policies_see_positions():
     shown = np.arange(59.0)
     np.testing.assert_array_equal(seen(shown), [*range(9), *range(18, 39)])
     assert seen(np.zeros((4, 59))).shape == (4, 30)
-    with pytest.raises(ValueError, match="59 numbers, not 60"):
+    with pytest.raises(UserError, match="59 numbers, not 60"):
         seen(np.zeros(60))
 
 
@@ -64,7 +64,11 @@ def test_tasks_count_once_in_the_order_in_which_they_are_done():
 
 def test_the_franka_kitchen_counts_as_we_do():
     env = franka()
-    wrapped = kitchen.as_seen(franka())
+    # What the recording counted does not matter, only its id.
+    recorded = {"tasks_to_complete": ["kettle"]}
+    wrapped = TASK.make_env(Environment(kitchen.FRANKA, recorded, 450))
+    assert wrapped.spec.max_episode_steps == 280
+    assert len(wrapped.unwrapped.goal) == 7
     inner = env.unwrapped
     first, _ = env.reset(seed=0)
     assert wrapped.reset(seed=0)[0].shape == wrapped.observation_space.shape == (30,)
@@ -91,37 +95,35 @@ def test_the_franka_kitchen_counts_as_we_do():
 
 
 def test_handles_are_equally_far_and_follow_only_the_hand_that_holds_them():
-    gaps = np.linalg.norm(
-        toy_kitchen.HANDLES[:, None] - toy_kitchen.HANDLES[None], axis=-1
-    )
+    gaps = np.linalg.norm(toy.HANDLES[:, None] - toy.HANDLES[None], axis=-1)
     np.testing.assert_allclose(gaps[~np.eye(7, dtype=bool)], 1.2 * np.sqrt(2))
-    along = toy_kitchen.grips(np.ones(7))[3] - toy_kitchen.HANDLES[3]
+    along = toy.grips(np.ones(7))[3] - toy.HANDLES[3]
     unit = along / np.linalg.norm(along)
     closed = np.zeros(7)
-    state = toy_kitchen.KitchenState(toy_kitchen.HANDLES[3], closed)
-    moved = toy_kitchen.advance(state, unit)
+    state = toy.KitchenState(toy.HANDLES[3], closed)
+    moved = toy.advance(state, unit)
     # The hand moves 0.16 of the line's 0.8.
     np.testing.assert_allclose(moved.drawn, 0.2 * np.eye(7)[3], atol=1e-12)
     # Back again: it stays open.
-    back = toy_kitchen.advance(moved, -unit)
+    back = toy.advance(moved, -unit)
     np.testing.assert_allclose(back.drawn, moved.drawn)
     np.testing.assert_allclose(back.joints, state.joints)
     # Further along the line, where the handle is not, nothing is held.
-    astray = toy_kitchen.KitchenState(toy_kitchen.HANDLES[3] + 0.6 * along, closed)
-    np.testing.assert_array_equal(toy_kitchen.advance(astray, unit).drawn, closed)
+    astray = toy.KitchenState(toy.HANDLES[3] + 0.6 * along, closed)
+    np.testing.assert_array_equal(toy.advance(astray, unit).drawn, closed)
     # Commands and joints have limits.
-    fast = toy_kitchen.advance(state, np.full(9, 7.0)).joints - state.joints
+    fast = toy.advance(state, np.full(9, 7.0)).joints - state.joints
     np.testing.assert_allclose(fast, 0.16)
     for _ in range(40):
-        state = toy_kitchen.advance(state, np.ones(9))
+        state = toy.advance(state, np.ones(9))
     np.testing.assert_allclose(state.joints, np.pi)
 
 
 def test_what_is_drawn_is_shown():
     rng = np.random.default_rng(0)
-    state = toy_kitchen.begin(rng)
+    state = toy.begin(rng)
     halfway = state._replace(drawn=np.eye(7)[NAMES.index("hinge cabinet")] / 2)
-    shown = toy_kitchen.show(halfway, state)
+    shown = toy.show(halfway, state)
     entries = TASKS["hinge cabinet"].entries
     np.testing.assert_allclose(seen(shown)[entries], [0, 1.45 / 2])
     np.testing.assert_allclose(shown[30:][entries], [0, 1.45 / 2 / 0.08])
@@ -130,21 +132,21 @@ def test_what_is_drawn_is_shown():
 
 
 def test_the_demonstrator_does_what_it_intends():
-    assert len(set(toy_kitchen.ORDERS)) == 24
-    assert all(len(set(order)) == 4 for order in toy_kitchen.ORDERS)
-    assert {task for order in toy_kitchen.ORDERS for task in order} == set(range(7))
+    assert len(set(toy.ORDERS)) == 24
+    assert all(len(set(order)) == 4 for order in toy.ORDERS)
+    assert {task for order in toy.ORDERS for task in order} == set(range(7))
     rng = np.random.default_rng(1)
     aside = np.full(9, 1 / 3)
     for pace, sides in ((1.0, (1, -1, 1, -1)), (0.7, (-1, 1, -1, 1))):
-        order = toy_kitchen.ORDERS[rng.integers(24)]
-        intent = toy_kitchen.Intent(order, sides, pace)
-        state = toy_kitchen.KitchenState(np.zeros(9), np.zeros(7))
-        path, leans, norms = [toy_kitchen.show(state, state)], [], []
-        while (action := toy_kitchen.demonstrate(intent, state)) is not None:
+        order = toy.ORDERS[rng.integers(24)]
+        intent = toy.Intent(order, sides, pace)
+        state = toy.KitchenState(np.zeros(9), np.zeros(7))
+        path, leans, norms = [toy.show(state, state)], [], []
+        while (action := toy.demonstrate(intent, state)) is not None:
             leans.append(action @ aside)
             norms.append(np.linalg.norm(action))
-            before, state = state, toy_kitchen.advance(state, action)
-            path.append(toy_kitchen.show(state, before))
+            before, state = state, toy.advance(state, action)
+            path.append(toy.show(state, before))
             assert len(path) < 280
         done = completions(seen(np.stack(path)))
         assert [NAMES.index(task) for task, _ in done] == list(order)
@@ -155,8 +157,8 @@ def test_the_demonstrator_does_what_it_intends():
 
 def test_intents_are_drawn_alike():
     rng = np.random.default_rng(0)
-    intents = [toy_kitchen.intend(rng) for _ in range(2400)]
-    counts = [sum(i.order == order for i in intents) for order in toy_kitchen.ORDERS]
+    intents = [toy.intend(rng) for _ in range(2400)]
+    counts = [sum(i.order == order for i in intents) for order in toy.ORDERS]
     assert 60 < min(counts) < 100 < max(counts) < 150
     assert abs(np.mean([i.sides for i in intents])) < 0.05
     assert min(i.pace for i in intents) >= 0.7
@@ -168,7 +170,7 @@ def play_toy(intent, **options):
     observation, info = env.reset(seed=0)
     steps, ended = [(observation, 0.0, info)], False
     while not ended:
-        action = toy_kitchen.demonstrate(intent, env.unwrapped.state)
+        action = toy.demonstrate(intent, env.unwrapped.state)
         action = np.zeros(9) if action is None else action
         observation, reward, terminated, truncated, info = env.step(action)
         steps.append((observation, reward, info))
@@ -177,7 +179,7 @@ def play_toy(intent, **options):
 
 
 def test_the_toy_kitchen_has_the_schema_of_the_real_one():
-    intent = toy_kitchen.Intent((0, 1, 2, 3), (1, 1, 1, 1), 1.0)
+    intent = toy.Intent((0, 1, 2, 3), (1, 1, 1, 1), 1.0)
     env, steps, terminated = play_toy(intent)
     real = franka()
     for name, space in real.observation_space.spaces.items():
@@ -211,7 +213,7 @@ def test_the_toy_kitchen_has_the_schema_of_the_real_one():
 
 
 def test_tasks_of_the_toy_kitchen_can_be_chosen():
-    intent = toy_kitchen.Intent((0, 1, 2, 3), (1, 1, 1, 1), 1.0)
+    intent = toy.Intent((0, 1, 2, 3), (1, 1, 1, 1), 1.0)
     _, steps, terminated = play_toy(intent, tasks_to_complete=NAMES[:2])
     assert terminated
     assert [r for _, r, _ in steps if r] == [1.0, 1.0]
@@ -224,29 +226,32 @@ def test_tasks_of_the_toy_kitchen_can_be_chosen():
     assert [r for _, r, _ in paid[first:]] == [1.0] * (len(paid) - first - 1) + [2.0]
 
 
-def test_the_recipe_and_its_reading(tmp_path, capsys):
-    options = ("--seed", "3", "--root", str(tmp_path))
-    main(["data", "make", "toy-kitchen", "--steps", "300", *options])
+def test_the_recipe_and_its_reading(tmp_path):
+    recipe = TASK.recipes["toy-kitchen"]
+    recipe.make(steps=300, seed=3, root=tmp_path)
     dataset = load_dataset("toy-kitchen", root=tmp_path)
     episodes = dataset.episodes
     assert episodes.observations.shape[1] == 30
     assert episodes.actions.shape[1] == 9
     assert episodes.goals is None
-    assert dataset.environment == kitchen.TOY
+    assert dataset.environment.id == kitchen.TOY
     assert episodes.lengths.sum() >= 300 > episodes.lengths[:-1].sum()
     for path in demonstrations(episodes):
         assert len(completions(path)) == 4
     assert episodes.rewards.sum() == 4 * len(episodes.lengths)
-    again = RECIPES["toy-kitchen"].make(steps=300, seed=3, root=tmp_path)
+    again = recipe.make(steps=300, seed=3, root=tmp_path)
     assert load_dataset(again).fingerprint == dataset.fingerprint
     shown, _ = record_episode(np.random.default_rng(3), noise=0.1)
     np.testing.assert_allclose(
         episodes.observations[: len(shown)], seen(shown), rtol=1e-6
     )
-    for wrong, words in ((["--steps", "0"], "--steps is 0"), (["--noise", "-1"], "-1")):
-        with pytest.raises(SystemExit):
-            main(["data", "make", "toy-kitchen", "--root", str(tmp_path), *wrong])
-        assert words in capsys.readouterr().err
+    assert recipe.options().noise == 0.1
+    for wrong, words in (
+        ({"steps": 0}, "`steps` is 0"),
+        ({"noise": -1.0}, "`noise` is -1.0; it must be at least 0"),
+    ):
+        with pytest.raises(UserError, match=words):
+            recipe.make(**{"steps": 5, "root": tmp_path, **wrong})
 
 
 def test_what_minari_holds_of_the_franka_kitchen_is_read(tmp_path):
@@ -297,7 +302,7 @@ def test_what_minari_holds_of_the_franka_kitchen_is_read(tmp_path):
         metadata={"dataset_id": "D4RL/kitchen/mixed-v2"},
     )
     dataset = load_dataset("D4RL/kitchen/mixed-v2", root=tmp_path)
-    assert dataset.environment == kitchen.FRANKA
+    assert dataset.environment.id == kitchen.FRANKA
     assert dataset.episodes.lengths.tolist() == [5, 6]
     assert dataset.episodes.goals is None
     paths = demonstrations(dataset.episodes)

@@ -1,35 +1,28 @@
 """PushT's demonstrator: its geometry, and where gym-pusht is there, what it does."""
 
-import json
 import sys
-import types
-from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from stubs import stub_run
 
-from benchmarks import pusht as benchmark
-from jaxdiff.algorithms.base import ActOutput, Algorithm
-from jaxdiff.cli import main
-from jaxdiff.data.episodes import load_dataset
+from jaxdiff.algorithms.base import ActOutput
 from jaxdiff.errors import UserError
-from jaxdiff.evaluation import evaluate_run
-from jaxdiff.rollouts import play_wave
-from jaxdiff.run import Run
-from jaxdiff.tasks.imitation_figures import plot_pushes
+from jaxdiff.evaluation import evaluate
+from jaxdiff.rollouts import Rollouts
+from jaxdiff.tasks.lookup import load_dataset
+from jaxdiff.tasks.pusht import TASK
 from jaxdiff.tasks.pusht import world as pusht
+from jaxdiff.tasks.pusht.environment import make_raw
 from jaxdiff.tasks.pusht.recipe import record_episode
-from jaxdiff.tasks.recipes import RECIPES
 
 # The block to the upper left, the agent to its lower right: either way round will do.
-START = benchmark.START
+START = np.array([400.0, 400.0, 200.0, 200.0, np.pi / 4])
 
 
 def installed():
     try:
-        pusht.make_env()
+        make_raw()
     except UserError:
         return False
     return True
@@ -77,18 +70,18 @@ def test_what_is_needed_brings_the_block_home():
 def test_a_missing_simulator_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "gym_pusht", None)
     with pytest.raises(UserError, match=r'pip install "jaxdiff\[pusht\]"'):
-        pusht.make_env()
+        make_raw()
 
 
 def play(*, hand, seed=0, noise=0.0, start=None):
     rng = np.random.default_rng(seed)
-    env = pusht.make_env()
+    env = make_raw()
     return record_episode(env, hand, rng, seed=seed, noise=noise, start=start)
 
 
 @simulated
 def test_the_block_moves_as_the_model_says():
-    env = pusht.make_env()
+    env = make_raw()
     block = env.unwrapped
     env.reset(seed=0)
     np.testing.assert_allclose(block.block.center_of_gravity, pusht._CENTRE)
@@ -144,9 +137,9 @@ def test_its_hands_are_two_ways_round():
 
 
 @simulated
-def test_the_dataset_holds_successes(tmp_path, capsys):
-    options = ("--steps", "500", "--seed", "3", "--root", str(tmp_path))
-    main(["data", "make", "pusht", *options])
+def test_the_dataset_holds_successes(tmp_path):
+    recipe = TASK.recipes["pusht"]
+    recipe.make(steps=500, seed=3, root=tmp_path)
     dataset = load_dataset("pusht", root=tmp_path)
     episodes = dataset.episodes
     assert episodes.terminated.all()
@@ -154,116 +147,54 @@ def test_the_dataset_holds_successes(tmp_path, capsys):
     assert episodes.observations.shape[1] == 5
     assert episodes.actions.min() >= 0
     assert episodes.actions.max() <= 512
-    assert dataset.environment == pusht.ENVIRONMENT
-    again = RECIPES["pusht"].make(steps=500, seed=3, root=tmp_path)
+    assert dataset.environment.id == pusht.ENVIRONMENT
+    again = recipe.make(steps=500, seed=3, root=tmp_path)
     assert load_dataset(again).fingerprint == dataset.fingerprint
-    for wrong, words in ((["--steps", "0"], "--steps is 0"), (["--noise", "-1"], "-1")):
-        with pytest.raises(SystemExit):
-            main(["data", "make", "pusht", "--root", str(tmp_path), *wrong])
-        assert words in capsys.readouterr().err
 
 
-def idle_run(path, environment=pusht.ENVIRONMENT):
+def test_bad_requests_are_one_sentence(tmp_path):
+    recipe = TASK.recipes["pusht"]
+    assert recipe.options().noise == 4.0
+    for wrong, words in (
+        ({"steps": 0}, "`steps` is 0"),
+        ({"noise": -1.0}, "`noise` is -1.0; it must be at least 0"),
+    ):
+        with pytest.raises(UserError, match=words):
+            recipe.make(**{"steps": 5, "root": tmp_path, **wrong})
+
+
+def idle_run(path):
     """A run whose policy stays where it is."""
 
-    def act(states, carry, key, observation, reset, goal=None):
+    def act(states, carry, keys, observation, reset, goal=None, guidance=None):
         return ActOutput(action=observation[:, :2]), carry
 
-    document = {
-        "dataset": {
-            "name": "pusht",
-            "environment": environment,
-            "references": {},
-            "action_dim": 2,
-        }
-    }
-    algorithm = Algorithm({}, act, lambda batch: jnp.zeros(batch))
-    return Run(path, "idle", None, None, algorithm, {}, document)
+    return stub_run(path, act, pusht.ENVIRONMENT, observation_shape=(5,), action_dim=2)
 
 
 @simulated
 def test_success_is_the_score(tmp_path):
-    record, rollouts = evaluate_run(idle_run(tmp_path), episodes=2, num_envs=2)
+    record, played = evaluate(idle_run(tmp_path), episodes=2, num_envs=2)
     assert (record["success_rate"], record["score"]) == (0.0, 0.0)
+    assert (record["score_low"], record["score_high"]) == (0.0, 0.0)
     assert record["mean_length"] == 300
-    assert not rollouts.successes.any()
+    assert not played.successes.any()
+    figure = TASK.draw(idle_run(tmp_path), played)
+    assert figure.axes[0].get_title() == "stub"
 
 
-@simulated
-def test_the_benchmark_counts_ways_and_successes(tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark, "load_run", lambda path, overrides: idle_run(path))
-    monkeypatch.setattr(benchmark, "select_devices", lambda: jax.devices()[:1])
-    options = benchmark.Options(
-        runs=(Path("a"),), methods=("still",), episodes=1, repeats=6
+def test_the_score_is_the_rate_of_success():
+    played = Rollouts(
+        returns=np.array([5.0, 9.0, 7.0, 3.0]),
+        peaks=np.ones(4),
+        successes=np.array([True, False, True, True]),
+        lengths=np.full(4, 20),
+        observations=np.zeros((4, 21, 5)),
+        goals=None,
+        plans=None,
     )
-    benchmark.main(options, directory=tmp_path)
-    rows = json.loads((tmp_path / "pusht.json").read_text())
-    found = {(r["setting"], r["method"], r["metric"]): r["value"] for r in rows}
-    assert found["pusht-one-start", "demonstrator", "success"] == 1.0
-    assert 0 < found["pusht-one-start", "demonstrator", "right_hand"] < 1
-    assert found["pusht", "still", "success"] == 0.0
-    assert found["pusht", "still", "steps"] == 300
-    # Who never touches the block covers what it lay on; who succeeds all but 5%.
-    assert 0 <= found["pusht", "still", "coverage"] < 0.95
-    assert found["pusht", "demonstrator", "coverage"] == pytest.approx(0.95)
-    assert (tmp_path / "figures" / "pusht.png").is_file()
-
-
-def test_the_benchmark_refuses_other_runs(monkeypatch):
-    monkeypatch.setattr(
-        benchmark, "load_run", lambda path, overrides: idle_run(path, "Other-v0")
-    )
-    one = (Path("a"),)
-    for options, words in (
-        (benchmark.Options(runs=one), "no run of PushT"),
-        (benchmark.Options(runs=one, methods=("x", "y")), "2 entries for 1 runs"),
-        (benchmark.Options(runs=(), methods=("x",)), "1 entries for 0 runs"),
-    ):
-        with pytest.raises(UserError, match=words):
-            list(benchmark._players(options))
-
-
-def test_success_is_read_under_either_name():
-    def env_of(info):
-        return types.SimpleNamespace(
-            reset=lambda seed, options: (np.zeros(3), {}),
-            step=lambda action: (np.zeros(3), 0.0, True, False, info),
-        )
-
-    infos = [{"success": True}, {"is_success": True}, {"is_success": False}, {}]
-    wave = play_wave(
-        lambda observation, goal, reset: (np.zeros((4, 2)), None),
-        [env_of(info) for info in infos],
-        [0, 1, 2, 3],
-    )
-    assert wave["successes"].tolist() == [True, True, False, False]
-
-
-def test_the_peak_is_the_best_reward_of_an_episode():
-    rewards = iter([-2.0, 0.75, 0.25])
-    left = [2, 1, 0]
-
-    def step(action):
-        return np.zeros(3), next(rewards), left.pop(0) == 0, False, {}
-
-    env = types.SimpleNamespace(
-        reset=lambda seed, options: (np.zeros(3), {}), step=step
-    )
-    wave = play_wave(lambda *_: (np.zeros((1, 2)), None), [env], [0])
-    assert (wave["peaks"].tolist(), wave["returns"].tolist()) == ([0.75], [-1.0])
-
-
-def test_the_picture_has_a_path_for_each_episode():
-    line = np.linspace([400, 400, 200, 200, 0.8], [300, 100, 256, 256, 0.8], 20)
-    other = line.copy()
-    other[:, 0] = 420
-    panels = {"two": [line, other, line], "one": [other]}
-    figure = plot_pushes(panels, {"two": [1, -1, 1], "one": [-1]})
-    assert [axes.get_title() for axes in figure.axes] == ["two", "one"]
-    assert len([one for one in figure.axes[1].lines if one.get_gid() == "agent"]) == 1
-    paths = [one for one in figure.axes[0].lines if one.get_gid() == "agent"]
-    assert len(paths) == 3
-    assert paths[0].get_color() == paths[2].get_color() != paths[1].get_color()
-    np.testing.assert_allclose(paths[1].get_xdata(), 420)
-    low, high = figure.axes[0].get_ylim()
-    assert low > high  # y goes down
+    record = TASK.score(played, None, {"random": 0.0, "expert": 1.0})
+    assert record["score"] == 75
+    assert record["score_low"] < 75 < record["score_high"] <= 100
+    assert record["mean_return"] == 6
+    assert TASK.layout(None).position == (0, 1)

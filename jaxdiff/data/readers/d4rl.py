@@ -1,0 +1,110 @@
+"""D4RL's layout of transitions, which HDF5 and NPZ files hold.
+
+A file has flat arrays `observations`, `actions`, `rewards`, `terminals` and `timeouts`,
+and perhaps `next_observations` and the goals `infos/goal`. An episode ends where either
+flag is set, and is terminated only by `terminals`.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from jaxdiff.data.recording import Recording
+from jaxdiff.errors import UserError
+
+NEEDED = ("observations", "actions", "rewards", "terminals", "timeouts")
+FIELDS = (*NEEDED, "next_observations", "infos/goal")
+
+
+def recording_of(fields: Mapping[str, np.ndarray], where: str) -> Recording:
+    """Cut the arrays of a file into episodes.
+
+    The final observation of an episode is `next_observations` of its last transition.
+    Without that field, a terminated episode repeats its last observation (no learner
+    bootstraps from there), and any other episode drops its last transition and ends in
+    that observation. Transitions after the last flag become an episode that ran out of
+    time.
+
+    Args:
+      fields: those of `FIELDS` that the file has.
+      where: the file, which begins messages.
+
+    Raises:
+      UserError: a field is missing or does not fit. `timeouts` is required, because
+        episodes that run into one another teach jumps that no environment makes.
+    """
+    _check(fields, where)
+    episodes = list(_episodes(fields))
+    if not episodes:
+        raise UserError(f"{where} holds no episode with a transition; fetch it again")
+    observations, actions, rewards, terminated, goals = map(
+        list, zip(*episodes, strict=True)
+    )
+    return Recording(
+        observations=observations,
+        actions=actions,
+        rewards=rewards,
+        terminated=terminated,
+        goals=goals if "infos/goal" in fields else (),
+    )
+
+
+def _episodes(fields: Mapping[str, np.ndarray]) -> Iterator[tuple]:
+    """Yield observations, actions, rewards, the flag and goals of each episode."""
+    for start, end in _spans(fields):
+        terminated = bool(fields["terminals"].ravel()[end - 1])
+        rows = fields["observations"][start:end]
+        if "next_observations" in fields:
+            rows = np.concatenate([rows, fields["next_observations"][end - 1 : end]])
+        elif terminated:
+            rows = np.concatenate([rows, rows[-1:]])
+        else:
+            end = end - 1
+        if end == start:
+            continue
+        goals = fields["infos/goal"][start:end] if "infos/goal" in fields else None
+        yield (
+            rows,
+            fields["actions"][start:end],
+            fields["rewards"][start:end],
+            terminated,
+            None if goals is None else np.concatenate([goals, goals[-1:]]),
+        )
+
+
+def _spans(fields: Mapping[str, np.ndarray]) -> Iterator[tuple[int, int]]:
+    """Yield first and past-the-last transition of each episode."""
+    total = len(fields["observations"])
+    flags = [fields[name].ravel() != 0 for name in ("terminals", "timeouts")]
+    ends = np.flatnonzero(flags[0] | flags[1]) + 1
+    if not len(ends) or ends[-1] != total:
+        ends = np.append(ends, total)
+    yield from zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)
+
+
+def _check(fields: Mapping[str, np.ndarray], where: str) -> None:
+    """Check that all fields are there, with as many rows in each."""
+    for name in NEEDED:
+        if name not in fields:
+            raise UserError(
+                f"{where} has no field {name!r}; D4RL's layout needs "
+                f"{', '.join(NEEDED)}"
+            )
+    shape = fields["observations"].shape
+    for name, value in fields.items():
+        fits = shape if name == "next_observations" else shape[:1]
+        if value.shape[: len(fits)] != fits or value.ndim < 1:
+            raise UserError(
+                f"{where}: field {name!r} has shape {list(value.shape)} beside "
+                f"{list(shape)} of 'observations'; all need as many rows"
+            )
+    if len(shape) < 2 or 0 in shape[1:]:
+        raise UserError(
+            f"{where}: field 'observations' has shape {list(shape)}; rows that are not "
+            "empty are needed"
+        )
+    for name in ("terminals", "timeouts"):
+        if fields[name].dtype.kind not in "biuf" or fields[name].size != shape[0]:
+            raise UserError(f"{where}: field {name!r} must be one flag per row")
+    if shape[0] == 0:
+        raise UserError(f"{where} holds no transitions; fetch it again")

@@ -1,0 +1,289 @@
+"""Layers that all networks share: affine maps, norms, activations, embeddings.
+
+Weights and biases start uniform in +-1/sqrt(fan_in), as in PyTorch. Numbered forms:
+
+(1) mish(x) = x tanh(log(1 + e^x)) = x n / (n + 2),  n = e^x (e^x + 2)
+    [Misra, "Mish: a self regularized non-monotonic activation function", 2019]
+(2) group norm: subtract the mean and divide by the standard deviation, both taken over
+    time and over the channels of a group [Wu & He, "Group normalization", 2018]
+(3) sinusoidal embedding: s(t) = [sin(t f), cos(t f)],  f_j = 10^(-4 j / (dim/2 - 1)),
+    j = 0 .. dim/2 - 1 [Vaswani et al., "Attention is all you need", 2017]
+(4) Fourier features: [sin(2 pi f t), cos(2 pi f t)] with given frequencies f
+    [Tancik et al., 2020, arXiv:2006.10739]
+(5) attention: y = softmax(q k^T / sqrt(width)) v in each head [Vaswani et al., 2017]
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+Initializer = Callable[..., jax.Array]
+NormKind = Literal["layer", "batch", "none"]
+
+
+def fan_in_uniform(fan_in: int) -> Initializer:
+    """Make an initializer drawing from U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+    bound = fan_in**-0.5
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+class Linear(nn.Module):
+    """An affine map of the last axis, weights and bias from `fan_in_uniform`.
+
+    Attributes:
+      features: outputs.
+      use_bias: add a bias.
+    """
+
+    features: int
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [..., C] to [..., features]."""
+        init = fan_in_uniform(x.shape[-1])
+        kernel = self.param("kernel", init, (x.shape[-1], self.features))
+        if not self.use_bias:
+            return x @ kernel
+        return x @ kernel + self.param("bias", init, (self.features,))
+
+
+class MLP(nn.Module):
+    """Dense layers with GELU between them (Hendrycks & Gimpel, 2016).
+
+    Attributes:
+      features: outputs.
+      widths: widths of the hidden layers.
+    """
+
+    features: int
+    widths: Sequence[int] = (512, 512, 512)
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [..., C] to [..., features]."""
+        for width in self.widths:
+            x = jax.nn.gelu(Linear(width)(x), approximate=False)
+        return Linear(self.features)(x)
+
+
+class ReLUNet(nn.Module):
+    """Dense layers with ReLU between them.
+
+    Attributes:
+      features: outputs.
+      widths: widths of the hidden layers.
+      layer_norm: normalize each hidden layer before its ReLU.
+    """
+
+    features: int
+    widths: Sequence[int] = (256, 256)
+    layer_norm: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [..., C] to [..., features]."""
+        for width in self.widths:
+            x = Linear(width)(x)
+            x = jax.nn.relu(nn.LayerNorm(epsilon=1e-5)(x) if self.layer_norm else x)
+        return Linear(self.features)(x)
+
+
+def mish(x: jax.Array) -> jax.Array:
+    """Apply Mish elementwise, equation (1), with one exponential.
+
+    Above 20 the quotient is 1 in float32; capping the exponent there prevents
+    inf / inf. In the left tail n tends to 2 e^x without cancellation.
+    """
+    e = jnp.exp(jnp.minimum(x, 20.0))
+    n = e * (e + 2.0)
+    return x * (n / (n + 2.0))
+
+
+class Norm(nn.Module):
+    """Layer norm of the last axis, batch norm over all other axes, or nothing.
+
+    Batch norm keeps running averages in the collection "batch_stats". It normalizes
+    by the batch and moves the averages where that collection is mutable, and it
+    normalizes by the averages elsewhere.
+
+    Attributes:
+      kind: "layer", "batch" or "none".
+      axis_name: axis of the devices that a batch is split over; read by "batch".
+    """
+
+    kind: NormKind = "layer"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [..., C] to the same shape."""
+        if self.kind == "none":
+            return x
+        if self.kind == "layer":
+            return nn.LayerNorm(epsilon=1e-5)(x)
+        training = self.is_mutable_collection("batch_stats")
+        return nn.BatchNorm(
+            not training, momentum=0.9, epsilon=1e-5, axis_name=self.axis_name
+        )(x)
+
+
+def group_norm(
+    x: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    *,
+    groups: int = 8,
+    epsilon: float = 1e-5,
+) -> jax.Array:
+    """Normalize over time and the channels of each group, equation (2).
+
+    The variance is taken about the mean (two passes): E[x^2] - E[x]^2 loses its digits
+    where the mean is large.
+
+    Args:
+      x: [B, H, C].
+      scale: [C].
+      bias: [C].
+      groups: number of channel groups; must divide C.
+      epsilon: keeps a constant group from dividing by zero.
+
+    Raises:
+      ValueError: C does not divide into the groups.
+    """
+    batch, horizon, channels = x.shape
+    if channels % groups:
+        raise ValueError(f"{channels} channels do not split into {groups} groups")
+    grouped = x.reshape(batch, horizon, groups, channels // groups)
+    mean = grouped.mean(axis=(1, 3), keepdims=True)
+    centred = grouped - mean
+    variance = jnp.square(centred).mean(axis=(1, 3), keepdims=True)
+    normalized = centred * jax.lax.rsqrt(variance + epsilon)
+    return normalized.reshape(x.shape) * scale + bias
+
+
+class GroupNorm(nn.Module):
+    """`group_norm` with a learned scale and bias.
+
+    Attributes:
+      groups: number of channel groups.
+    """
+
+    groups: int = 8
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [B, H, C] to the same shape."""
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        return group_norm(x, scale, bias, groups=self.groups)
+
+
+def sinusoidal_embedding(time: jax.Array, dim: int) -> jax.Array:
+    """Embed times [B], in any unit, as [B, dim] sines then cosines, equation (3).
+
+    Raises:
+      ValueError: `dim` is odd or below 4.
+    """
+    half = dim // 2
+    if dim % 2 or half < 2:
+        raise ValueError(f"the time embedding needs an even dim >= 4, got {dim}")
+    frequencies = 10.0 ** (-4.0 * jnp.arange(half) / (half - 1))
+    angles = time.astype(jnp.float32)[:, None] * frequencies
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def fourier_features(time: jax.Array, frequencies: Sequence[float]) -> jax.Array:
+    """Embed times [...] as [..., 2 F] sines then cosines, equation (4)."""
+    angle = 2 * jnp.pi * time[..., None] * jnp.asarray(frequencies, jnp.float32)
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+class TimeEmbedding(nn.Module):
+    """Embed the noise level, W_2 mish(W_1 s(t)), and append a condition.
+
+    Attributes:
+      dim: width of the embedding of the noise level.
+    """
+
+    dim: int
+
+    @nn.compact
+    def __call__(self, time: jax.Array, condition: jax.Array | None) -> jax.Array:
+        """Map times [B] and a condition [B, E] to [B, dim + E]."""
+        hidden = mish(Linear(4 * self.dim)(sinusoidal_embedding(time, self.dim)))
+        embedding = Linear(self.dim)(hidden)
+        if condition is None:
+            return embedding
+        return jnp.concatenate([embedding, condition], axis=-1)
+
+
+class Embedding(nn.Module):
+    """Linear, leaky ReLU, linear.
+
+    Attributes:
+      features: outputs.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [..., C] to [..., features]."""
+        return Linear(self.features)(jax.nn.leaky_relu(Linear(self.features)(x)))
+
+
+class SineEmbedding(nn.Module):
+    """Sines of learned frequencies, then a linear layer.
+
+    Attributes:
+      features: outputs.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [...] to [..., features]."""
+        waves = jnp.sin(Linear(self.features, use_bias=False)(x[..., None]))
+        return Linear(self.features)(waves)
+
+
+class Attention(nn.Module):
+    """Attention of every token to every token, equation (5).
+
+    Attributes:
+      heads: number of heads.
+      width: channels of a head.
+      lean: leave out the second projection of queries, keys, values and outputs that
+        the network of Pearce et al. (2023) has. The lean layer can compute the same
+        functions with one fifteenth of the parameters.
+    """
+
+    heads: int = 16
+    width: int = 64
+    lean: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [B, S, C] to the same shape."""
+        inner = self.heads * self.width
+        parts = jnp.split(Linear(3 * inner)(x), 3, axis=-1)
+        if not self.lean:
+            parts = [Linear(inner)(part) for part in parts]
+        shape = (*x.shape[:2], self.heads, self.width)
+        query, key, value = (part.reshape(shape) for part in parts)
+        logits = jnp.einsum("bqhc,bkhc->bhqk", query, key) / math.sqrt(self.width)
+        found = jnp.einsum("bhqk,bkhc->bqhc", jax.nn.softmax(logits), value)
+        found = found.reshape(*x.shape[:2], inner)
+        if not self.lean:
+            found = Linear(inner)(found)
+        return Linear(x.shape[-1])(found)

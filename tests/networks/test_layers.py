@@ -1,0 +1,179 @@
+"""The shared layers against NumPy and against what is known of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiff.networks import Norm, sinusoidal_embedding
+from jaxdiff.networks.layers import (
+    Attention,
+    Linear,
+    SineEmbedding,
+    fourier_features,
+    group_norm,
+    mish,
+)
+from jaxdiff.networks.temporal_conv import TemporalConv, TemporalUpConv
+
+
+def draw(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def test_mish_is_x_tanh_softplus():
+    x = np.array([-100, -30, -5, -1.19, -0.1, 0, 0.1, 1, 5, 19.9, 20.1, 50, 100.0])
+    want = x * np.tanh(np.logaddexp(0, x))
+    np.testing.assert_allclose(mish(jnp.asarray(x)), want, rtol=2e-6, atol=1e-30)
+    step = 1e-5
+    up, down = x + step, x - step
+    rise = up * np.tanh(np.logaddexp(0, up)) - down * np.tanh(np.logaddexp(0, down))
+    slope = jax.vmap(jax.grad(mish))(jnp.asarray(x))
+    np.testing.assert_allclose(slope, rise / (2 * step), rtol=1e-4, atol=1e-6)
+
+
+def test_mish_is_finite_at_the_ends_of_float32():
+    x = jnp.array([-3e38, -1e4, 1e4, 3e38])
+    np.testing.assert_array_equal(mish(x)[2:], x[2:])
+    np.testing.assert_array_equal(mish(x)[:2], [0, 0])
+    np.testing.assert_array_equal(jax.vmap(jax.grad(mish))(x), [0, 0, 1, 1])
+
+
+def test_group_norm_statistics():
+    x = 1000 + 3 * draw(0, 2, 16, 24) * jnp.arange(1, 25)
+    ones, zeros = jnp.ones(24), jnp.zeros(24)
+    y = np.asarray(group_norm(x, ones, zeros)).reshape(2, 16, 8, 3)
+    np.testing.assert_allclose(y.mean(axis=(1, 3)), 0, atol=1e-4)
+    np.testing.assert_allclose(y.std(axis=(1, 3)), 1, atol=1e-3)
+    scale, shift = jnp.arange(24.0), 2 * jnp.arange(24.0)
+    affine = group_norm(x, scale, shift)
+    np.testing.assert_allclose(affine, y.reshape(2, 16, 24) * scale + shift, atol=1e-4)
+
+
+def test_group_norm_epsilon_rules_where_the_variance_vanishes():
+    x = jnp.tile(jnp.array([0.01, -0.01]), (1, 4, 8))
+    y = group_norm(x, jnp.ones(16), jnp.zeros(16))
+    np.testing.assert_allclose(jnp.abs(y), 0.01 / np.sqrt(1e-4 + 1e-5), rtol=1e-5)
+    constant = group_norm(jnp.full((1, 4, 16), 7.0), jnp.ones(16), jnp.zeros(16))
+    np.testing.assert_array_equal(constant, 0)
+    with pytest.raises(ValueError, match="12 channels"):
+        group_norm(jnp.ones((1, 4, 12)), jnp.ones(12), jnp.zeros(12))
+
+
+def test_time_embedding_facts():
+    time = jnp.array([0.0, 1.0, 7.5])
+    e = np.asarray(sinusoidal_embedding(time, 32))
+    sin, cos = e[:, :16], e[:, 16:]
+    np.testing.assert_allclose(sin**2 + cos**2, 1, atol=1e-6)
+    np.testing.assert_array_equal(e[0], [0] * 16 + [1] * 16)
+    np.testing.assert_allclose(sin[:, 0], np.sin(time), atol=1e-6)
+    np.testing.assert_allclose(sin[:, -1], np.sin(time / 1e4), rtol=1e-5)
+    ratios = np.arcsin(sin[1, 2:]) / np.arcsin(sin[1, 1:-1])
+    np.testing.assert_allclose(ratios, 1e4 ** (-1 / 15), rtol=1e-4)
+    whole = sinusoidal_embedding(jnp.array([0, 1, 7]), 32)
+    np.testing.assert_array_equal(whole[:2], e[:2])
+    with pytest.raises(ValueError, match="even"):
+        sinusoidal_embedding(time, 7)
+
+
+def test_initial_weights_fill_the_fan_in_interval():
+    x = jnp.ones((1, 8, 16))
+    cases = [
+        (Linear(64), 16),
+        (TemporalConv(64, 5), 5 * 16),
+        (TemporalUpConv(64), 4 * 64),
+    ]
+    for module, fan_in in cases:
+        params = module.init(jax.random.key(0), x)["params"]
+        bound = fan_in**-0.5
+        for name, least in (("kernel", 0.99), ("bias", 0.9)):
+            largest = float(jnp.abs(params[name]).max())
+            assert least * bound < largest <= bound
+        assert abs(float(params["kernel"].mean())) < 0.1 * bound
+
+
+def test_batch_norm_takes_the_batch_s_statistics_and_remembers_them():
+    norm = Norm("batch")
+    x = 3.0 + 2.0 * draw(0, 256, 5, 4)
+    variables = norm.init(jax.random.key(0), x)
+    seen, moved = norm.apply(variables, x, mutable=["batch_stats"])
+    np.testing.assert_allclose(seen.mean((0, 1)), 0, atol=1e-4)
+    np.testing.assert_allclose(seen.std((0, 1)), 1, atol=1e-3)
+    # A tenth of the way from 0 and 1 to the moments, and nothing moves without leave.
+    (stats,) = moved["batch_stats"].values()
+    np.testing.assert_allclose(stats["mean"], 0.1 * x.mean((0, 1)), rtol=1e-4)
+    expected = 0.9 + 0.1 * x.var((0, 1))
+    np.testing.assert_allclose(stats["var"], expected, rtol=1e-3)
+    fixed = norm.apply(variables, x)
+    np.testing.assert_allclose(fixed, x / np.sqrt(1 + 1e-5), rtol=1e-5)
+
+
+def test_attention_of_equal_tokens_is_their_value():
+    for lean in (True, False):
+        network = Attention(heads=2, width=4, lean=lean)
+        x = jnp.tile(draw(0, 1, 1, 6), (1, 5, 1))
+        params = network.init(jax.random.key(1), x)
+        alone = network.apply(params, x[:, :1])
+        np.testing.assert_allclose(network.apply(params, x)[:, 2:3], alone, atol=1e-5)
+
+
+def test_attention_knows_no_order_but_the_transformer_does():
+    network = Attention(heads=2, width=4)
+    x, order = draw(0, 2, 5, 6), jnp.array([3, 0, 4, 2, 1])
+    params = network.init(jax.random.key(1), x)
+    np.testing.assert_allclose(
+        network.apply(params, x[:, order]),
+        network.apply(params, x)[:, order],
+        atol=1e-5,
+    )
+
+
+def test_lean_attention_can_be_all_that_the_released_one_is():
+    """Two projections one after the other are one."""
+    released, lean = (Attention(heads=2, width=4, lean=lean) for lean in (False, True))
+    x = draw(0, 2, 5, 6)
+    first, query, key, value, second, out = (
+        jax.tree.map(lambda leaf: 3 * leaf, layer)
+        for layer in released.init(jax.random.key(1), x)["params"].values()
+    )
+    params = dict(
+        zip(
+            [f"Linear_{i}" for i in range(6)],
+            (first, query, key, value, second, out),
+            strict=True,
+        )
+    )
+
+    def after(one, two):
+        return {
+            "kernel": one["kernel"] @ two["kernel"],
+            "bias": one["bias"] @ two["kernel"] + two["bias"],
+        }
+
+    parts = [
+        after(jax.tree.map(lambda leaf, i=i: leaf[..., 8 * i : 8 * i + 8], first), part)
+        for i, part in enumerate((query, key, value))
+    ]
+    merged = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *parts)
+    found = lean.apply(
+        {"params": {"Linear_0": merged, "Linear_1": after(second, out)}}, x
+    )
+    expected = released.apply({"params": params}, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_sine_embedding_is_odd_but_for_its_bias():
+    network = SineEmbedding(8)
+    x = jnp.array([0.0, 0.3, -0.3])
+    params = network.init(jax.random.key(0), x)
+    zero, plus, minus = network.apply(params, x)
+    np.testing.assert_allclose(plus - zero, zero - minus, atol=1e-6)
+    assert jnp.abs(plus - zero).max() > 1e-3
+
+
+def test_waves_of_time():
+    time = jnp.asarray([0.0, 0.25, 0.5])
+    waves = fourier_features(time, (1.0, 2.0))
+    sines, cosines = waves[:, :2], waves[:, 2:]
+    np.testing.assert_allclose(sines, [[0, 0], [1, 0], [0, 0]], atol=1e-6)
+    np.testing.assert_allclose(cosines, [[1, 1], [0, -1], [-1, 1]], atol=1e-6)
