@@ -22,6 +22,21 @@ def reason(error: BaseException) -> str:
     return str(error).strip().split("\n")[0] or type(error).__name__
 
 
+def require_at_least(least: int, **counts: int) -> None:
+    """Check that counts are not too small.
+
+    Args:
+      least: smallest value.
+      **counts: values by the name of their parameter.
+
+    Raises:
+      UserError: the first one that is smaller, by its name.
+    """
+    for name, count in counts.items():
+        if count < least:
+            raise UserError(f"`{name}` is {count}; it must be at least {least}")
+
+
 @contextlib.contextmanager
 def writing(path: str | os.PathLike, advice: str) -> Iterator[None]:
     """Make the folder of `path`, and explain errors of the file system in a sentence.

@@ -17,7 +17,7 @@ from jaxdiff.algorithms.planning.options import declared_horizons
 from jaxdiff.algorithms.planning.planner import Plans, Problem, cost
 from jaxdiff.algorithms.planning.trajectories import goal_entries
 from jaxdiff.diffusion import Clamp
-from jaxdiff.errors import UserError, writing
+from jaxdiff.errors import UserError, require_at_least, writing
 from jaxdiff.progress import note
 from jaxdiff.run import Run
 
@@ -107,8 +107,7 @@ def plan(
     size, past = run.spec.action_dim, run.config.history - 1
     start, goal = _checked(run, start, goal)
     declared = declared_horizons(run.config)
-    if candidates < 1:
-        raise UserError(f"`candidates` is {candidates}; it must be at least 1")
+    require_at_least(1, candidates=candidates)
     if horizon is not None and horizon not in declared:
         raise UserError(
             f"the horizon {horizon} is not one that {run.path} declares; choose one of "

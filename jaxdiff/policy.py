@@ -28,7 +28,7 @@ import numpy as np
 from jaxdiff.algorithms.base import Algorithm, TrainState
 from jaxdiff.data.spec import Spec
 from jaxdiff.devices import Device, share, split_batch
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, require_at_least
 
 
 class ActingPolicy(Protocol):
@@ -77,8 +77,7 @@ class Policy:
         devices: Sequence[Device] | None = None,
         guidance: Any = None,
     ) -> None:
-        if num_envs < 1:
-            raise UserError(f"`num_envs` is {num_envs}; it must be at least 1")
+        require_at_least(1, num_envs=num_envs)
         devices = list(devices) if devices is not None else jax.devices()[:1]
         self._devices = devices[: math.gcd(len(devices), num_envs)]
         self.num_envs, self.spec, self.last = num_envs, spec, None

@@ -8,7 +8,7 @@ import gymnasium
 import jax
 import numpy as np
 
-from jaxdiff.errors import UserError
+from jaxdiff.errors import require_at_least
 from jaxdiff.policy import ActingPolicy, MakePolicy
 from jaxdiff.progress import progress
 
@@ -82,9 +82,7 @@ def rollout(
       options: passed to every reset.
       label: shown beside the progress bar.
     """
-    for name, count in (("episodes", episodes), ("num_envs", num_envs)):
-        if count < 1:
-            raise UserError(f"`{name}` is {count}; it must be at least 1")
+    require_at_least(1, episodes=episodes, num_envs=num_envs)
     num_envs = min(num_envs, episodes)
     # Plain environments in lock-step: Gymnasium's vector environments either restart
     # by themselves, adding steps of the next episode, or refuse to step past an end.

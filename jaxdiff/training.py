@@ -11,7 +11,7 @@ from jaxdiff.algorithms.base import Preset, TrainConfig
 from jaxdiff.data.episodes import Dataset
 from jaxdiff.data.spec import Environment
 from jaxdiff.devices import Device
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, require_at_least
 from jaxdiff.evaluation import evaluate
 from jaxdiff.options import override
 from jaxdiff.progress import note
@@ -61,8 +61,7 @@ def train_run(
       UserError: the dataset or the preset does not exist, options do not fit, or the
         folder is not free.
     """
-    if eval_episodes < 1:
-        raise UserError(f"`eval_episodes` is {eval_episodes}; it must be at least 1")
+    require_at_least(1, eval_episodes=eval_episodes)
     if not isinstance(dataset, Dataset):
         dataset = load_dataset(dataset, download=True, environment=environment)
     elif environment is not None:

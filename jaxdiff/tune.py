@@ -26,7 +26,7 @@ from jaxdiff import figures
 from jaxdiff.algorithms.base import Algorithm, TrainState
 from jaxdiff.algorithms.planning.diffuser import Guidance, diffuser
 from jaxdiff.algorithms.planning.receding_horizon import Carry
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, require_at_least
 from jaxdiff.evaluation import environment_of, make_env, save_evaluation
 from jaxdiff.progress import progress
 from jaxdiff.rollouts import play_wave
@@ -76,9 +76,7 @@ def tune_guidance(
             ("steps", steps, 1),
         )
     )
-    for name, count in (("episodes", episodes), ("max_steps", max_steps)):
-        if count < 1:
-            raise UserError(f"`{name}` is {count}; it must be at least 1")
+    require_at_least(1, episodes=episodes, max_steps=max_steps)
     started = time.monotonic()
     blocks = [
         diffuser(

@@ -12,7 +12,7 @@ import pathlib
 import numpy as np
 
 from jaxdiff.data.storage import datasets_root, replacing, write_minari
-from jaxdiff.errors import UserError
+from jaxdiff.errors import require_at_least
 from jaxdiff.tasks.base import Recipe
 from jaxdiff.tasks.claw.world import (
     Family,
@@ -57,9 +57,7 @@ def make_claw(
       UserError: unknown family, `steps` or `plays` below 1, or a folder that cannot be
         written.
     """
-    for name, value in (("steps", steps), ("plays", plays)):
-        if value < 1:
-            raise UserError(f"`{name}` is {value}; it must be at least 1")
+    require_at_least(1, steps=steps, plays=plays)
     scenes(family)  # an unknown family is refused before anything is written
     folder = datasets_root(root) / claw_id(family)
     with replacing(folder) as partial:

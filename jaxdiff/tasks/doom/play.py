@@ -24,7 +24,7 @@ import gymnasium
 import numpy as np
 
 from jaxdiff.data.spec import Environment
-from jaxdiff.errors import UserError
+from jaxdiff.errors import require_at_least
 from jaxdiff.options import Options, at_least
 from jaxdiff.policy import ActingPolicy, MakePolicy
 from jaxdiff.progress import progress
@@ -180,9 +180,7 @@ def play_minutes(
     Raises:
       UserError: ViZDoom is not installed, or no minutes or games are asked for.
     """
-    for name, count in (("episodes", minutes), ("num_envs", num_envs)):
-        if count < 1:
-            raise UserError(f"`{name}` is {count}; it must be at least 1")
+    require_at_least(1, episodes=minutes, num_envs=num_envs)
     latency = options.latency
     if latency is None and not options.live:
         latency = measure_latency(make_player, block, labels=labels)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxdiff.data.storage import datasets_root, replacing, write_minari
-from jaxdiff.errors import UserError
+from jaxdiff.errors import require_at_least
 from jaxdiff.progress import progress
 from jaxdiff.tasks.base import Recipe
 from jaxdiff.tasks.doom.world import (
@@ -54,8 +54,7 @@ def make_doom(
       UserError: `steps` below 1, ViZDoom is not installed, or a folder that cannot be
         written.
     """
-    if steps < 1:
-        raise UserError(f"`steps` is {steps}; it must be at least 1")
+    require_at_least(1, steps=steps)
     folder = datasets_root(root) / doom_id(block)
     env = make_env(block, labels=True)
     rng = np.random.default_rng(seed)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxdiff.data.storage import datasets_root, replacing, write_minari
-from jaxdiff.errors import UserError
+from jaxdiff.errors import require_at_least
 from jaxdiff.options import Options, at_least
 from jaxdiff.progress import progress
 from jaxdiff.tasks.base import Recipe
@@ -58,8 +58,7 @@ def make_toy_kitchen(
     Raises:
       UserError: `steps` below 1, `noise` below 0, or a folder that cannot be written.
     """
-    if steps < 1:
-        raise UserError(f"`steps` is {steps}; it must be at least 1")
+    require_at_least(1, steps=steps)
     ToyKitchenOptions(noise=noise)
     folder = datasets_root(root) / TOY_KITCHEN_ID
     rng = np.random.default_rng(seed)

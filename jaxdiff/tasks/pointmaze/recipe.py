@@ -17,7 +17,7 @@ from typing import Any, get_args
 import numpy as np
 
 from jaxdiff.data.storage import datasets_root, replacing, write_minari
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, require_at_least
 from jaxdiff.options import Options, at_least
 from jaxdiff.tasks.base import Recipe
 from jaxdiff.tasks.pointmaze.drive import (
@@ -169,8 +169,7 @@ def _record(
     setting: Setting,
     root: str | os.PathLike | None,
 ) -> pathlib.Path:
-    if steps < 1:
-        raise UserError(f"`steps` is {steps}; it must be at least 1")
+    require_at_least(1, steps=steps)
     options = {"seed": seed, **vars(DriveOptions(noise=noise))}
     folder = datasets_root(root) / pointmaze_id(name)
     with replacing(folder) as partial:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxdiff.data.storage import datasets_root, replacing, write_minari
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, require_at_least
 from jaxdiff.options import Options, at_least
 from jaxdiff.progress import progress
 from jaxdiff.tasks.base import Recipe
@@ -61,8 +61,7 @@ def make_pusht(
       UserError: `steps` below 1, `noise` below 0 or so large that almost no episode
         succeeds, gym-pusht is not installed, or a folder that cannot be written.
     """
-    if steps < 1:
-        raise UserError(f"`steps` is {steps}; it must be at least 1")
+    require_at_least(1, steps=steps)
     PushTOptions(noise=noise)
     folder = datasets_root(root) / PUSHT_ID
     env = make_raw()
