@@ -154,7 +154,7 @@ def _study(
 
 def variant(name: str, dataset: Dataset, updates: int) -> Preset:
     """Return the options of a variant, of acting with it and of its training."""
-    _, start = find_preset("diffuser", dataset, spec_of(dataset), "demo")
+    start = find_preset("diffuser", dataset, spec_of(dataset), "demo")
     asked = {**PLAIN, **ACTING, **VARIANTS[name]}
     training = dataclasses.replace(
         start.training["denoiser"], num_steps=updates, save_every=updates, keep=1

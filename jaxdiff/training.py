@@ -24,7 +24,7 @@ def train_run(
     dataset: str | Path | Dataset,
     path: str | Path,
     *,
-    preset: str | None = None,
+    preset: str | Preset | None = None,
     config: Any = None,
     acting: Any = None,
     training: TrainConfig | Mapping[str, Any] | None = None,
@@ -42,7 +42,7 @@ def train_run(
       algorithm: a name of `ALGORITHMS`.
       dataset: a recipe, a Minari id, a path or a loaded `Dataset`.
       path: the run folder; made if it is not there.
-      preset: the options to start from, see `find_preset`.
+      preset: the options to start from, or their name, see `find_preset`.
       config: options of the algorithm that differ from the preset, or all of them as an
         instance of its config class.
       acting: options of acting, in the same two forms.
@@ -67,11 +67,14 @@ def train_run(
     elif environment is not None:
         dataset = dataset._replace(evaluation=Environment(environment))
     spec = spec_of(dataset)
-    name, start = find_preset(algorithm, dataset, spec, preset)
+    start = preset
+    if not isinstance(start, Preset):
+        start = find_preset(algorithm, dataset, spec, start)
     options = Preset(
         _chosen(start.config, config, algorithm),
         _chosen(start.acting, acting, f"acting with {algorithm}"),
         trained(start.training, training),
+        start.name,
     )
 
     def score(run: Run) -> tuple[str, float]:
@@ -93,7 +96,7 @@ def train_run(
         devices=devices,
         resume=resume,
         evaluate=score if playable else None,
-        announce=functools.partial(say_plan, algorithm, dataset, name),
+        announce=functools.partial(say_plan, algorithm, dataset, start.name),
     )
 
 

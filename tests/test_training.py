@@ -95,7 +95,7 @@ def test_what_is_no_option_of_training_is_named(wrong, words):
 
 
 def test_changes_to_a_preset_and_whole_options_are_both_taken(asked):
-    usual = find_preset("bc", DATASET, spec_of(DATASET))[1]
+    usual = find_preset("bc", DATASET, spec_of(DATASET))
     train_run("bc", DATASET, "run", config={"learning_rate": 0.5}, training=QUICK)
     options = asked["options"]
     assert options.config == dataclasses.replace(usual.config, learning_rate=0.5)

@@ -285,11 +285,13 @@ class Preset(NamedTuple):
       acting: options that may change after training.
       training: name of a learner -> how it is trained. It may name learners that
         other options would add.
+      name: what announcements call it.
     """
 
     config: Any
     acting: Any
     training: Mapping[str, TrainConfig]
+    name: str = "of your own"
 
 
 class Entry(NamedTuple):

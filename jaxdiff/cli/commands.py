@@ -262,7 +262,9 @@ def _dataset_of(args: list[str]) -> Any:
     return load_dataset(name, download=True, environment=environment)
 
 
-def _start(algorithm: str, dataset: Any, preset: str | None, source: str | None) -> Any:
+def _start(
+    algorithm: str, dataset: Any, preset: str | None, source: str | None
+) -> Preset:
     """Return the options to start from: of a preset, or of another run."""
     from jaxdiff.run import open_run, training_of
     from jaxdiff.tasks.lookup import find_preset, spec_of
@@ -276,9 +278,9 @@ def _start(algorithm: str, dataset: Any, preset: str | None, source: str | None)
                 f"{path} configures {run.name}, not {algorithm}; give `config` a run "
                 f"of {algorithm}"
             )
-        return Preset(run.config, run.acting, training_of(run))
+        return Preset(run.config, run.acting, training_of(run), f"taken from {path}")
     if dataset is not None:
-        return find_preset(algorithm, dataset, spec_of(dataset), preset)[1]
+        return find_preset(algorithm, dataset, spec_of(dataset), preset)
     return Preset(entry.config(), entry.acting(), {})
 
 
@@ -339,12 +341,12 @@ def _run_training(
     config = _replaced(start.config, asked)
     acting = _replaced(start.acting, asked, without=vars(start.config))
     configs = trained(start.training, training)
+    options = Preset(config, acting, configs, start.name)
     slices = getattr(config, "accumulate", 1)
     batch = math.gcd(*(each.batch_size // slices for each in configs.values()))
     devices = _devices(asked["devices"], asked["platform"], batch=batch)
     run = train_run(
-        algorithm, dataset, asked["run"],
-        preset=asked["preset"], config=config, acting=acting, training=configs,
+        algorithm, dataset, asked["run"], preset=options,
         environment=asked["environment"], seed=asked["seed"], devices=devices,
         resume=asked["resume"], eval_episodes=asked["eval_episodes"],
     )  # fmt: skip

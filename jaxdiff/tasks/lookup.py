@@ -136,8 +136,8 @@ def presets_of(algorithm: str, dataset: Dataset) -> list[str]:
 
 def find_preset(
     algorithm: str, dataset: Dataset, spec: Spec, name: str | None = None
-) -> tuple[str, Preset]:
-    """Return the name and the options of a preset.
+) -> Preset:
+    """Return the options to start from.
 
     Args:
       algorithm: a name of `ALGORITHMS`.
@@ -160,6 +160,6 @@ def find_preset(
             f"one of {', '.join(known)} with `preset`"
         )
     if name == "generic":
-        return name, entry.generic(dataset, spec)
-    task = task_of(dataset.evaluation)
-    return name, task.presets[algorithm, name](dataset, spec)
+        return entry.generic(dataset, spec)._replace(name=name)
+    find = task_of(dataset.evaluation).presets[algorithm, name]
+    return find(dataset, spec)._replace(name=name)

@@ -441,7 +441,7 @@ def asked(monkeypatch):
     seen = {}
 
     def train_run(algorithm, dataset, path, **options):
-        seen.update(options)
+        seen.update(options, options=options["preset"])
         raise UserError("enough; seen")
 
     monkeypatch.setattr("jaxdiff.training.train_run", train_run)
@@ -450,7 +450,7 @@ def asked(monkeypatch):
 
 def usual(algorithm):
     dataset = load_dataset(RECIPE)
-    return find_preset(algorithm, dataset, spec_of(dataset), "demo")[1]
+    return find_preset(algorithm, dataset, spec_of(dataset), "demo")
 
 
 def test_options_of_all_learners_of_one_and_the_preset_for_the_rest(asked, capsys):
@@ -458,14 +458,14 @@ def test_options_of_all_learners_of_one_and_the_preset_for_the_rest(asked, capsy
     flags = ("--num-steps", "5", "--returns.num-steps", "7", "--returns.keep", "4")
     sentence(capsys, "train", "diffuser", *named, *flags)
     training = usual("diffuser").training
-    assert asked["training"] == {
+    assert asked["options"].training == {
         "denoiser": dataclasses.replace(training["denoiser"], num_steps=5),
         "returns": dataclasses.replace(training["returns"], num_steps=7, keep=4),
     }
     sentence(capsys, "train", "iql", *named, "--policy.num-steps", "7")
     training = usual("iql").training
     assert len(training) > 1
-    assert asked["training"] == {
+    assert asked["options"].training == {
         **training, "policy": dataclasses.replace(training["policy"], num_steps=7),
     }  # fmt: skip
 
@@ -475,19 +475,22 @@ def test_options_reach_training_and_acting(asked, capsys):
     flags = ("--dim", "16", "--no-return-model", "--clip", "None", "--candidates", "7")
     sentence(capsys, "train", "diffuser", *named, *flags)
     preset = usual("diffuser")
-    assert asked["config"] == dataclasses.replace(preset.config, dim=16, clip=None)
-    assert asked["acting"] == dataclasses.replace(preset.acting, candidates=7)
-    assert asked["training"] == preset.training
-    assert (asked["seed"], asked["resume"], asked["preset"]) == (3, True, None)
+    config, acting, training, name = asked["options"]
+    assert config == dataclasses.replace(preset.config, dim=16, clip=None)
+    assert acting == dataclasses.replace(preset.acting, candidates=7)
+    assert training == preset.training
+    assert (asked["seed"], asked["resume"], name) == (3, True, "demo")
 
 
 def test_options_of_another_run_are_taken(asked, capsys, tiny_run):
     named = ("--dataset", RECIPE, "--run", "run", "--config", tiny_run)
     sentence(capsys, "train", "diffuser", *named, "--candidates", "7")
     run = load_run(tiny_run)
-    assert asked["config"] == run.config
-    assert asked["acting"] == dataclasses.replace(run.acting, candidates=7)
-    assert asked["training"]["denoiser"].num_steps == 4
+    config, acting, training, name = asked["options"]
+    assert config == run.config
+    assert acting == dataclasses.replace(run.acting, candidates=7)
+    assert training["denoiser"].num_steps == 4
+    assert name == f"taken from {tiny_run}"
     assert "configures diffuser, not bc" in sentence(capsys, "train", "bc", *named)
 
 

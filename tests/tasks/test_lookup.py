@@ -77,7 +77,7 @@ def test_the_name_of_a_dataset_says_nothing(name):
     dataset = in_environment("Ant-v5", name=name, metadata={"dataset_id": name})
     assert task_of(dataset.evaluation) is CONTROL
     assert presets_of("iql", dataset) == ["generic"]
-    assert find_preset("iql", dataset, spec_of(dataset))[0] == "generic"
+    assert find_preset("iql", dataset, spec_of(dataset)).name == "generic"
 
 
 def test_a_dataset_is_named_by_its_path_and_not_its_folder(tmp_path):
@@ -109,10 +109,11 @@ def test_the_demo_comes_first_and_then_generic_serves():
     dataset = in_environment("Hopper-v5")
     assert presets_of("diffuser", dataset)[0] == "demo"
     assert presets_of("diffuser", dataset)[-1] == "generic"
-    name, preset = find_preset("diffuser", dataset, spec_of(dataset))
-    assert name == "demo"
+    preset = find_preset("diffuser", dataset, spec_of(dataset))
+    assert preset.name == "demo"
     assert type(preset.config) is ALGORITHMS["diffuser"].config
-    assert find_preset("diffuser", dataset, spec_of(dataset), "generic")[0] == "generic"
+    generic = find_preset("diffuser", dataset, spec_of(dataset), "generic")
+    assert generic.name == "generic"
 
 
 def test_unknown_preset_names_those_there_are():
@@ -131,7 +132,7 @@ def test_unknown_preset_names_those_there_are():
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_data_that_no_task_knows_have_options_for_every_algorithm(name):
     entry, spec = ALGORITHMS[name], spec_of(DATASET)
-    _, preset = find_preset(name, DATASET, spec)
+    preset = find_preset(name, DATASET, spec)
     statistics = entry.measure(preset.config, DATASET.episodes, spec)
     built = entry.build(preset.config, preset.acting, statistics, spec)
     assert set(built.learners) <= set(preset.training)

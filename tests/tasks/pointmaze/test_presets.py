@@ -119,6 +119,6 @@ def test_every_preset_builds_options_of_its_algorithm(key):
 def test_a_maze_is_found_by_its_environment_and_starts_with_the_demo():
     dataset = data_of(environment_of(MAZES["medium"]))
     assert presets_of("diffuser", dataset) == ["demo", "released", "paper", "generic"]
-    name, found = find_preset("diffuser", dataset, SPEC)
-    assert name == "demo"
+    found = find_preset("diffuser", dataset, SPEC)
+    assert found.name == "demo"
     assert found.config.horizon == 256
