@@ -40,6 +40,7 @@ from jaxdiff.run import Run
 from jaxdiff.scoring import bootstrap
 from jaxdiff.tasks.doom import TASK
 from jaxdiff.tasks.doom import world as doom
+from jaxdiff.tasks.doom.environment import make_env
 from jaxdiff.tasks.doom.figures import plot_first_turns, plot_sights
 from jaxdiff.tasks.doom.play import (
     Demonstrator,
@@ -205,7 +206,7 @@ def _draw(
     turns: dict[str, dict[str, np.ndarray]], options: Options, folder: Path
 ) -> None:
     """Draw what the demonstrator sees, and the first turns of every setting."""
-    env: Any = doom.make_env(labels=True)
+    env: Any = make_env(labels=True)
     env.reset(seed=options.opening)
     begin = env.unwrapped.render()
     rng, state, game = np.random.default_rng(0), doom.DemonstratorState(), env.unwrapped

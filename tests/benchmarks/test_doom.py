@@ -14,11 +14,12 @@ from benchmarks import methods
 from jaxdiff.algorithms.base import ActOutput
 from jaxdiff.errors import UserError
 from jaxdiff.tasks.doom import world as doom
+from jaxdiff.tasks.doom.environment import make_env
 
 
 def installed():
     try:
-        doom.make_env()
+        make_env()
     except UserError:
         return False
     return True

@@ -1,11 +1,9 @@
 """The claw machine: scenes, data, presets, scores and pictures."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import gymnasium
-
-from jaxdiff.data.spec import Environment
+import jaxdiff.tasks.claw.environment  # noqa: F401  (registers the ids)
 from jaxdiff.run import Run
 from jaxdiff.tasks import control
 from jaxdiff.tasks.claw.play import ClawPlayed, play
@@ -16,13 +14,6 @@ from jaxdiff.tasks.claw.world import ENVIRONMENTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def make_env(environment: Environment, options: Any = None) -> gymnasium.Env:
-    """Make a claw machine as policies see it, with flat pictures."""
-    import jaxdiff.tasks.claw.environment  # noqa: F401  (registers the ids)
-
-    return control.make_env(environment)
 
 
 def draw(run: Run, played: ClawPlayed) -> "Figure":
@@ -36,7 +27,6 @@ TASK = dataclasses.replace(
     control.CONTROL,
     name="claw",
     environments=tuple(ENVIRONMENTS.values()),
-    make_env=make_env,
     play=play,
     score=score,
     recipes=RECIPES,

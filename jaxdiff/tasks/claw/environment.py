@@ -77,3 +77,17 @@ for _family, _id in ENVIRONMENTS.items():
         entry_point="jaxdiff.tasks.claw.environment:ClawMachine",
         kwargs={"family": _family},
     )
+
+
+def make_env(family: Family, *, plays: int = 1) -> gymnasium.Env:
+    """Make the environment of a family.
+
+    Args:
+      family: which scenes it shows.
+      plays: steps of an episode.
+
+    Raises:
+      UserError: there is no such family.
+    """
+    scenes(family)
+    return gymnasium.make(ENVIRONMENTS[family], plays=plays)

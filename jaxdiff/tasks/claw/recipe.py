@@ -14,11 +14,11 @@ import numpy as np
 from jaxdiff.data.storage import datasets_root, replacing, write_minari
 from jaxdiff.errors import require_at_least
 from jaxdiff.tasks.base import Recipe
+from jaxdiff.tasks.claw.environment import make_env
 from jaxdiff.tasks.claw.world import (
     Family,
     demonstrator,
     draw_actions,
-    make_env,
     scenes,
 )
 

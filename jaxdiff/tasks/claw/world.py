@@ -26,15 +26,12 @@ environment.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from jaxdiff.data.spec import Environment
 from jaxdiff.errors import UserError
-
-if TYPE_CHECKING:
-    import gymnasium
 
 Family = Literal["uniform", "biased"]
 
@@ -201,24 +198,6 @@ def guided(family: Family, weight: float) -> np.ndarray:
     ratio = given / np.maximum(given.mean(0), np.finfo(float).tiny)
     tilted = given * ratio**weight
     return tilted / tilted.sum((1, 2), keepdims=True)
-
-
-def make_env(family: Family, *, plays: int = 1) -> "gymnasium.Env":
-    """Make the environment of a family, see `jaxdiff.tasks.claw.environment`.
-
-    Args:
-      family: which scenes it shows.
-      plays: steps of an episode.
-
-    Raises:
-      UserError: there is no such family.
-    """
-    import gymnasium
-
-    import jaxdiff.tasks.claw.environment  # noqa: F401  (registers the ids)
-
-    scenes(family)
-    return gymnasium.make(ENVIRONMENTS[family], plays=plays)
 
 
 def _pixels(actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ import gymnasium
 
 from jaxdiff.data.spec import Environment
 from jaxdiff.tasks import control
+from jaxdiff.tasks.doom import environment as games
 from jaxdiff.tasks.doom import world as doom
 from jaxdiff.tasks.doom.play import DoomOptions, play
 from jaxdiff.tasks.doom.presets import PRESETS
@@ -21,7 +22,7 @@ def make_env(environment: Environment, options: DoomOptions) -> gymnasium.Env:
     Raises:
       UserError: ViZDoom is not installed.
     """
-    raw = doom.make_env(doom.block_of(environment), asynchronous=options.live)
+    raw = games.make_env(doom.block_of(environment), asynchronous=options.live)
     return control.as_seen(raw, control.split)
 
 

@@ -193,3 +193,14 @@ for _block, _environment in ENVIRONMENTS.items():
         entry_point="jaxdiff.tasks.doom.environment:Doom",
         kwargs={"block": _block},
     )
+
+
+def make_env(
+    block: Block = 1, *, asynchronous: bool = False, labels: bool = False
+) -> gymnasium.Env:
+    """Make the game; see `Doom`.
+
+    Raises:
+      UserError: ViZDoom is not installed.
+    """
+    return gymnasium.make(ENVIRONMENTS[block], asynchronous=asynchronous, labels=labels)

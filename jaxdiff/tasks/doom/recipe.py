@@ -12,12 +12,12 @@ from jaxdiff.data.storage import datasets_root, replacing, write_minari
 from jaxdiff.errors import require_at_least
 from jaxdiff.progress import progress
 from jaxdiff.tasks.base import Recipe
+from jaxdiff.tasks.doom.environment import make_env
 from jaxdiff.tasks.doom.world import (
     HORIZON,
     Block,
     DemonstratorState,
     demonstrate,
-    make_env,
 )
 
 _SIZES: dict[Block, str] = {1: "full", 2: "half", 4: "quarter"}
@@ -99,7 +99,7 @@ def record_episode(
     """Play one episode of the demonstrator.
 
     Args:
-      env: game from `jaxdiff.tasks.doom.world.make_env`, with labels.
+      env: game from `jaxdiff.tasks.doom.environment.make_env`, with labels.
       rng: source of the demonstrator's choices; advanced.
       seed: seed of the game.
       steps: most steps, at least 1; an episode that reaches it is truncated.

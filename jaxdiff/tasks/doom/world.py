@@ -31,14 +31,11 @@ the picture shows what the hands do. Importing this module loads no ViZDoom;
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from jaxdiff.data.spec import Environment
-
-if TYPE_CHECKING:
-    import gymnasium
 
 # Pixels along each side of a square that is shown as one pixel, their mean.
 Block = Literal[1, 2, 4]
@@ -98,21 +95,6 @@ class DemonstratorState:
     target: int = -1
     search: Literal[-1, 0, 1] = 0
     pulled: int = _REST
-
-
-def make_env(
-    block: Block = 1, *, asynchronous: bool = False, labels: bool = False
-) -> "gymnasium.Env":
-    """Make the game; see `jaxdiff.tasks.doom.environment.Doom`.
-
-    Raises:
-      UserError: ViZDoom is not installed.
-    """
-    import gymnasium
-
-    import jaxdiff.tasks.doom.environment  # noqa: F401  (registers the ids)
-
-    return gymnasium.make(ENVIRONMENTS[block], asynchronous=asynchronous, labels=labels)
 
 
 def block_of(environment: Environment) -> Block:

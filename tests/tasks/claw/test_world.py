@@ -10,6 +10,7 @@ from jaxdiff.errors import UserError
 from jaxdiff.options import NoOptions
 from jaxdiff.tasks.claw import TASK
 from jaxdiff.tasks.claw import world as claw
+from jaxdiff.tasks.claw.environment import make_env
 from jaxdiff.tasks.claw.recipe import make_claw
 from jaxdiff.tasks.lookup import load_dataset, task_of
 
@@ -125,7 +126,7 @@ def test_guidance_without_weight_is_the_demonstrator():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_environment_pays_for_toys(family):
-    env = claw.make_env(family)
+    env = make_env(family)
     check_env(env.unwrapped, skip_render_check=True)
     assert env.spec.id == claw.ENVIRONMENTS[family]
     assert claw.family_of(Environment(env.spec.id)) == family
@@ -143,7 +144,7 @@ def test_the_environment_pays_for_toys(family):
 
 
 def test_a_session_draws_every_picture_anew():
-    env = claw.make_env("uniform", plays=400)
+    env = make_env("uniform", plays=400)
     _, info = env.reset(seed=3)
     shown, ends = [info["scene"]], []
     for _ in range(400):
@@ -155,7 +156,7 @@ def test_a_session_draws_every_picture_anew():
     assert np.bincount(shown, minlength=7).min() > 30
     assert env.reset(seed=3)[1]["scene"] == shown[0]
     with pytest.raises(UserError, match="choose one of uniform, biased"):
-        claw.make_env("other")
+        make_env("other")
 
 
 def images_of(dataset):

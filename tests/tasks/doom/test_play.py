@@ -14,6 +14,7 @@ from jaxdiff.algorithms.base import ActOutput
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import evaluate
 from jaxdiff.tasks.doom import TASK, scores
+from jaxdiff.tasks.doom import environment as games
 from jaxdiff.tasks.doom import world as doom
 from jaxdiff.tasks.doom.play import (
     Demonstrator,
@@ -27,7 +28,7 @@ from jaxdiff.tasks.doom.play import (
 
 def installed():
     try:
-        doom.make_env()
+        games.make_env()
     except UserError:
         return False
     return True
@@ -62,7 +63,7 @@ class Counting:
 def counted(monkeypatch, envs, *, latency=0.0, live=False, **options):
     """Play with a policy that does what it sees, and keep what it was told."""
     left, told = iter(envs), []
-    monkeypatch.setattr(doom, "make_env", lambda *args, **kwargs: next(left))
+    monkeypatch.setattr(games, "make_env", lambda *args, **kwargs: next(left))
 
     class Copying:
         def __call__(self, observation, goal=None):
@@ -195,7 +196,7 @@ def test_first_turns_are_added_up(monkeypatch):
             asked.append(list(seeds))
 
     asked = []
-    monkeypatch.setattr(doom, "make_env", lambda *args, **kwargs: Counting())
+    monkeypatch.setattr(games, "make_env", lambda *args, **kwargs: Counting())
     turns = first_turns(lambda games, seeds: Right(), 4, repeats=10, seed=7, tics=5)
     np.testing.assert_allclose(turns, np.full(10, 15 * 0.2 * 5))
     assert asked == [list(range(7, 15)), list(range(15, 23))]

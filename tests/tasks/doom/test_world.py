@@ -9,6 +9,7 @@ from jaxdiff.data.spec import Environment
 from jaxdiff.errors import UserError
 from jaxdiff.tasks.doom import TASK
 from jaxdiff.tasks.doom import world as doom
+from jaxdiff.tasks.doom.environment import make_env
 from jaxdiff.tasks.doom.play import Demonstrator, DoomOptions
 from jaxdiff.tasks.doom.world import DemonstratorState, Monster, demonstrate
 from jaxdiff.tasks.lookup import load_dataset
@@ -16,7 +17,7 @@ from jaxdiff.tasks.lookup import load_dataset
 
 def installed():
     try:
-        doom.make_env()
+        make_env()
     except UserError:
         return False
     return True
@@ -117,7 +118,7 @@ def test_pictures_of_every_size():
 def test_a_missing_game_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "vizdoom", None)
     with pytest.raises(UserError, match=r'pip install "jaxdiff\[doom\]"'):
-        doom.make_env()
+        make_env()
 
 
 def box(env):
@@ -127,7 +128,7 @@ def box(env):
 
 @simulated
 def test_an_action_turns_by_as_much_as_it_says():
-    env = doom.make_env(labels=True)
+    env = make_env(labels=True)
     env.reset(seed=3)
     # A game begins with a monster straight ahead.
     assert abs(doom.bearing(box(env))[0]) < 1
@@ -149,7 +150,7 @@ def test_an_action_turns_by_as_much_as_it_says():
 @simulated
 def test_kills_pay_and_seeds_tell_episodes_apart(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    env = doom.make_env(4, labels=True)
+    env = make_env(4, labels=True)
 
     def play(seed):
         shown, _ = env.reset(seed=seed)
