@@ -283,7 +283,7 @@ def test_generic_options_build_for_data_of_no_task(algorithm, goals):
         goals=episodes.goals if goals else None,
     )
     plain, data = spec_of(episodes), dataset()._replace(episodes=episodes)
-    config, acting, training = entry.generic(data, plain)
+    config, acting, training, _ = entry.generic(data, plain)
     statistics = entry.measure(config, episodes, plain)
     built = entry.build(config, acting, statistics, plain)
     assert training.keys() >= built.learners.keys()

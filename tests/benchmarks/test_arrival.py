@@ -109,7 +109,7 @@ def test_every_horizon_is_played_and_drawn(played, tmp_path):
 def test_every_horizon_of_a_preset_can_be_played(monkeypatch, maze, name):
     environment = Environment(MAZES[maze].environment)
     dataset = Dataset("any", None, (4,), "", environment, environment)  # pyright: ignore
-    config, acting, _ = PRESETS["diffuser", name](dataset, SPEC)
+    config, acting, *_ = PRESETS["diffuser", name](dataset, SPEC)
     monkeypatch.setattr(
         arrival,
         "load_run",

@@ -25,7 +25,7 @@ DATASET = Dataset("any", straight_lines(2), (4,), "", MEDIUM, MEDIUM)
 
 def options_of(preset):
     """All options of a preset by name, those of training too."""
-    config, acting, training = preset
+    config, acting, training, _ = preset
     return {**vars(training["denoiser"]), **vars(config), **vars(acting)}
 
 

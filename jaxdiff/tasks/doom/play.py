@@ -30,7 +30,7 @@ from jaxdiff.policy import ActingPolicy, MakePolicy
 from jaxdiff.progress import progress
 from jaxdiff.rollouts import RandomPolicy
 from jaxdiff.tasks.base import Task
-from jaxdiff.tasks.doom import environment as games
+from jaxdiff.tasks.doom import environment
 from jaxdiff.tasks.doom import world as doom
 
 _MOST_ENVS = 8  # games side by side; each is a process
@@ -188,7 +188,7 @@ def play_minutes(
     cost = 1 if latency is None else delay(latency)
     count = 1 if options.live else min(num_envs, minutes, _MOST_ENVS)
     games = [
-        games.make_env(block, asynchronous=options.live, labels=labels)
+        environment.make_env(block, asynchronous=options.live, labels=labels)
         for _ in range(count)
     ]
     player = make_player(games, [seed + i for i in range(count)])
@@ -212,7 +212,7 @@ def measure_latency(
     make_player: MakePlayer, block: doom.Block, *, labels: bool = False
 ) -> float:
     """Return the median time of a decision in one game, seconds; see `play_minutes`."""
-    game = games.make_env(block, labels=labels)
+    game = environment.make_env(block, labels=labels)
     shown = game.reset(seed=0)[0].reshape(1, -1)
     player, seconds = make_player([game], [0]), []
     player(shown)  # compiles
@@ -253,7 +253,7 @@ def first_turns(
       `[N]`, degrees to the right.
     """
     count = min(repeats, _MOST_ENVS)
-    games = [games.make_env(block, labels=labels) for _ in range(count)]
+    games = [environment.make_env(block, labels=labels) for _ in range(count)]
     player = make_player(games, [seed + i for i in range(count)])
     found = []
     for first in range(0, repeats, count):

@@ -437,7 +437,7 @@ def test_generic_options_build_a_policy_of_any_data():
     for episodes, shape in ((two_ways(8), None), (around(8), (3, 1, 1))):
         spec = spec_of(episodes, shape)
         dataset = Dataset("mine", episodes, spec.observation_shape, "")
-        config, acting, training = generic(dataset, spec)
+        config, acting, training, _ = generic(dataset, spec)
         statistics = measure(config, episodes, spec)
         assert training.keys() == bc(config, acting, statistics, spec).learners.keys()
 

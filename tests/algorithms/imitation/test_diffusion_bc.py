@@ -469,7 +469,7 @@ def test_generic_options_build_a_policy_of_any_data():
     for shape in (None, (1, 2, 1)):
         spec = spec_of(counting(), shape)
         dataset = Dataset("mine", counting(), spec.observation_shape, "")
-        config, acting, training = generic(dataset, spec)
+        config, acting, training, _ = generic(dataset, spec)
         statistics = measure(config, counting(), spec)
         algorithm = diffusion_bc(config, acting, statistics, spec)
         assert training.keys() == algorithm.learners.keys()

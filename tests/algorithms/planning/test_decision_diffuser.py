@@ -602,7 +602,7 @@ def test_generic_options_fit_any_data(goals):
     dataset = Dataset(
         name="data", episodes=episodes, observation_shape=(2,), fingerprint=""
     )
-    config, acting, training = ENTRY.generic(dataset, spec)
+    config, acting, training, _ = ENTRY.generic(dataset, spec)
     assert config.condition == ("goal" if goals else "return")
     assert (config.horizon, config.goal_dim) == (12, 2 if goals else 0)
     statistics = ENTRY.measure(config, episodes, spec)

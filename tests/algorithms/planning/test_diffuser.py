@@ -512,7 +512,7 @@ def test_generic_options_fit_any_data():
         (unpaid, Spec((2,), 2), ["denoiser"], 0),
         (paid, Spec((2,), 2), ["denoiser", "returns"], 0),
     ):
-        config, acting, training = ENTRY.generic(dataset_of(episodes), spec)
+        config, acting, training, _ = ENTRY.generic(dataset_of(episodes), spec)
         assert config.horizon == 8  # no episode is longer
         assert config.goal_dim == goals
         statistics = ENTRY.measure(config, episodes, spec)

@@ -45,7 +45,7 @@ def test_the_quality_is_what_the_dataset_says(metadata, quality):
 
 
 def test_diffuser_has_the_released_options():
-    config, acting, training = preset("diffuser", "released", "Hopper-v4")
+    config, acting, training, _ = preset("diffuser", "released", "Hopper-v4")
     assert (config.horizon, config.diffusion_steps) == (32, 20)
     assert config.dim_mults == (1, 2, 4, 8)
     assert config.normalizer == "gaussian"
@@ -62,7 +62,7 @@ def test_diffuser_has_the_released_options():
 
 
 def test_diffuser_has_a_laptops_options():
-    config, acting, training = preset("diffuser", "demo", "Hopper-v5")
+    config, acting, training, _ = preset("diffuser", "demo", "Hopper-v5")
     assert (config.prediction, config.dim_mults) == ("v", (1, 2, 4))
     assert (config.learning_rate, config.learning_rate_decay) == (1e-3, 1.0)
     assert (acting.sampling_steps, acting.temperature) == (5, 0.5)
