@@ -12,7 +12,6 @@ chose it is no result: score it by `jaxdiff evaluate`, which plays other episode
 
 import dataclasses
 import itertools
-import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -127,27 +126,6 @@ def default_stops(run: Run) -> list[int]:
     """
     levels = getattr(run.config, "diffusion_steps", 0)
     return sorted({0, levels // 2, 3 * levels // 4})
-
-
-def evaluate_command(run: Run, setting: Mapping[str, Any], *, best: bool) -> str:
-    """Write the command that scores a row of the table.
-
-    Args:
-      run: the run.
-      setting: the row.
-      best: whether the run was loaded with its best checkpoint.
-    """
-    options = {
-        "guide_scale": setting["guide_scale"],
-        "guide_stop": setting["guide_stop"],
-        "guide_steps": setting["guide_steps"],
-    }
-    if run.acting.candidates != run.document["acting"].get("candidates"):
-        options["candidates"] = run.acting.candidates
-    flags = [f"--{name.replace('_', '-')} {value}" for name, value in options.items()]
-    return " ".join(
-        ["jaxdiff evaluate", shlex.quote(str(run.path)), *flags, *["--best"] * best]
-    )
 
 
 class SettingsPolicy:

@@ -8,6 +8,7 @@ and `plan` from the run.
 import dataclasses
 import math
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -452,7 +453,7 @@ def _overrides(acting: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tune(prog: str, args: list[str]) -> None:
     from jaxdiff.run import load_run
-    from jaxdiff.tune import default_stops, evaluate_command, tune_guidance
+    from jaxdiff.tune import default_stops, tune_guidance
 
     common = [
         _RUN,
@@ -494,7 +495,24 @@ def _tune(prog: str, args: list[str]) -> None:
             "`scales`, or train for longer"
         )
     table(record["best"])
-    print(f"score it with: {evaluate_command(run, record['best'], best=asked['best'])}")
+    found = {name: record["best"][name] for name in _TUNED}
+    flags = [_written(name, value) for name, value in {**overrides, **found}.items()]
+    same = ("environment", "best", "trust")
+    flags += [_written(name, asked[name]) for name in same if asked[name]]
+    command = ["jaxdiff evaluate", shlex.quote(str(run.path)), *flags]
+    print(f"score it with: {' '.join(command)}")
+
+
+_TUNED = ("guide_scale", "guide_stop", "guide_steps")
+
+
+def _written(name: str, value: Any) -> str:
+    """Write a flag as a command takes it."""
+    spelled = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{spelled}" if value else f"--no-{spelled}"
+    words = value if isinstance(value, tuple | list) else [value]
+    return " ".join([f"--{spelled}", *(shlex.quote(str(word)) for word in words)])
 
 
 def _plan(prog: str, args: list[str]) -> None:
