@@ -160,9 +160,13 @@ def test_unet_shows_its_middle_the_ends_alone(monkeypatch, show_ends):
     network = TemporalUNet(dim=8, dim_mults=(1, 2), show_ends=show_ends)
     x = draw(0, 1, 192, 2)
     params = jax.jit(network.init)(jax.random.key(0), x, jnp.zeros(1))
-    slope = jax.grad(
-        lambda x: jnp.square(network.apply(params, x, jnp.zeros(1))[0, 96]).sum()
-    )(x)
+
+    @jax.jit
+    @jax.grad
+    def slope_of_the_middle(x):
+        return jnp.square(network.apply(params, x, jnp.zeros(1))[0, 96]).sum()
+
+    slope = slope_of_the_middle(x)
     reach = jnp.abs(slope[0]).max(axis=-1)
     seen = reach > 1e-6 * reach.max()
     assert bool(seen[0]) == bool(seen[-1]) == show_ends
@@ -230,9 +234,10 @@ def test_rows_normalised_alone_see_what_their_convolutions_reach(by_row):
     network = TemporalUNet(dim=8, dim_mults=(1,), norm_by_row=by_row)
     x, time = draw(1, 1, 80, 2), jnp.ones(1)
     params = network.init(jax.random.key(0), x, time)
-    slope = jax.jacobian(lambda x: network.apply(params, x, time)[0, 40].sum())(x)
+    apply = jax.jit(network.apply)
+    slope = jax.jit(jax.grad(lambda x: network.apply(params, x, time)[0, 40].sum()))(x)
     heard = np.flatnonzero(np.abs(slope[0]).max(axis=-1))
     assert heard.tolist() == list(range(22, 59) if by_row else range(80))
-    shorter = network.apply(params, x[:, :64], time)[0, 40]
-    same = np.allclose(shorter, network.apply(params, x, time)[0, 40], atol=1e-5)
+    shorter = apply(params, x[:, :64], time)[0, 40]
+    same = np.allclose(shorter, apply(params, x, time)[0, 40], atol=1e-5)
     assert same == by_row

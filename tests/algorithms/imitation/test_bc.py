@@ -362,9 +362,10 @@ def test_batch_norm_acts_by_averages_and_is_split_over_devices():
     def halves(x):
         return jax.tree.map(lambda leaf: leaf.reshape(2, 4, *leaf.shape[1:]), x)
 
-    split, _ = jax.vmap(
-        lambda k, b: learner.update(before, k, b, {}, {}, "halves"), axis_name="halves"
-    )(halves(keys), halves(batch))
+    def half(keys, batch):
+        return learner.update(before, keys, batch, {}, {}, "halves")
+
+    split, _ = jax.jit(jax.vmap(half, axis_name="halves"))(halves(keys), halves(batch))
     # Gradients, as Adam remembers them: its first step makes of what has none, such as
     # a bias that the norm takes away again, one of the full size.
     for whole, parts in zip(
