@@ -124,7 +124,7 @@ def _study(
 ) -> list[dict[str, Any]]:
     chosen = variant(name, dataset, options.updates)
     started = time.monotonic()
-    run = train_run("diffuser", dataset, path, **chosen._asdict())
+    run = train_run("diffuser", dataset, path, preset=chosen)
     seconds = time.monotonic() - started
     multiple = horizon_multiple(run.config.dim_mults, run.config.patch)
     horizon = multiple * round(SHORTER * run.config.horizon / multiple)
@@ -163,7 +163,7 @@ def variant(name: str, dataset: Dataset, updates: int) -> Preset:
         dataclasses.replace(one, **{k: v for k, v in asked.items() if hasattr(one, k)})
         for one in (start.config, start.acting, training)
     )
-    return Preset(*options, {"denoiser": denoiser})
+    return Preset(*options, {"denoiser": denoiser}, name)
 
 
 if __name__ == "__main__":

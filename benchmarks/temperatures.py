@@ -27,7 +27,7 @@ import tyro
 from benchmarks.command import command_of, run_command
 from benchmarks.rows import RESULTS, measured, write_rows
 from jaxdiff.algorithms.base import Learner, Metrics, TrainState
-from jaxdiff.data.episodes import join_episodes, split_episodes
+from jaxdiff.data.episodes import split_episodes
 from jaxdiff.errors import UserError
 from jaxdiff.run import load_run
 from jaxdiff.tasks.lookup import load_dataset
@@ -64,7 +64,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
             f"{options.run} is a run of {run.name}; give a run of `jaxdiff train srpo`"
         )
     name = run.dataset["name"]
-    train, _ = split_episodes(join_episodes(load_dataset(name).episodes))
+    train, _ = split_episodes(load_dataset(name).trained_on())
     learner = run.algorithm.learners["policy"]
     data = learner.prepare(train, run.states, jax.random.key(0))
 

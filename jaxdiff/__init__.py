@@ -3,7 +3,7 @@
     import jaxdiff
 
     run = jaxdiff.load_run("runs/umaze")
-    plans = jaxdiff.plans.plan(run, start=(1.0, 1.0), goal=(-1.0, -1.0))
+    plans = jaxdiff.plan(run, start=[1.0, 1.0, 0.0, 0.0], goal=[-1.0, -1.0])
 
 The diffusion core is here under its own names; algorithms, networks and datasets are in
 the packages of those names. Importing this loads no environment library and starts no
@@ -15,39 +15,60 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
 
-from jaxdiff.diffusion import (
-    SAMPLERS,
-    SCHEDULES,
-    Clamp,
-    NoiseLevels,
-    SampleOutput,
-    Steps,
-    add_noise,
-    cosine_schedule,
-    ddim,
-    ddpm,
-    denoiser,
-    denoising_loss,
-    dpm_solver_pp,
-    from_x0,
-    linear_schedule,
-    sample,
-    to_x0,
-    value_guide,
-    vp_schedule,
-)
 from jaxdiff.errors import UserError
 
 if TYPE_CHECKING:
     from jaxdiff import figures
     from jaxdiff.algorithms import ALGORITHMS
+    from jaxdiff.diffusion import (
+        SAMPLERS,
+        SCHEDULES,
+        Clamp,
+        NoiseLevels,
+        SampleOutput,
+        Steps,
+        add_noise,
+        cosine_schedule,
+        ddim,
+        ddpm,
+        denoiser,
+        denoising_loss,
+        dpm_solver_pp,
+        from_x0,
+        linear_schedule,
+        sample,
+        to_x0,
+        value_guide,
+        vp_schedule,
+    )
     from jaxdiff.evaluation import evaluate, make_env
     from jaxdiff.plans import plan
     from jaxdiff.run import load_policy, load_run
     from jaxdiff.tasks.lookup import TASKS, load_dataset
     from jaxdiff.training import train_run
 
-# Loaded when first asked for: what reads data, saves, draws or simulates.
+# All is loaded when it is first asked for, so that a command can begin at once.
+_DIFFUSION = (
+    "SAMPLERS",
+    "SCHEDULES",
+    "Clamp",
+    "NoiseLevels",
+    "SampleOutput",
+    "Steps",
+    "add_noise",
+    "cosine_schedule",
+    "ddim",
+    "ddpm",
+    "denoiser",
+    "denoising_loss",
+    "dpm_solver_pp",
+    "from_x0",
+    "linear_schedule",
+    "sample",
+    "to_x0",
+    "value_guide",
+    "vp_schedule",
+)
 _LATER = {
     "ALGORITHMS": "jaxdiff.algorithms",
     "TASKS": "jaxdiff.tasks.lookup",
@@ -58,14 +79,16 @@ _LATER = {
     "make_env": "jaxdiff.evaluation",
     "plan": "jaxdiff.plans",
     "train_run": "jaxdiff.training",
+    **dict.fromkeys(_DIFFUSION, "jaxdiff.diffusion"),
 }
+_MODULES = ("algorithms", "data", "diffusion", "figures", "networks", "tasks")
 
 
 def __getattr__(name: str) -> Any:
     if name in _LATER:
         return getattr(importlib.import_module(_LATER[name]), name)
-    if name == "figures":
-        return importlib.import_module("jaxdiff.figures")
+    if name in _MODULES:
+        return importlib.import_module(f"jaxdiff.{name}")
     raise AttributeError(f"module 'jaxdiff' has no attribute {name!r}")
 
 

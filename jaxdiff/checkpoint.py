@@ -6,12 +6,14 @@
       metrics.jsonl             one line a report: learner, step, loss, ...
       checkpoints/<learner>/<step>/
         state/                  the TrainState, written by Orbax
-        manifest.json           SHA-256 of every file of state/, written last
+        manifest.json           whose it is, and SHA-256 of every file; written last
       checkpoints/<learner>/best.json
       figures/  evaluations/
 
 Orbax loads an array with a flipped bit without a word, so each checkpoint carries its
-own digests, and each JSON document here carries its own. A checkpoint is written under
+own digests, and each JSON document here carries its own. A manifest also names the run,
+the learner, the step and the dataset, so that a folder that was swapped, copied or
+renamed is no checkpoint. A checkpoint is written under
 a temporary name and renamed when complete: a killed process leaves either the whole of
 it or nothing that is mistaken for it. Nothing that is read can hold code.
 
@@ -32,6 +34,8 @@ import json
 import logging
 import math
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
@@ -48,7 +52,7 @@ from jaxdiff.algorithms.base import TrainState
 from jaxdiff.errors import UserError, reason, writing
 from jaxdiff.progress import note
 
-FORMAT = 2
+FORMAT = 3
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 # What a configuration of this format holds.
 _DOCUMENT = {
@@ -61,6 +65,7 @@ _DOCUMENT = {
     "dataset": dict,
     "versions": dict,
     "statistics": str,
+    "id": str,
 }
 _DATASET = {
     "name": str,
@@ -69,6 +74,7 @@ _DATASET = {
     "fingerprint": str,
     "references": dict,
     "metadata": dict,
+    "stream": bool,
 }
 # What a folder may hold before it has its config.json.
 _BEFORE_CONFIG = {
@@ -137,6 +143,7 @@ def create_run(
         document = {
             "format": FORMAT,
             **config,
+            "id": secrets.token_hex(8),
             "versions": versions(),
             "statistics": _sha256(path / "statistics.npz"),
         }
@@ -222,10 +229,15 @@ def _require(found: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
 def locked(path: Path) -> Iterator[None]:
     """Hold the run folder, so that no second process trains into it.
 
-    The lock belongs to the process: it is gone with it, however it ends.
+    The lock belongs to the process: it is gone with it, however it ends. A folder that
+    is moved or removed meanwhile is noticed by what writes into it.
+
+    Raises:
+      UserError: another process holds it, or its lock is a link to another file.
     """
     with contextlib.ExitStack() as stack:
         with writing(path / ".lock", _NO_ROOM):
+            refuse_link(path / ".lock")
             file = stack.enter_context((path / ".lock").open("w"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -234,35 +246,83 @@ def locked(path: Path) -> Iterator[None]:
                     f"another process is training in {path}; wait for it to end or "
                     "name another folder with `run`"
                 ) from error
+        # An open folder is found again wherever it is moved.
+        _HELD[path] = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(lambda: os.close(_HELD.pop(path)))
         yield
+
+
+_HELD: dict[Path, int] = {}  # run folder that is trained into -> its file descriptor
+
+
+def _place(run: Path) -> Path:
+    """Return where a run folder lies now.
+
+    Raises:
+      UserError: it was removed while it was trained into.
+    """
+    held = _HELD.get(run)
+    if held is None:
+        return run
+    now = os.fstat(held)
+    link = Path(f"/proc/self/fd/{held}")
+    for place in (run, link.resolve() if link.exists() else run):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(place.stat(), now):
+                return place
+    raise UserError(
+        f"{run} was removed while training, so that nothing of it is left; train again"
+    )
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse to write where a link in a run folder leads to.
+
+    Raises:
+      UserError: the path is a symbolic link.
+    """
+    if path.is_symlink():
+        raise UserError(
+            f"{path} is a link to {os.readlink(path)}, which jaxdiff does not write "
+            "to; remove the link"
+        )
 
 
 def append_metrics(run: Path, record: Mapping[str, Any]) -> None:
     """Add one line to `metrics.jsonl`."""
-    path = run / "metrics.jsonl"
+    path = _place(run) / "metrics.jsonl"
+    refuse_link(path)
     with writing(path, _NO_ROOM), path.open("a") as file:
         file.write(json.dumps(record) + "\n")
 
 
 def trim_metrics(run: Path, learner: str, *, step: int) -> None:
-    """Drop the lines of a learner after `step`, and a line that was cut short.
+    """Drop the lines of a learner after `step`, which a resumed run writes again.
 
-    A resumed run writes them again: without this they would be there twice.
+    Lines that cannot be read are kept aside in `metrics.damaged`, with a note; the last
+    line may have been cut short by a kill and goes.
     """
     path = run / "metrics.jsonl"
     if not path.is_file():
         return
-
-    def kept(line: str) -> bool:
-        with contextlib.suppress(ValueError, KeyError, TypeError):
+    kept, damaged = [], []
+    lines = path.read_bytes().splitlines(keepends=True)
+    for line in lines:
+        try:
             record = json.loads(line)
-            return record["learner"] != learner or record["step"] <= step
-        return False
-
-    lines = path.read_text(errors="replace").splitlines(keepends=True)
-    text = "".join(filter(kept, lines))
+            if record["learner"] != learner or record["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            if line is not lines[-1] or line.endswith(b"\n"):
+                damaged.append(line)
     with writing(path, _NO_ROOM):
-        _write(path, lambda file: file.write(text.encode()))
+        if damaged:
+            aside = path.with_name("metrics.damaged")
+            refuse_link(aside)
+            with aside.open("ab") as file:
+                file.writelines(damaged)
+            note(f"{len(damaged)} lines of {path} are damaged and lie in {aside} now")
+        _write(path, lambda file: file.write(b"".join(kept)))
 
 
 # ---------------------------------------------------------------------- checkpoints
@@ -277,7 +337,12 @@ def save_state(
     new one is complete. One of a later step is removed as well, for training goes on
     from the newest whole checkpoint, so that the later one must be damaged; only if it
     is marked as the best does it stay, until training comes to its step again.
+
+    Raises:
+      UserError: the folder cannot be written, or was moved; then the state is saved
+        where the folder lies now.
     """
+    asked, run = run, _place(run)
     folder = run / "checkpoints" / learner
     final = folder / f"{step:09d}"
     partial = folder / f".{step:09d}.partial"
@@ -285,7 +350,8 @@ def save_state(
         for leftover in folder.glob(".*.partial"):
             shutil.rmtree(leftover, ignore_errors=True)
         _save_arrays(partial / "state", state)
-        _write_sealed(partial / "manifest.json", _digests(partial))
+        manifest = {**_owner(run, learner, step), "files": _digests(partial)}
+        _write_sealed(partial / "manifest.json", manifest)
         shutil.rmtree(final, ignore_errors=True)
         os.replace(partial, final)
     steps = saved_steps(run, learner)
@@ -293,6 +359,11 @@ def save_state(
     kept = {*so_far[-keep:], _best(run, learner).get("step")}
     for old in set(steps) - kept:
         shutil.rmtree(folder / f"{old:09d}", ignore_errors=True)
+    if run != asked:
+        raise UserError(
+            f"{asked} was moved to {run} while training, where update {step} of "
+            f"{learner} is saved; go on with `run={run}` and `resume=True`"
+        )
     return final
 
 
@@ -305,7 +376,7 @@ def mark_best(run: Path, learner: str, *, step: int, metric: str, value: float) 
     best = _best(run, learner)
     if math.isnan(value) or (best and best["value"] >= value):
         return False
-    path = run / "checkpoints" / learner / "best.json"
+    path = _place(run) / "checkpoints" / learner / "best.json"
     with writing(path, _NO_ROOM):
         _write_sealed(path, {"step": step, "metric": metric, "value": value})
     return True
@@ -338,7 +409,7 @@ def restore_state(
     damage = []
     for step in order:
         folder = run / "checkpoints" / learner / f"{step:09d}"
-        fault = _fault(folder)
+        fault = _fault(folder, _owner(run, learner, step))
         if fault is None:
             if damage:
                 note(f"{'; '.join(damage)}; step {step} of {learner} is used instead")
@@ -410,7 +481,14 @@ def saved_steps(run: Path, learner: str) -> list[int]:
     folder = run / "checkpoints" / learner
     if not folder.is_dir():
         return []
-    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
+    names = (entry.name for entry in folder.iterdir())
+    # Folders of other names, such as 7 or an Arabic-Indic digit, are nobody's.
+    return sorted(int(name) for name in names if re.fullmatch(r"[0-9]{9,}", name))
+
+
+def has_best(run: Path, learner: str) -> bool:
+    """Tell whether an evaluation has marked a checkpoint of a learner as the best."""
+    return bool(_best(run, learner))
 
 
 def _best(run: Path, learner: str) -> dict[str, Any]:
@@ -420,6 +498,7 @@ def _best(run: Path, learner: str) -> dict[str, Any]:
         return {}
     try:
         best = _read_sealed(path)
+        _require(best, {"step": int, "value": float})
     except ValueError as error:
         note(f"{path} is damaged ({reason(error)}); no checkpoint counts as the best")
         return {}
@@ -429,14 +508,30 @@ def _best(run: Path, learner: str) -> dict[str, Any]:
 # -------------------------------------------------------------- digests and documents
 
 
-def _fault(folder: Path) -> str | None:
+def _owner(run: Path, learner: str, step: int) -> dict[str, Any]:
+    """Whose a checkpoint is, as its manifest says."""
+    config = run / "config.json"
+    document = _read_sealed(config) if config.is_file() else {}
+    return {
+        "run": document.get("id"),
+        "dataset": document.get("dataset", {}).get("fingerprint"),
+        "learner": learner,
+        "step": step,
+    }
+
+
+def _fault(folder: Path, owner: Mapping[str, Any]) -> str | None:
     """Say what is wrong with a checkpoint, or None where every byte is as written."""
     try:
-        recorded = _read_sealed(folder / "manifest.json")
+        manifest = _read_sealed(folder / "manifest.json")
+        recorded = manifest.pop("files")
     except OSError as error:
         return f"its manifest cannot be read: {reason(error)}"
-    except ValueError:
+    except (ValueError, KeyError):
         return "its manifest is damaged"
+    for name, value in owner.items():
+        if manifest.get(name) != value:
+            return f"it is of {name} {manifest.get(name)}, not of {value}"
     found = _digests(folder)
     for name in {**recorded, **found}:
         if name not in found:
@@ -491,6 +586,7 @@ def _parse(path: Path) -> dict[str, Any]:
 def _write(path: Path, fill: Callable[[Any], Any]) -> None:
     """Write a file under another name and rename it: all of it or nothing."""
     partial = path.with_name(f".{path.name}.partial")
+    refuse_link(partial)
     with partial.open("wb") as file:
         fill(file)
         file.flush()

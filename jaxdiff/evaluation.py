@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import jax
 import numpy as np
 
+from jaxdiff import checkpoint
 from jaxdiff.data.spec import Environment
 from jaxdiff.devices import Device
 from jaxdiff.errors import UserError, writing
@@ -48,7 +50,9 @@ def evaluate(
       guidance: arrays that take the place of acting options.
 
     Returns:
-      A record of the scores, JSON values, and what was played.
+      A record of the scores, JSON values, and what was played. Its entry "repeat" holds
+      what else an equal score needs: the environment, the options of the task, which
+      checkpoint, the updates of each learner, device and versions.
 
     Raises:
       UserError: the environment is unknown, is not installed, asks for trust, or does
@@ -79,6 +83,16 @@ def evaluate(
         "num_envs": num_envs,
         **task.score(played, options, run.dataset["references"]),
         "acting": to_plain(run.acting),
+        "repeat": {
+            "environment": played_in._asdict(),
+            "options": to_plain(options),
+            "checkpoint": "best" if run.best else "newest",
+            "updates": {name: int(state.step) for name, state in run.states.items()},
+            "device": jax.devices()[0].device_kind
+            if devices is None
+            else (devices[0].device_kind),
+            "versions": checkpoint.versions(),
+        },
         "seconds": time.monotonic() - started,
     }
     return record, played
@@ -177,9 +191,11 @@ def save_evaluation(run: Run, record: Mapping[str, Any]) -> Path:
     """
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
     folder = run.path / "evaluations"
+    checkpoint.refuse_link(folder)
     taken = [int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal()]
     path = folder / f"{max(taken, default=-1) + 1:03d}.json"
     partial = path.with_suffix(".partial")
+    checkpoint.refuse_link(partial)
     with writing(path, "check the permissions of the run folder or free some space"):
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)

@@ -122,7 +122,7 @@ class Policy:
         Args:
           observation: `[B, O]` or `[B, *observation_shape]`, environment units; of one
             environment the first axis may be left out.
-          goal: `[B, G]`, for algorithms that were trained on goals.
+          goal: `[B, G]`, for algorithms that were trained on goals; others ignore it.
 
         Returns:
           Actions `[B, A]`, float32, environment units; `[A]` if the first axis was left
@@ -132,9 +132,7 @@ class Policy:
           UserError: observations or goals of another shape.
         """
         observation, single = self._rows(observation)
-        if goal is not None:
-            goal = np.asarray(goal, np.float32).reshape(self.num_envs, -1)
-            goal = self._place(goal)
+        goal = self._goals(goal)
         program, leaves = self._program(goal is not None)
         self.last, self._carry, self._steps = program(
             leaves, self._carry, self._placed_seeds, self._steps,
@@ -176,6 +174,19 @@ class Policy:
                 f"{list(self.spec.observation_shape)}"
             )
         return observation.reshape(self.num_envs, -1), single
+
+    def _goals(self, goal: Any) -> Any:
+        """Place goals on the device, or return None where they are not read."""
+        if goal is None or not self.spec.goal_dim:
+            return None
+        goal = np.asarray(goal, np.float32)
+        if goal.size != self.num_envs * self.spec.goal_dim:
+            raise UserError(
+                f"`goal` has shape {list(goal.shape)}; this policy acts in "
+                f"{self.num_envs} environments whose goals have {self.spec.goal_dim} "
+                "numbers"
+            )
+        return self._place(goal.reshape(self.num_envs, -1))
 
     def _place(self, tree: Any) -> Any:
         return split_batch(tree, self._devices)

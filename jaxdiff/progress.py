@@ -1,6 +1,7 @@
 """One progress display for every long command: a bar, or plain lines in a log."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -72,28 +73,43 @@ def progress(
         )
         return text + "\n"
 
+    def write(text: str) -> None:
+        with _unless_lost():
+            out.write(text)
+            out.flush()
+
     def update(n: int = 1, **metrics: float) -> None:
         nonlocal done, shown, last_line
         done += n
         if metrics:
             shown = ", ".join(f"{name}={value:.4g}" for name, value in metrics.items())
             bar.set_postfix_str(shown, refresh=False)
-        bar.update(n)
+        with contextlib.suppress(OSError):
+            bar.update(n)
         now = time.monotonic()
         if not interactive and now - last_line >= _SECONDS_BETWEEN_LINES:
             last_line = now
-            out.write(line())
-            out.flush()
+            write(line())
 
     try:
         yield update
     finally:
-        bar.close()
+        with contextlib.suppress(OSError):
+            bar.close()
         if not interactive:
-            out.write(line())
-            out.flush()
+            write(line())
 
 
 def note(message: str) -> None:
     """Say one thing on standard error without breaking a progress bar."""
-    tqdm.write(message, file=sys.stderr)
+    with _unless_lost():
+        tqdm.write(message, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _unless_lost() -> Iterator[None]:
+    """Write nothing more once the terminal or the pipe is gone: the work goes on."""
+    try:
+        yield
+    except OSError:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (for the rest of the process)

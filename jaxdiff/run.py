@@ -16,7 +16,7 @@ import numpy as np
 from jaxdiff import checkpoint
 from jaxdiff.algorithms import ALGORITHMS
 from jaxdiff.algorithms.base import Algorithm, Entry, Preset, TrainConfig, TrainState
-from jaxdiff.data.episodes import Dataset, join_episodes, split_episodes
+from jaxdiff.data.episodes import Dataset, split_episodes
 from jaxdiff.data.spec import (
     Environment,
     Spec,
@@ -27,6 +27,7 @@ from jaxdiff.devices import Device
 from jaxdiff.errors import UserError, reason
 from jaxdiff.options import from_plain, override, to_plain
 from jaxdiff.policy import Policy
+from jaxdiff.progress import note
 from jaxdiff.train import train_learners
 
 
@@ -43,6 +44,7 @@ class Run(NamedTuple):
       algorithm: built from the four above.
       states: of its learners.
       document: the whole of `config.json`.
+      best: whether its states are those of the best evaluation.
     """
 
     path: Path
@@ -54,6 +56,7 @@ class Run(NamedTuple):
     algorithm: Algorithm
     states: Mapping[str, TrainState]
     document: Mapping[str, Any]
+    best: bool = False
 
     def policy(
         self,
@@ -144,9 +147,10 @@ def train(
             "fingerprint": dataset.fingerprint,
             "references": dict(dataset.references),
             "metadata": dict(dataset.metadata),
+            "stream": dataset.stream,
         },
     }
-    data, held_out = split_episodes(join_episodes(dataset.episodes))
+    data, held_out = split_episodes(dataset.trained_on())
     with checkpoint.locked(path):
         fresh = checkpoint.is_fresh(path)
         if fresh:
@@ -203,10 +207,19 @@ def load_run(
 
     Raises:
       UserError: the folder is missing, foreign, damaged or of another version, its
-        algorithm is not known, or an override is no acting option.
+        algorithm is not known, an override is no acting option, or no checkpoint is
+        the best.
     """
     run = open_run(path, overrides=overrides)
+    if best and not any(
+        checkpoint.has_best(run.path, name) for name in run.algorithm.learners
+    ):
+        raise UserError(
+            f"{path} was never evaluated while it was trained, so that no checkpoint "
+            "is the best; leave out `best`, or train with `eval_every`"
+        )
     states: dict[str, TrainState] = {}
+    behind = []
     for name in run.algorithm.learners:
         found = checkpoint.restore_state(run.path, name, best=best)
         if found is None:
@@ -216,7 +229,16 @@ def load_run(
                 f"{path} --resume`"
             )
         states[name] = found[1]
-    return run._replace(states=states)
+        wanted = run.document["training"][name]["num_steps"]
+        newest = max(checkpoint.saved_steps(run.path, name))
+        if newest < wanted:
+            behind.append(f"{newest:,} of {wanted:,} updates of {name}")
+    if behind:
+        note(
+            f"{path} is not trained to its end ({', '.join(behind)}); resume=True goes "
+            "on with it"
+        )
+    return run._replace(states=states, best=best)
 
 
 def open_run(path: str | Path, *, overrides: Mapping[str, Any] | None = None) -> Run:
@@ -308,7 +330,12 @@ def _check_same(
     # What an option that the run does not know would have been is its default.
     known = {**to_plain(entry.config()), **document["config"]}
     before, now = (
-        {"algorithm": part["algorithm"], "seed": part["seed"], **config}
+        {
+            "algorithm": part["algorithm"],
+            "seed": part["seed"],
+            "join_episodes": part["dataset"]["stream"],
+            **config,
+        }
         for part, config in ((document, known), (asked, asked["config"]))
     )
     _refuse_changes(path, before, now)

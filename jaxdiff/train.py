@@ -135,7 +135,7 @@ def _fit_one(
     pending: tuple[int, Metrics] | None = None
     with (
         progress(config.num_steps, job.name, unit="update", initial=step) as bar,
-        _stop_requested() as stopping,
+        _stop_requested() as signals,
     ):
         for start, stop in _dispatches(step, config):
             bounds = replicate((np.int32(start), np.int32(stop)), job.devices)
@@ -145,7 +145,7 @@ def _fit_one(
             bar(stop - start)
             pending = (stop, metrics)
             evaluating = _due(stop, config.eval_every, config)
-            saving = _due(stop, config.save_every, config) or stopping.is_set()
+            saving = _due(stop, config.save_every, config) or bool(signals)
             if not (evaluating or saving):
                 continue
             # Nothing is saved or evaluated before it was seen to be finite.
@@ -159,10 +159,10 @@ def _fit_one(
                 checkpoint.save_state(
                     job.run, job.name, state, step=stop, keep=config.keep
                 )
-            if stopping.is_set():
+            if signals:
                 saved = f" and saved in {job.run}" if job.run else ""
                 note(f"stopped after update {stop} of {job.name}{saved}, as asked")
-                raise SystemExit(0)
+                raise SystemExit(128 + signals[0])
     return state  # of the last update, at which saving is always due
 
 
@@ -334,26 +334,31 @@ def _check(name: str, config: TrainConfig, devices: Sequence[Device]) -> None:
 
 
 @contextlib.contextmanager
-def _stop_requested() -> Iterator[threading.Event]:
-    """Turn SIGTERM and Ctrl-C into a request to save after the running dispatch.
+def _stop_requested() -> Iterator[list[int]]:
+    """Turn SIGTERM, SIGHUP and Ctrl-C into a request to save after this dispatch.
 
-    A second signal of a kind is met as it was before, so that Ctrl-C twice aborts.
+    A second signal of a kind is met as it was before, so that Ctrl-C twice aborts. A
+    signal that was ignored, such as SIGHUP under nohup, still is.
+
+    Yields:
+      the numbers of the signals that came, a list that grows.
     """
-    event = threading.Event()
+    came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield event  # Python delivers signals to the main thread alone
+        yield came  # Python delivers signals to the main thread alone
         return
 
     def stop(number: int, _: Any) -> None:
-        event.set()
+        came.append(number)
         signal.signal(number, previous[number])
 
     previous: dict[int, Any] = {
         number: signal.signal(number, stop)
-        for number in (signal.SIGTERM, signal.SIGINT)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
-        yield event
+        yield came
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -139,10 +139,13 @@ def say_plan(
         f"{name} {config.num_steps:,} updates of {config.batch_size}"
         for name, config in training.items()
     )
-    episodes = dataset.episodes
+    stored, joined = (
+        len(episodes.lengths) for episodes in (dataset.episodes, dataset.trained_on())
+    )
     note(
-        f"{algorithm} on {dataset.name} ({len(episodes.lengths):,} episodes, "
-        f"{int(episodes.lengths.sum()):,} steps), preset {preset}: {counts}"
+        f"{algorithm} on {dataset.name} ({stored:,} episodes"
+        f"{f' joined into {joined:,}' if joined < stored else ''}, "
+        f"{int(dataset.episodes.lengths.sum()):,} steps), preset {preset}: {counts}"
     )
 
 

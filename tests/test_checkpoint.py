@@ -238,6 +238,7 @@ DOCUMENT = {
         "fingerprint": "f",
         "references": {},
         "metadata": {},
+        "stream": False,
     },
 }
 
@@ -264,7 +265,7 @@ def test_run_is_read_back(tmp_path):
 @pytest.mark.parametrize(("form", "version"), [(1, "0.1.0"), (7, "9.9")])
 def test_other_format_is_refused_with_the_reason(tmp_path, form, version):
     edit(made_run(tmp_path), format=form, versions={"jaxdiff": version})
-    said = rf"by jaxdiff {re.escape(version)} in run format {form},.* reads format 2;"
+    said = rf"by jaxdiff {re.escape(version)} in run format {form},.* reads format 3;"
     with pytest.raises(UserError, match=said):
         read_run(tmp_path)
 
@@ -301,6 +302,101 @@ def test_every_flipped_byte_of_the_run_is_detected(tmp_path, name):
     file.unlink()
     with pytest.raises(UserError, match=name):
         read_run(tmp_path)
+
+
+@pytest.mark.parametrize("fraud", ["renamed", "swapped", "learner", "run"])
+def test_a_checkpoint_counts_only_where_it_was_written(tmp_path, capsys, fraud):
+    """Every byte is as written, but it stands for other updates than were made."""
+    run, other = (made_run(tmp_path / name) for name in ("run", "other"))
+    save(run, 10, 20)
+    save(other, 10, 20)
+    step = state_of(7)
+    save_state(run, "critic", jax.device_get(step), step=20)
+    if fraud == "renamed":
+        os.replace(folder(run, 20), folder(run, 900))
+        wrong = "step 20, not of 900"
+    elif fraud == "swapped":
+        for old, new in ((10, 1), (20, 10), (1, 20)):
+            os.replace(folder(run, old), folder(run, new))
+        wrong = "step 10, not of 20"
+    elif fraud == "learner":
+        shutil.rmtree(folder(run, 20))
+        shutil.copytree(run / "checkpoints/critic/000000020", folder(run, 20))
+        wrong = "learner critic, not of line"
+    else:
+        shutil.rmtree(folder(run, 20))
+        shutil.copytree(folder(other, 20), folder(run, 20))
+        wrong = "run "
+    if fraud == "swapped":
+        with pytest.raises(UserError, match=wrong):
+            restore_state(run, LEARNER)
+        return
+    assert restored_step(run) == 10
+    assert wrong in capsys.readouterr().err
+
+
+def test_a_whole_run_may_be_copied_and_moved(tmp_path):
+    run = save(made_run(tmp_path / "run"), 10)
+    shutil.copytree(run, tmp_path / "copy")
+    assert restored_step(tmp_path / "copy") == 10
+
+
+@pytest.mark.parametrize("name", ["7", "x", "\u0663", "00000002\u00b2", "-00000001"])
+def test_odd_names_beside_checkpoints_are_nobody_s(tmp_path, name):
+    run = save(tmp_path, 10)
+    (run / "checkpoints" / LEARNER / name).mkdir()
+    assert restored_step(run) == 10
+    save(run, 20)
+
+
+@pytest.mark.parametrize("best", [{}, {"step": 10}, {"step": "10", "value": 1.0}])
+def test_a_record_of_the_best_without_its_parts_is_no_record(tmp_path, capsys, best):
+    run = save(tmp_path, 10, 20)
+    checkpoint._write_sealed(run / "checkpoints" / LEARNER / "best.json", best)
+    assert restored_step(run, best=True) == 20
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_moved_while_training_keeps_what_was_learned(tmp_path):
+    run, moved = made_run(tmp_path / "run"), tmp_path / "moved"
+    with locked(run):
+        save(run, 10)
+        os.replace(run, moved)
+        checkpoint.append_metrics(run, {"learner": LEARNER, "step": 20})
+        with pytest.raises(UserError, match=r"run was moved to .*moved .*update 20"):
+            save(run, 20)
+    assert not run.exists()
+    assert restored_step(moved) == 20
+    assert (moved / "metrics.jsonl").exists()
+
+
+def test_a_folder_that_is_removed_while_training_ends_it(tmp_path):
+    run = made_run(tmp_path / "run")
+    with locked(run):
+        shutil.rmtree(run)
+        for write in (
+            lambda: save(run, 10),
+            lambda: checkpoint.append_metrics(run, {}),
+        ):
+            with pytest.raises(UserError, match="was removed while training"):
+                write()
+    assert not run.exists()
+
+
+def test_links_in_a_run_folder_are_not_followed(tmp_path):
+    run = made_run(tmp_path / "run")
+    (run / ".lock").symlink_to(tmp_path / "victim")
+    with pytest.raises(UserError, match=r"lock is a link to .*victim"), locked(run):
+        pass
+    (run / "metrics.jsonl").symlink_to(tmp_path / "victim")
+    (run / ".config.json.partial").symlink_to(tmp_path / "victim")
+    for write in (
+        lambda: checkpoint.append_metrics(run, {}),
+        lambda: checkpoint.update_run(run, seed=1),
+    ):
+        with pytest.raises(UserError, match=r"is a link to .*victim"):
+            write()
+    assert not (tmp_path / "victim").exists()
 
 
 def test_checkpoints_of_a_lost_run_are_not_taken_over(saved, tmp_path):
@@ -348,8 +444,10 @@ def test_second_process_is_refused(tmp_path):
 def test_full_disk_is_one_sentence(tmp_path, monkeypatch):
     save(tmp_path, 10)
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
-    with pytest.raises(UserError, match=r"metrics\.jsonl cannot be written.*No space"):
-        checkpoint.append_metrics(tmp_path, {"loss": 1.0})
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "refuse_link", lambda path: None)
+        with pytest.raises(UserError, match=r"metrics\.jsonl cannot .*No space"):
+            checkpoint.append_metrics(tmp_path, {"loss": 1.0})
 
     def no_room(*_):
         raise OSError(28, "No space left on device")
@@ -426,3 +524,13 @@ def test_metrics_are_trimmed_to_the_restored_step(tmp_path):
         ("a", 20),
         ("b", 20),
     ]
+
+
+def test_damaged_metrics_are_kept_aside_and_mentioned(tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    good = [json.dumps({"learner": "a", "step": step}) for step in (1, 2)]
+    path.write_text(f"{good[0]}\n\x00\x00broken\n{good[1]}\n")
+    checkpoint.trim_metrics(tmp_path, "a", step=2)
+    assert path.read_text().splitlines() == good
+    assert (tmp_path / "metrics.damaged").read_text() == "\x00\x00broken\n"
+    assert "1 lines of" in capsys.readouterr().err

@@ -129,6 +129,11 @@ def test_a_record_is_json_and_agrees_with_its_episodes(tmp_path):
     np.testing.assert_allclose(record["score"], 100 * (1 + record["mean_return"] / 9))
     assert record["acting"] == {}
     assert record["seconds"] > 0
+    repeat = record["repeat"]
+    assert repeat["environment"]["id"] == "Shift-v0"
+    assert repeat["checkpoint"] == "newest"
+    assert repeat["device"] == jax.devices()[0].device_kind
+    assert repeat["versions"]["jax"] == jax.__version__
     assert json.loads(json.dumps(record)) == {
         **record, "return_interval": list(record["return_interval"]),
     }  # fmt: skip

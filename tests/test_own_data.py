@@ -105,7 +105,7 @@ def test_three_formats_hold_the_same_episodes(recorded, tmp_path):
         pytest.param("decision-diffuser", "hdf5", marks=pytest.mark.slow),
         ("diffusion-bc", "minari"),
         ("iql", "npz"),
-        ("srpo", "hdf5"),
+        pytest.param("srpo", "hdf5", marks=pytest.mark.slow),
     ],
 )
 def test_own_data_train_score_and_act_first_try(algorithm, kind, recorded, tmp_path):

@@ -71,6 +71,11 @@ def test_a_reset_where_a_mask_says_so_leaves_the_others_alone():
     np.testing.assert_array_equal(action[1], first(ones)[1])
 
 
+def test_goals_are_ignored_where_none_were_trained_on():
+    actions = make()(np.zeros(3), np.ones(2))
+    np.testing.assert_array_equal(actions, make()(np.zeros(3)))
+
+
 def test_only_what_acting_reads_is_held():
     policy = make(bias=2.0)
     _, leaves = policy._program(False)

@@ -18,6 +18,7 @@ from jaxdiff.checkpoint import append_metrics, read_run, save_state
 from jaxdiff.data.episodes import Dataset, fingerprint
 from jaxdiff.data.spec import Environment, Layout, Spec
 from jaxdiff.errors import UserError
+from jaxdiff.options import to_plain
 from jaxdiff.run import load_run, open_run, training_of
 
 CONFIG = DiffuserConfig(
@@ -208,6 +209,23 @@ def test_a_foreign_folder_is_refused_and_left_alone(tmp_path, name, resume):
     assert {entry.name for entry in tmp_path.iterdir()} == {name, ".lock"}
 
 
+def test_a_run_that_is_not_done_says_so(trained, capsys):
+    runs.load_run(trained)
+    assert not capsys.readouterr().err
+    checkpoint.update_run(
+        trained, training={"denoiser": to_plain(TrainConfig(num_steps=50))}
+    )
+    runs.load_run(trained)
+    assert "2 of 50 updates of denoiser" in capsys.readouterr().err
+
+
+def test_the_best_checkpoint_needs_an_evaluation(trained):
+    with pytest.raises(UserError, match="no checkpoint is the best"):
+        runs.load_run(trained, best=True)
+    checkpoint.mark_best(trained, "denoiser", step=2, metric="score", value=1.0)
+    assert runs.load_run(trained, best=True).best
+
+
 def test_other_data_are_refused(trained):
     other = DATASET._replace(fingerprint="changed")
     with pytest.raises(UserError, match=r"other data .*\(their fingerprints differ\)"):
@@ -291,7 +309,7 @@ def test_a_stream_cut_for_storage_is_trained_on_as_one_episode(tmp_path, quick):
     )
     runs.train(
         "diffuser",
-        Dataset("stream", episodes, (4,), fingerprint(episodes)),
+        Dataset("stream", episodes, (4,), fingerprint(episodes), stream=True),
         Spec((4,), action_dim=2),
         tmp_path / "run",
         Preset(CONFIG, ACTING, TrainConfig(num_steps=1, batch_size=8)),

@@ -18,7 +18,9 @@ import numpy as np
 
 from jaxdiff.algorithms import ALGORITHMS
 from jaxdiff.algorithms.base import Preset, TrainConfig
-from jaxdiff.cli.parsing import Flag, flags_of, parse, table, value_of
+from jaxdiff.cli.parsing import Flag, flags_of, parse, table, value_of, words_of
+from jaxdiff.data.episodes import acted_rows
+from jaxdiff.data.oddities import oddities
 from jaxdiff.devices import request_cpu_devices, select_devices
 from jaxdiff.errors import UserError, writing
 
@@ -169,13 +171,16 @@ _MOST_COLUMNS = 200  # of a field that are listed one by one; pictures have more
 
 
 def _data_info(prog: str, args: list[str]) -> None:
-    from jaxdiff.tasks.lookup import load_dataset
+    from jaxdiff.tasks.lookup import Reading, load_dataset
 
     flags = [
-        Flag("dataset", str, "Recipe, Minari id or path.", positional=True), _ROOT
+        Flag("dataset", str, "Recipe, Minari id or path.", positional=True), _ROOT,
+        *flags_of(Reading()),
     ]  # fmt: skip
     asked = parse(prog, args, flags, "Describe a dataset.")
-    dataset = load_dataset(asked["dataset"], root=asked["root"])
+    dataset = load_dataset(
+        asked["dataset"], root=asked["root"], reading=_replaced(Reading(), asked)
+    )
     episodes = dataset.episodes
     lengths = episodes.lengths
     returns = np.add.reduceat(episodes.rewards.astype(np.float64), episodes.starts)
@@ -200,14 +205,19 @@ def _data_info(prog: str, args: list[str]) -> None:
         }
     )
     _print_ranges(episodes)
+    for oddity in oddities(episodes):
+        print(f"odd: {oddity}")
 
 
 def _print_ranges(episodes: Any) -> None:
+    acted = acted_rows(episodes)
     print(f"\n{'field':<16}{'smallest':>12}{'mean':>12}{'largest':>12}")
     for field in ("observations", "actions", "rewards", "goals"):
         array = getattr(episodes, field)
         if array is None:
             continue
+        if field in ("actions", "rewards"):
+            array = array[acted]  # the others are padding
         columns = {
             f"{field} {i}": column
             for i, column in enumerate(array.reshape(len(array), -1).T)
@@ -225,7 +235,7 @@ def _print_ranges(episodes: Any) -> None:
 
 def _train(algorithm: str) -> Callable[[str, list[str]], None]:
     def run(prog: str, args: list[str]) -> None:
-        dataset, preset = _dataset_of(args), value_of(args, "--preset")
+        dataset, preset = _dataset_of(prog, args), value_of(args, "--preset")
         source = value_of(args, "--config")
         if source is not None and preset is not None:
             raise UserError(
@@ -252,15 +262,17 @@ def _train_summary(algorithm: str) -> str:
     )
 
 
-def _dataset_of(args: list[str]) -> Any:
+def _dataset_of(prog: str, args: list[str]) -> Any:
     """Load the dataset that the arguments name, because defaults depend on it."""
-    from jaxdiff.tasks.lookup import load_dataset
+    from jaxdiff.tasks.lookup import Reading, load_dataset
 
     name = value_of(args, "--dataset")
     if name is None:
         return None
+    flags = flags_of(Reading())
+    reading = Reading(**parse(prog, words_of(args, flags), flags, ""))
     environment = value_of(args, "--environment")
-    return load_dataset(name, download=True, environment=environment)
+    return load_dataset(name, download=True, environment=environment, reading=reading)
 
 
 def _start(
@@ -286,6 +298,8 @@ def _start(
 
 
 def _train_flags(start: Preset) -> list[Flag]:
+    from jaxdiff.tasks.lookup import Reading
+
     trained = flags_of(start.config)
     names = [each.name for each in trained]
     learners = start.training or {"each learner": TrainConfig()}
@@ -317,7 +331,7 @@ def _train_flags(start: Preset) -> list[Flag]:
         Flag("config", Path | None, "Take all options from this run.", None),
         Flag("eval_episodes", int, "Episodes of an evaluation, see --eval-every.", 20),
         _DEVICES, _PLATFORM, *shared, *own, *trained,
-        *flags_of(start.acting, without=names),
+        *flags_of(start.acting, without=names), *flags_of(Reading()),
     ]  # fmt: skip
 
 

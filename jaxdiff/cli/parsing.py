@@ -170,6 +170,18 @@ def values_of(args: Sequence[str], name: str) -> list[str]:
     return found
 
 
+def words_of(args: Sequence[str], flags: Sequence[Flag]) -> list[str]:
+    """Pick the words of some flags before the others are known."""
+    found = []
+    for each in flags:
+        name = f"--{each.name.replace('_', '-')}"
+        if each.kind is bool:
+            found += [arg for arg in args if arg in (name, f"--no-{name[2:]}")]
+        else:
+            found += [word for value in values_of(args, name) for word in (name, value)]
+    return found
+
+
 def without_flag(args: Sequence[str], name: str) -> list[str]:
     """Drop a flag and its value wherever it stands."""
     kept, skip = [], False
@@ -205,4 +217,5 @@ __all__ = [
     "value_of",
     "values_of",
     "without_flag",
+    "words_of",
 ]

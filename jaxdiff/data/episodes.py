@@ -70,6 +70,7 @@ class Dataset(NamedTuple):
       references: mean returns `random` and `expert`, if known.
       metadata: what else the dataset says of itself: `dataset_id`, and what its recipe
         wrote, such as `quality` or `setting`.
+      stream: whether episodes that meet are parts of one stream, which training joins.
     """
 
     name: str
@@ -80,6 +81,11 @@ class Dataset(NamedTuple):
     evaluation: Environment | None = None
     references: Mapping[str, float] = {}
     metadata: Mapping[str, Any] = {}
+    stream: bool = False
+
+    def trained_on(self) -> Episodes:
+        """Return the episodes that training sees: joined where they are one stream."""
+        return join_episodes(self.episodes) if self.stream else self.episodes
 
 
 def episodes_of(
@@ -99,6 +105,12 @@ def episodes_of(
     Raises:
       UserError: rows that do not fit together.
     """
+    whole = {x.dtype for x in recording.actions if x.dtype.kind in "biu"}
+    if whole:
+        raise UserError(
+            f"{where}: actions are {' and '.join(sorted(map(str, whole)))}; jaxdiff "
+            "acts with real numbers. Store them as floats if they are real"
+        )
     lengths = np.array([len(actions) for actions in recording.actions], np.int64)
     parts = [split(raw) for raw in recording.observations]
     observations = [part[0] for part in parts]
@@ -180,7 +192,8 @@ def as_float32(x: np.ndarray) -> np.ndarray:
     """
     if x.dtype == np.uint8 or not np.issubdtype(x.dtype, np.number):
         return x
-    return x.astype(np.float32)
+    with np.errstate(over="ignore"):  # `check_episodes` finds what became infinite
+        return x.astype(np.float32)
 
 
 def starts_of(lengths: np.ndarray) -> np.ndarray:
@@ -229,7 +242,7 @@ def check_episodes(episodes: Episodes, where: str) -> None:
         if len(rows):
             raise UserError(
                 f"{where}: field {name!r} is not finite in {len(rows)} rows, first in "
-                f"row {rows[0]}; remove or repair them"
+                f"row {rows[0]} (float32 ends at 3.4e38); remove, repair or scale them"
             )
 
 

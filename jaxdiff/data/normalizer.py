@@ -76,21 +76,40 @@ def fit_cdf(x: np.ndarray, *, max_knots: int = 1000) -> Normalizer:
 
     Args:
       x: the data.
-      max_knots: most knots, at least 3; of more distinct values evenly spaced ones
-        become knots.
+      max_knots: most knots, at least 16. All distinct values become knots if they are
+        as few. Else knots are the values that many data share, each with the value
+        below it, and others spaced by probability, closer in the tails.
     """
     x = np.asarray(x, np.float64)
     tables = [np.unique(column, return_counts=True) for column in x.T]
+    chosen = [_knots(counts, max_knots) for _, counts in tables]
     # At least three knots, because the line of two continues beyond the data.
-    size = max(3, min(max_knots, max(len(values) for values, _ in tables)))
+    size = max(3, *map(len, chosen))
     knots, units = [], []
-    for values, counts in tables:
-        # A dimension of few values repeats some knots; no value lies in a segment of
-        # no width.
-        index = np.round(np.linspace(0, len(values) - 1, size)).astype(int)
+    for (values, counts), index in zip(tables, chosen, strict=True):
+        # The last knot may be repeated; no value lies in a segment of no width.
+        index = np.pad(index, (0, size - len(index)), mode="edge")
         knots.append(values[index])
         units.append(2 * np.cumsum(counts)[index] / len(x) - 1)
     return _normalizer(x, np.array(knots).T, np.array(units).T, x.min(0), x.max(0))
+
+
+def _knots(counts: np.ndarray, most: int) -> np.ndarray:
+    """Choose which distinct values of a dimension become knots, in increasing order."""
+    count = len(counts)
+    if count <= most:
+        return np.arange(count)
+    # A value that many data share is a step of the CDF, whose lower side belongs to the
+    # value below. There are at most 0.4 `most` of them.
+    steps = np.flatnonzero(counts > 2.5 * counts.sum() / most)
+    tail = most // 16
+    spaced = most - 2 * len(steps) - 2 * tail
+    share = np.cumsum(counts) / counts.sum()
+    # Within one space of either end, ranks grow by a factor, because tails are thin.
+    ends = np.geomspace(1 / counts.sum(), 1 / spaced, tail)
+    wanted = np.concatenate([np.linspace(0, 1, spaced), ends, 1 - ends])
+    index = np.searchsorted(share, wanted).clip(0, count - 1)
+    return np.unique(np.concatenate([index, steps, np.maximum(steps - 1, 0)]))
 
 
 def fit_pixels(x: np.ndarray) -> Normalizer:
@@ -146,8 +165,10 @@ def take_dimensions(normalizer: Normalizer, index: slice | np.ndarray) -> Normal
 def _normalizer(x, knots, units, low, high) -> Normalizer:
     """Build the normalizer; dimensions that never change get units of 0."""
     # Extremes are compared, because the rounding error of a mean makes the standard
-    # deviation of a constant positive.
-    constant = x.min(0) == x.max(0)
+    # deviation of a constant positive. What differs in the last bits of float32 alone
+    # is constant too: such a unit would make any other value enormous.
+    resolution = 4 * np.finfo(np.float32).eps * np.abs(x).max(0)
+    constant = x.max(0) - x.min(0) <= resolution
     knots = np.where(constant, x[0], np.asarray(knots))
     units = np.broadcast_to(np.reshape(units, (len(knots), -1)), knots.shape)
     return Normalizer(

@@ -57,7 +57,9 @@ def window_starts(
     Args:
       episodes: the episodes.
       horizon: rows in a window, H.
-      padding: let windows begin in any of the T rows and run past the end.
+      padding: let windows run past the end of an episode that terminated: they begin in
+        any of its T rows. Where a time limit ended it there is nothing to run into, so
+        that only an episode shorter than H is padded, in one window from its beginning.
       final_observation: also count row T, which has an observation and no action; use
         it for windows of observations only.
 
@@ -68,7 +70,9 @@ def window_starts(
       UserError: no episode is long enough.
     """
     counted = episodes.lengths + (1 if final_observation else 0)
-    windows = counted if padding else counted - horizon + 1
+    windows = counted - horizon + 1
+    if padding:
+        windows = np.where(episodes.terminated, counted, np.maximum(windows, 1))
     if horizon < 1 or not (windows > 0).any():
         raise UserError(
             f"no window of horizon {horizon} fits: the longest episode has "
@@ -84,14 +88,16 @@ def window_starts(
 def padded_windows(
     rows: jax.Array | np.ndarray,
     episodes: Episodes,
+    horizon: int,
     *,
     fill: jax.Array | np.ndarray | None = None,
 ) -> Windows:
-    """Prepare windows that begin at any step and may run past the end.
+    """Prepare windows that may run past the end of an episode that terminated.
 
     Args:
       rows: `[M, D]`, one row for each row of `episodes`.
       episodes: the episodes.
+      horizon: H, see `window_starts`.
       fill: `[D]`, value of row T and the rows beyond. The released Diffuser pads with
         zeros before it normalises, so that its fill is the normalised zero. None
         repeats row T: the final observation with a zero action.
@@ -99,12 +105,13 @@ def padded_windows(
     Returns:
       Windows for `draw_window` with any horizon.
     """
-    starts = window_starts(episodes, 1, padding=True)
+    starts = window_starts(episodes, horizon, padding=True)
+    episode = np.searchsorted(episodes.starts, starts, side="right") - 1
     end = episodes.starts + episodes.lengths - (0 if fill is None else 1)
     return Windows(
         rows=jnp.asarray(rows),
         starts=jnp.asarray(starts),
-        last=jnp.asarray(np.repeat(end, episodes.lengths), dtype=jnp.int32),
+        last=jnp.asarray(end[episode], dtype=jnp.int32),
         fill=None if fill is None else jnp.asarray(fill),
     )
 

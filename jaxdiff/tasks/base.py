@@ -100,6 +100,8 @@ class Task:
       question: what `jaxdiff plan` takes, or None if nothing can be planned there.
       draw: `(run, played) -> Figure` of some episodes, or None.
       dynamics: a pure JAX step `(state, action) -> state`, where there is one.
+      stream: whether episodes that meet, one ending where the next begins, are parts
+        of one stream, because data of this task are recorded so.
     """
 
     name: str
@@ -118,3 +120,4 @@ class Task:
     question: Question | None = None
     draw: Callable[[Run, Any], Any] | None = None
     dynamics: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    stream: bool = False

@@ -5,6 +5,7 @@ Each folder of `jaxdiff/tasks` exports one `TASK`; others come from entry points
 group "jaxdiff.tasks" or from modules that assign to `TASKS`.
 """
 
+import dataclasses
 import importlib
 import math
 import os
@@ -21,7 +22,7 @@ from jaxdiff.data.episodes import (
     fingerprint,
 )
 from jaxdiff.data.locate import dataset_folder, locate
-from jaxdiff.data.readers import read
+from jaxdiff.data.readers import Timeouts, read
 from jaxdiff.data.spec import Environment, Spec
 from jaxdiff.errors import UserError
 from jaxdiff.registry import Registry
@@ -59,12 +60,31 @@ def recipes() -> dict[str, Recipe]:
     }
 
 
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How stored data are read.
+
+    Attributes:
+      timeouts: what a timeout means in a file of D4RL's layout: "ignore" if the
+        environment goes on there, as in a maze's one stream, or "episode" if it is
+        reset. By default the steps over timeouts tell.
+      join_episodes: join episodes that meet, one ending in the observation that the
+        next begins with. By default only data of tasks that record one stream are.
+      goals: keep goals. Leave them out where rewards know nothing of them.
+    """
+
+    timeouts: Timeouts | None = None
+    join_episodes: bool = False
+    goals: bool = True
+
+
 def load_dataset(
     name: str | os.PathLike,
     *,
     root: str | os.PathLike | None = None,
     download: bool = False,
     environment: str | None = None,
+    reading: Reading = Reading(),
 ) -> Dataset:
     """Load a dataset by recipe, Minari id or path.
 
@@ -75,9 +95,11 @@ def load_dataset(
       download: fetch a Minari id that is not stored locally.
       environment: Gymnasium id that policies are scored in, `Id` or `module:Id`; by
         default what the dataset says.
+      reading: how the data are read.
 
     Raises:
-      UserError: the dataset does not exist, cannot be fetched or is unsound.
+      UserError: the dataset does not exist, cannot be fetched or is unsound, or
+        `reading` asks for what it does not have.
     """
     name = os.fspath(name)
     known = recipes()
@@ -90,12 +112,16 @@ def load_dataset(
             )
     else:
         path = locate(name, root=root, download=download)
-    recording = read(path)
+    recording = read(path, reading.timeouts)
     evaluation = recording.evaluation or recording.environment
     if environment is not None:
         evaluation = Environment(environment)
     task = task_of(evaluation)
     episodes = episodes_of(recording, task.split, str(path))
+    if not reading.goals:
+        if episodes.goals is None:
+            raise UserError(f"{path} has no goals; leave out `goals=False`")
+        episodes = episodes.replace(goals=None)
     check_episodes(episodes, str(path))
     return Dataset(
         name=name,
@@ -106,6 +132,7 @@ def load_dataset(
         evaluation=evaluation,
         references=recording.references,
         metadata=recording.metadata,
+        stream=task.stream or reading.join_episodes,
     )
 
 

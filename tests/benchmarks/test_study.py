@@ -48,12 +48,14 @@ def test_a_variant_is_played_at_its_horizon_and_at_a_shorter_one(monkeypatch, tm
     )
     monkeypatch.setattr(study, "load_dataset", lambda name: dataset)
 
-    def train(name, dataset, path, *, config, acting, training):
+    def train(algorithm, dataset, path, *, preset):
+        config, acting, training, name = preset
+        assert name == "small"
         spec = spec_of(dataset)
         statistics = ENTRY.measure(config, dataset.episodes, spec)
         built = ENTRY.build(config, acting, statistics, spec)
         assert training["denoiser"].num_steps == 2
-        return Run(path, name, config, acting, statistics, spec, built, {}, {})
+        return Run(path, algorithm, config, acting, statistics, spec, built, {}, {})
 
     monkeypatch.setattr(study, "train_run", train)
 

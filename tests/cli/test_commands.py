@@ -31,7 +31,8 @@ RECIPE = "pointmaze-umaze"
 
 # What a command says before it trains.
 BEGINS = re.compile(
-    r"\S+ on \S+ \(\S+ episodes, \S+ steps\), preset \w+: \w+ .* of \d+"
+    r"\S+ on \S+ \(\S+ episodes(?: joined into \S+)?, \S+ steps\), preset \w+: \w+ .* "
+    r"of \d+"
 )
 
 
@@ -178,7 +179,7 @@ ERRORS = {
     "no run": (["evaluate", "{world}/gone"], ["no run folder", "gone"]),
     "empty run": (["evaluate", "{world}/empty"], ["empty", "no config.json"]),
     "foreign run": (["evaluate", "{world}/foreign"], ["foreign", "config.json"]),
-    "version": (["evaluate", "{world}/version"], ["format 99", "reads format 2"]),
+    "version": (["evaluate", "{world}/version"], ["format 99", "reads format 3"]),
     "unsaved": (["evaluate", "{world}/unsaved"], ["no checkpoint", "--resume"]),
     "spoiled": (["evaluate", "{world}/spoiled"], ["damaged", "no other is left"]),
     "episodes": (["evaluate", "{run}", "--episodes", "0"], ["--episodes is 0"]),
@@ -503,8 +504,8 @@ def test_what_will_be_trained_is_said_before_it_begins(capsys, monkeypatch, tmp_
         main([*TRAIN[:2], "--run", str(tmp_path / "run"), *TINY, "--dataset", RECIPE])
     said, end = capsys.readouterr().err.splitlines()
     assert said == (
-        f"diffuser on {RECIPE} (2 episodes, 1,200 steps), preset demo: denoiser 4 "
-        "updates of 8"
+        f"diffuser on {RECIPE} (2 episodes joined into 1, 1,200 steps), preset demo: "
+        "denoiser 4 updates of 8"
     )
     assert end == "jaxdiff: enough; seen"
 

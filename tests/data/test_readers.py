@@ -4,6 +4,7 @@ import re
 import h5py
 import numpy as np
 import pytest
+from gymnasium import spaces
 from records import make
 
 from jaxdiff.data.episodes import check_episodes, episodes_of, fingerprint
@@ -20,8 +21,8 @@ def split(raw):
     return raw["observation"], raw.get("desired_goal")
 
 
-def load(path):
-    episodes = episodes_of(read(path), split, str(path))
+def load(path, timeouts=None):
+    episodes = episodes_of(read(path, timeouts), split, str(path))
     check_episodes(episodes, str(path))
     return episodes
 
@@ -60,7 +61,6 @@ def save_d4rl(path, rows, *, ends=(), terminated=(), **changes):
 
 def save_minari(root, dataset_id, buffers, observation_space, **metadata):
     """Store episodes; `metadata` may hold another `action_space`."""
-    from gymnasium import spaces
     from minari.data_collector import EpisodeBuffer
     from minari.dataset.minari_storage import MinariStorage
 
@@ -204,7 +204,7 @@ def test_bad_npz(tmp_path):
 def test_d4rl_ends(tmp_path):
     # Transitions 0-2 run out of time, 3-5 terminate, 6-7 are left over.
     path = save_d4rl(tmp_path / "d.hdf5", 8, ends=[2], terminated=[5])
-    episodes = load(path)
+    episodes = load(path, "episode")
     # Without next observations the last transition of 0-2 and of 6-7 goes, and the
     # terminated episode ends in its last observation once more.
     np.testing.assert_array_equal(episodes.lengths, [2, 3, 1])
@@ -236,16 +236,100 @@ def test_d4rl_terminal_wins_over_timeout_and_goals_are_read(tmp_path):
     path = save_d4rl(
         tmp_path / "d.hdf5", 4, ends=[1, 3], terminated=[1], **{"infos/goal": goals}
     )
-    episodes = load(path)
+    episodes = load(path, "episode")
     np.testing.assert_array_equal(episodes.terminated, [True, False])
     np.testing.assert_array_equal(episodes.goals[:, 0], [0, 1, 1, 2, 2])
 
 
 def test_d4rl_drops_an_episode_that_has_no_transition_left(tmp_path):
     path = save_d4rl(tmp_path / "d.hdf5", 4, ends=[0, 3])
-    assert load(path).lengths.tolist() == [2]
+    assert load(path, "episode").lengths.tolist() == [2]
     with pytest.raises(UserError, match=r"one\.hdf5 holds no episode"):
         load(save_d4rl(tmp_path / "one.hdf5", 1, ends=[0]))
+
+
+def test_d4rl_is_one_stream_where_it_goes_on_over_every_timeout(tmp_path, capsys):
+    path = save_d4rl(tmp_path / "d.hdf5", 200, ends=range(19, 200, 20))
+    stream = load(path)
+    assert stream.lengths.tolist() == [199]
+    np.testing.assert_array_equal(stream.observations[:, 0], np.arange(200))
+    assert "read as one stream" in capsys.readouterr().err
+    assert load(path, "ignore").lengths.tolist() == [199]
+    assert not capsys.readouterr().err
+    cut = load(path, "episode")
+    assert cut.lengths.tolist() == [19] * 10
+    assert "10 transitions right before a timeout are left out" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("at", [20, 100, 180])
+def test_d4rl_with_one_reset_is_no_stream(tmp_path, at):
+    observations = np.arange(200.0)[:, None]
+    observations[at:] += 1.5
+    fields = {"observations": observations, "ends": range(19, 200, 20)}
+    path = save_d4rl(tmp_path / "d.hdf5", 200, **fields)
+    assert load(path).lengths.tolist() == [19] * 10
+
+
+def test_d4rl_whose_next_observations_are_stored_is_cut_as_it_says(tmp_path):
+    following = np.arange(200.0)[:, None] + 1
+    ends = range(19, 200, 20)
+    path = save_d4rl(tmp_path / "d.h5", 200, ends=ends, next_observations=following)
+    assert load(path).lengths.tolist() == [20] * 10
+
+
+def test_timeouts_mean_nothing_where_episodes_are_stated(tmp_path):
+    path = save(tmp_path / "data.npz", make([3, 2]))
+    folder = save_minari(
+        tmp_path, "a-v0", [minari_buffer(np.ones((4, 2), np.float32))],
+        spaces.Box(-9, 9, (2,), np.float32),
+    )  # fmt: skip
+    for stated in (path, folder):
+        with pytest.raises(UserError, match="states where its episodes end"):
+            load(stated, "ignore")
+
+
+@pytest.mark.parametrize("kind", ["link", "storage", "virtual", "soft"])
+def test_hdf5_that_reads_other_files_is_refused(tmp_path, kind):
+    path = save_d4rl(tmp_path / "d.hdf5", 8, terminated=[5])
+    other = save_d4rl(tmp_path / "other.hdf5", 8, terminated=[5])
+    with h5py.File(path, "a") as file:
+        del file["rewards"]
+        if kind == "link":
+            file["rewards"] = h5py.ExternalLink(str(other), "/rewards")
+        elif kind == "storage":
+            (tmp_path / "raw").write_bytes(bytes(64))
+            external = [(str(tmp_path / "raw"), 0, 64)]
+            file.create_dataset("rewards", (8,), np.float64, external=external)
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout((8,), np.float64)
+            layout[:] = h5py.VirtualSource(str(other), "rewards", (8,))
+            file.create_virtual_dataset("rewards", layout)
+        else:
+            file["earned"] = np.arange(8.0)
+            file["rewards"] = h5py.SoftLink("/earned")
+    if kind == "soft":
+        assert load(path).rewards.tolist() == [0, 1, 2, 3, 4, 5, 0, 6, 0]
+        return
+    with pytest.raises(UserError, match=r"d\.hdf5: /rewards lies in another file"):
+        load(path)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, bool])
+def test_whole_numbers_are_no_actions(tmp_path, kind):
+    actions = np.ones((8, 1), kind)
+    path = save_d4rl(tmp_path / "d.hdf5", 8, terminated=[5], actions=actions)
+    with pytest.raises(UserError, match=f"actions are {np.dtype(kind)}; .*real"):
+        load(path)
+
+
+def test_numbers_beyond_float32_are_refused_without_a_warning(tmp_path, recwarn):
+    x = np.arange(8.0)[:, None] * 1e200
+    path = save_d4rl(tmp_path / "d.hdf5", 8, terminated=[5], observations=x)
+    with pytest.raises(UserError, match=r"8 rows, first in row 1 \(float32"):
+        load(path)
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,10 @@ def test_starts_include_the_last_legal_one_and_no_other():
     with_final = window_starts(episodes, 3, final_observation=True)
     np.testing.assert_array_equal(with_final, [0, 1, 2, 3, 6, 9, 10, 11])
     padded = window_starts(episodes, 3, padding=True)
-    np.testing.assert_array_equal(padded, [0, 1, 2, 3, 4, 6, 7, 9, 10, 11, 12])
+    np.testing.assert_array_equal(padded, [0, 1, 2, 6, 9, 10])
+    over = episodes.replace(terminated=np.array([True, True, False]))
+    padded = window_starts(over, 3, padding=True)
+    np.testing.assert_array_equal(padded, [0, 1, 2, 3, 4, 6, 7, 9, 10])
     assert window_starts(episodes, 3).dtype == np.int32
 
 
@@ -83,12 +86,27 @@ def test_windows_of_a_joined_stream_cross_its_cuts_and_skip_the_extra_row():
     )
 
 
+def test_a_time_limit_teaches_no_jump():
+    """Only what terminated, or is too short, is followed by rows of padding."""
+    episodes = make([20, 20, 3], terminated=np.array([False, True, False]))
+    rows = rows_of(episodes)
+    data = padded_windows(rows, episodes, 8, fill=np.full(3, -7.0))
+    windows = np.stack([take_window(data, i, 8) for i in range(len(data.starts))])
+    padded = (windows == -7).all(-1).any(-1)
+    starts = np.asarray(data.starts)
+    assert not padded[starts < 21].any()
+    assert padded[(starts >= 21) & (starts < 42)].sum() == 7
+    assert starts[starts < 21].max() == 20 - 8
+    assert padded[starts == 42].tolist() == [True]
+    assert starts.max() == 42
+
+
 def test_padding_with_zeros_before_normalisation():
-    episodes = make([5, 2])
+    episodes = make([5, 2], terminated=np.ones(2, bool))
     rows = rows_of(episodes)
     normalizer = fit_limits(rows[:5])
     zero = normalize(normalizer, np.zeros(3))
-    data = padded_windows(normalize(normalizer, rows), episodes, fill=zero)
+    data = padded_windows(normalize(normalizer, rows), episodes, 4, fill=zero)
     assert data.starts.tolist() == [0, 1, 2, 3, 4, 6, 7]
     window = np.asarray(take_window(data, 3, 4))  # rows 3, 4 and two beyond
     np.testing.assert_allclose(window[:2], normalize(normalizer, rows[3:5]))
@@ -101,12 +119,12 @@ def test_padding_with_zeros_before_normalisation():
 
 
 def test_padding_by_repeating_the_final_observation():
-    episodes = make([5, 2])
+    episodes = make([5, 2], terminated=np.ones(2, bool))
     rows = rows_of(episodes)
-    window = take_window(padded_windows(rows, episodes), 3, 5)
+    window = take_window(padded_windows(rows, episodes, 5), 3, 5)
     np.testing.assert_array_equal(window, rows[[3, 4, 5, 5, 5]])
     assert (np.asarray(window)[2:, 0] == 0).all()  # no action
-    window = take_window(padded_windows(rows, episodes), 0, 5)
+    window = take_window(padded_windows(rows, episodes, 5), 0, 5)
     np.testing.assert_array_equal(window, rows[:5])
 
 

@@ -10,10 +10,12 @@ from points import straight_lines
 from jaxdiff.algorithms import ALGORITHMS
 from jaxdiff.data.episodes import Dataset
 from jaxdiff.data.spec import Environment
+from jaxdiff.data.windows import return_to_go
 from jaxdiff.errors import UserError
 from jaxdiff.tasks.control import CONTROL
 from jaxdiff.tasks.lookup import (
     TASKS,
+    Reading,
     find_preset,
     load_dataset,
     presets_of,
@@ -136,6 +138,49 @@ def test_data_that_no_task_knows_have_options_for_every_algorithm(name):
     statistics = entry.measure(preset.config, DATASET.episodes, spec)
     built = entry.build(preset.config, preset.acting, statistics, spec)
     assert set(built.learners) <= set(preset.training)
+
+
+def corridor(path, **more):
+    """Twenty walks from 0 to 3 and back that ran out of time: each ends where the next
+    begins."""
+    x = np.tile(np.array([0, 1, 2, 3, 2, 1, 0], np.float32), 20)
+    rewards = np.zeros((20, 7), np.float32)
+    rewards[1::2, 2] = 1
+    actions = np.append(np.diff(x), 0).astype(np.float32)
+    actions[6::7] = 0
+    np.savez(
+        path, observations=np.stack([x, 0 * x], 1), actions=actions[:, None],
+        rewards=rewards.ravel(), starts=np.arange(20) * 7, lengths=np.full(20, 6),
+        terminated=np.zeros(20, bool), **more,
+    )  # fmt: skip
+    return path
+
+
+def test_episodes_that_are_stated_are_joined_only_where_that_is_asked(tmp_path):
+    path = corridor(tmp_path / "corridor.npz")
+    stated = load_dataset(path).trained_on()
+    assert stated.lengths.tolist() == [6] * 20
+    assert return_to_go(stated, 1.0)[[0, 7]].tolist() == [0, 1]
+    joined = load_dataset(path, reading=Reading(join_episodes=True))
+    assert joined.trained_on().lengths.tolist() == [120]
+    assert joined.fingerprint == load_dataset(path).fingerprint
+
+
+def test_a_task_whose_data_are_one_stream_says_so(tmp_path):
+    path = corridor(tmp_path / "corridor.npz")
+    for environment, episodes in (("PointMaze_UMaze-v3", 1), ("Hopper-v5", 20)):
+        dataset = load_dataset(path, environment=environment)
+        assert len(dataset.trained_on().lengths) == episodes
+
+
+def test_goals_are_left_out_where_that_is_asked(tmp_path):
+    path = corridor(tmp_path / "corridor.npz", goals=np.ones((140, 2), np.float32))
+    assert spec_of(load_dataset(path)).goal_dim == 2
+    dataset = load_dataset(path, reading=Reading(goals=False))
+    assert spec_of(dataset).goal_dim == 0
+    path = corridor(tmp_path / "without.npz")
+    with pytest.raises(UserError, match="has no goals; leave out `goals=False`"):
+        load_dataset(path, reading=Reading(goals=False))
 
 
 def test_a_recipe_that_was_not_made_says_how(tmp_path):

@@ -46,7 +46,8 @@ class PlannerConfig(Options):
       prediction: what the network predicts.
       clip: limit of an estimated trajectory in normalised units; none for no limit.
       normalizer: how actions and observations are scaled.
-      padding: let windows run past the end of an episode.
+      padding: let windows run past the end of an episode that terminated, and of one
+        that is shorter than they are.
       norm: whether the loss squares errors or takes their absolute value.
       action_weight: weight of actions in the loss, relative to observations.
       first_action_weight: weight of the present action, in place of `action_weight`.

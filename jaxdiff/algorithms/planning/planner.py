@@ -222,7 +222,7 @@ def planner(
         batch = len(problem.history)
         one = _for_candidates(problem, config.history, candidates)
         init_keys, keys, action_keys = split_keys(repeat_keys(keys, candidates), 3)
-        clamp = _clamp(config, statistics, spec, one, horizon)
+        known = _known(config, spec, one, horizon)
         shape = (batch * candidates, horizon, len(range(dim)[diffused]))
         denoise = denoiser(
             pieces.predict(states, one), prediction=config.prediction, clip=config.clip
@@ -240,7 +240,8 @@ def planner(
             guide=pieces.guide(states, problem, horizon),
             **pieces.guide_options,
             clamp=Clamp(
-                values=clamp.values[..., diffused], mask=clamp.mask[..., diffused]
+                values=normalize(normalizer, known.values)[..., diffused],
+                mask=known.mask[..., diffused],
             ),
             project=project and projected(project, problem.project_args),
             init=start,
@@ -251,8 +252,11 @@ def planner(
         trajectories = whole(out.x)[:, past:]
         if project is not None:
             # Data units are held within the data's bounds, perhaps back into a region.
-            moved = project(trajectories, problem.project_args)
-            trajectories = jnp.where(clamp.mask[..., past:, :], trajectories, moved)
+            trajectories = project(trajectories, problem.project_args)
+        # What is known stays as it was given, also beyond the bounds of the data.
+        trajectories = jnp.where(
+            known.mask[..., past:, :], known.values[:, past:], trajectories
+        )
         if pieces.actions is not None:
             actions = _actions_between(pieces.actions, states, action_keys)
             found = actions(trajectories[..., size:])
@@ -302,14 +306,8 @@ def _for_candidates(problem: Problem, history: int, candidates: int) -> Problem:
     return dataclasses.replace(problem, **own)
 
 
-def _clamp(
-    config: PlannerConfig,
-    statistics: Statistics,
-    spec: Spec,
-    problem: Problem,
-    horizon: int,
-) -> Clamp:
-    """Collect what is known of windows `[N, H, A + O]`, normalised."""
+def _known(config: PlannerConfig, spec: Spec, problem: Problem, horizon: int) -> Clamp:
+    """Collect what is known of windows `[N, H, A + O]`, in environment units."""
     size, past = spec.action_dim, config.history - 1
     mask = known_mask(config, spec, horizon, goal=problem.goal is not None)
     values = jnp.zeros((len(problem.history), *mask.shape))
@@ -321,7 +319,7 @@ def _clamp(
         rows = ((0, 0), (past, 0), (0, 0))
         values = jnp.where(mask, values, jnp.pad(problem.known.values, rows))
         mask = mask | jnp.pad(problem.known.mask, rows)
-    return Clamp(values=normalize(statistics.normalizer, values), mask=mask)
+    return Clamp(values=values, mask=mask)
 
 
 def _actions_between(

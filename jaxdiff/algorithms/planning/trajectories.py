@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiff.algorithms.planning.dynamics import Dynamics, fit_dynamics
-from jaxdiff.algorithms.planning.options import PlannerConfig
+from jaxdiff.algorithms.planning.options import PlannerConfig, training_horizons
 from jaxdiff.algorithms.planning.support import Support, fit_support
 from jaxdiff.data.episodes import Episodes, acted_rows
 from jaxdiff.data.normalizer import Normalizer, fit_normalizer, normalize
 from jaxdiff.data.spec import Spec
 from jaxdiff.data.windows import Windows, padded_windows, window_starts
+from jaxdiff.progress import note
 from jaxdiff.pytree import pytree_dataclass
 
 
@@ -38,7 +39,11 @@ class Statistics:
 
 
 def measure(config: PlannerConfig, episodes: Episodes, spec: Spec) -> Statistics:
-    """Measure a dataset: its normalizer, the dynamics of one step, its support."""
+    """Measure a dataset: its normalizer, the dynamics of one step, its support.
+
+    It says which episodes are too short for a window.
+    """
+    _say_unused(config, episodes)
     rows = _rows(episodes)
     # The last row of an episode has an action of zeros, which is no data.
     acted = acted_rows(episodes)
@@ -78,12 +83,13 @@ def cut_windows(
 ) -> Windows:
     """Cut episodes into normalised windows, whose starts are the present rows."""
     rows = normalize(normalizer, _rows(episodes))
+    horizon -= config.history - 1
     if config.padding:
         # Zeros before normalising, as the released code pads.
         fill = normalize(normalizer, jnp.zeros(rows.shape[-1]))
-        windows = padded_windows(rows, episodes, fill=fill)
+        windows = padded_windows(rows, episodes, horizon, fill=fill)
     else:
-        starts = window_starts(episodes, horizon - config.history + 1)
+        starts = window_starts(episodes, horizon)
         windows = Windows(rows=rows, starts=jnp.asarray(starts))
     episode = np.searchsorted(episodes.starts, windows.starts, side="right") - 1
     first = jnp.asarray(episodes.starts[episode], jnp.int32)
@@ -93,6 +99,19 @@ def cut_windows(
 def take_rows(x: jax.Array, rows: jax.Array) -> jax.Array:
     """Take row `rows [B]` of each trajectory `[B, H, D]`: `[B, D]`."""
     return jax.vmap(lambda each, i: each[i])(x, rows)
+
+
+def _say_unused(config: PlannerConfig, episodes: Episodes) -> None:
+    longest = max(training_horizons(config)) - config.history + 1
+    lengths = episodes.lengths
+    short = lengths < longest
+    if config.padding or not short.any() or short.all():
+        return
+    note(
+        f"{short.sum():,} of {len(lengths):,} episodes ({lengths[short].sum():,} of "
+        f"{lengths.sum():,} steps) are shorter than a window of {longest} steps and "
+        "are left out; a shorter horizon or padding would use them"
+    )
 
 
 def _rows(episodes: Episodes) -> np.ndarray:

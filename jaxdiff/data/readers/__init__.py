@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from jaxdiff.data.readers import hdf5, minari, npz
+from jaxdiff.data.readers.d4rl import Timeouts, states_its_episodes
 from jaxdiff.data.recording import Recording
 from jaxdiff.errors import UserError
 from jaxdiff.registry import Registry
@@ -22,22 +23,26 @@ class Reader(NamedTuple):
 
     Attributes:
       holds: `(path) -> bool`, whether the path holds the format; it reads little.
-      read: `(path) -> Recording`, raises a `UserError` if the data are damaged.
+      read: `(path) -> Recording`, raises a `UserError` if the data are damaged; with
+        `cuts`, `(path, timeouts) -> Recording`.
       suffixes: names of files that this reader takes when no reader recognises the
         contents, so that its message can name the damage.
+      cuts: whether the format may leave open where episodes end, so that `read` is told
+        what a timeout means, see `jaxdiff.data.readers.d4rl.Timeouts`.
     """
 
     holds: Callable[[pathlib.Path], bool]
-    read: Callable[[pathlib.Path], Recording]
+    read: Callable[..., Recording]
     suffixes: tuple[str, ...] = ()
+    cuts: bool = False
 
 
 READERS: Registry[Reader] = Registry(
     "reader",
     {
         "minari": Reader(minari.holds, minari.read),
-        "hdf5": Reader(hdf5.holds, hdf5.read, (".hdf5", ".h5")),
-        "npz": Reader(npz.holds, npz.read, (".npz",)),
+        "hdf5": Reader(hdf5.holds, hdf5.read, (".hdf5", ".h5"), cuts=True),
+        "npz": Reader(npz.holds, npz.read, (".npz",), cuts=True),
     },
     group="jaxdiff.readers",
 )
@@ -56,11 +61,16 @@ def reader_of(path: pathlib.Path) -> Reader | None:
     return None
 
 
-def read(path: pathlib.Path) -> Recording:
+def read(path: pathlib.Path, timeouts: Timeouts | None = None) -> Recording:
     """Read the dataset that a path holds.
 
+    Args:
+      path: a file or a folder.
+      timeouts: what a timeout means; by default what the data look like.
+
     Raises:
-      UserError: the path holds no dataset, or a damaged one.
+      UserError: the path holds no dataset, or a damaged one, or one that states its
+        episodes although `timeouts` is given.
     """
     reader = reader_of(path)
     if reader is None:
@@ -68,4 +78,8 @@ def read(path: pathlib.Path) -> Recording:
             f"{path} is no dataset; name a Minari dataset folder, an HDF5 file in "
             "D4RL's layout, or an NPZ file with the fields of Episodes or of D4RL"
         )
+    if reader.cuts:
+        return reader.read(path, timeouts)
+    if timeouts is not None:
+        raise UserError(states_its_episodes(path))
     return reader.read(path)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdiff.data.readers.hdf5 import refuse_other_files
 from jaxdiff.data.recording import Recording
 from jaxdiff.data.spec import Environment
 from jaxdiff.errors import UserError, reason
@@ -35,11 +36,15 @@ def read(folder: pathlib.Path) -> Recording:
 
     try:
         metadata = json.loads((folder / "data" / "metadata.json").read_text())
+        for file in (folder / "data").rglob("*.hdf5"):
+            _refuse_other_files(file)
         dataset = minari.MinariDataset(folder / "data")
         records = list(dataset.iterate_episodes())
         about = {"dataset_id": metadata["dataset_id"]}
         environment = _environment(metadata.get("env_spec"))
         evaluation = _environment(metadata.get("eval_env_spec"))
+    except UserError:
+        raise
     except Exception as error:
         # h5py, pyarrow and Minari itself raise a dozen types for a damaged folder.
         raise UserError(
@@ -60,6 +65,13 @@ def read(folder: pathlib.Path) -> Recording:
         references=_references(metadata),
         metadata=about | metadata.get("jaxdiff", {}),
     )
+
+
+def _refuse_other_files(path: pathlib.Path) -> None:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        refuse_other_files(file, path)
 
 
 def _environment(text: str | None) -> Environment | None:

@@ -26,13 +26,18 @@ def holds(path: pathlib.Path) -> bool:
     return bool(names) and all(name.endswith(".npy") for name in names)
 
 
-def read(path: pathlib.Path) -> Recording:
+def read(path: pathlib.Path, timeouts: d4rl.Timeouts | None = None) -> Recording:
     """Read an NPZ file.
 
     Only the arrays that are needed are loaded. Pickled objects are refused, not run.
 
+    Args:
+      path: the file.
+      timeouts: see `jaxdiff.data.readers.d4rl.recording_of`.
+
     Raises:
-      UserError: the file cannot be read, or its fields do not fit.
+      UserError: the file cannot be read, or its fields do not fit, or it states its
+        episodes although `timeouts` is given.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -45,7 +50,9 @@ def read(path: pathlib.Path) -> Recording:
             "hold Python objects: write it again"
         ) from error
     if names is d4rl.FIELDS:
-        return d4rl.recording_of(fields, str(path))
+        return d4rl.recording_of(fields, str(path), timeouts)
+    if timeouts is not None:
+        raise UserError(d4rl.states_its_episodes(path))
     return _recording_of(fields, str(path))
 
 

@@ -40,4 +40,5 @@ TASK = dataclasses.replace(
     presets=PRESETS,
     question=QUESTION,
     draw=_draw,
+    stream=True,
 )

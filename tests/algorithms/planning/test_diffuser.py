@@ -143,7 +143,7 @@ def test_a_perfect_network_plans_the_line(monkeypatch, sampler):
     # A line without the data's noise is more consistent than any of the data.
     assert np.max(plans.dynamics_error) < 0.5
     assert plans.path.shape == (4, 3, 2, 12, 4)
-    np.testing.assert_array_equal(plans.path[-1], plans.trajectories)
+    np.testing.assert_allclose(plans.path[-1], plans.trajectories, atol=1e-6)
     # The ends stand in every one of the noise levels.
     np.testing.assert_allclose(
         plans.path[:, :, :, 0, 2:], START[:, None] + np.zeros((4, 3, 2, 2)), atol=1e-6

@@ -42,7 +42,7 @@ def counting(lengths, terminated, *, reward=1.0):
 
 def cut(episodes):
     rows = np.concatenate([episodes.actions, episodes.observations], axis=1)
-    return padded_windows(rows, episodes, fill=np.full(DIM, -7.0, np.float32))
+    return padded_windows(rows, episodes, 1, fill=np.full(DIM, -7.0, np.float32))
 
 
 class Spy:

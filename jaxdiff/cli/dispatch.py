@@ -19,7 +19,7 @@ from jaxdiff.registry import import_modules
 _HELP = ("--help", "-h")
 
 
-def main(args: list[str] | None = None) -> None:
+def run(args: list[str] | None = None) -> None:
     """Run the command; a user's error is one sentence on stderr and exit code 2."""
     args = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in args
