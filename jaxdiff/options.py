@@ -17,7 +17,6 @@ value, `` `width=64` ``. The command line turns both into flags.
 
 import dataclasses
 import json
-import math
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -145,6 +144,11 @@ def names_of(hint: Any) -> list[str] | None:
     return None
 
 
+# Beyond it a product of two options leaves float32. Whole numbers are those of int32,
+# in which devices count.
+_LARGEST = 1e12
+
+
 def _type_faults(options: Any) -> Iterator[str]:
     for name, hint in hints(type(options)).items():
         if not (dataclasses.is_dataclass(options) and hasattr(options, name)):
@@ -172,9 +176,10 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, tuple) and all(_fits(x, kind) for x in value)
     if hint is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and math.isfinite(value)
+        return number and abs(value) <= _LARGEST
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return whole and abs(value) < 2**31
     return isinstance(value, hint)
 
 
@@ -193,8 +198,8 @@ def _words(hint: Any) -> str:
     if origin is tuple:
         return f"a list, each {_words(arguments[0])}"
     words = {
-        int: "a whole number",
-        float: "a finite number",
+        int: "a whole number below 2^31",
+        float: "a finite number up to 1e12",
         bool: "true or false",
         str: "a word",
         types.NoneType: "none",

@@ -27,7 +27,7 @@ from jaxdiff.errors import UserError, writing
 _HELP = ("--help", "-h")
 _RUN = Flag("run", Path, "The run folder.", positional=True)
 _ROOT = Flag(
-    "root", Path | None,
+    "root", str | None,
     "Folder of datasets; MINARI_DATASETS_PATH or Minari's own by default.", None,
 )  # fmt: skip
 _SEED = Flag("seed", int, "Seed of everything random.", 0)

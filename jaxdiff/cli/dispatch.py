@@ -4,6 +4,7 @@ Importing this module starts no JAX device and no simulator, so that options can
 decide on both.
 """
 
+import io
 import os
 import sys
 import traceback
@@ -22,9 +23,13 @@ _HELP = ("--help", "-h")
 def run(args: list[str] | None = None) -> None:
     """Run the command; a user's error is one sentence on stderr and exit code 2."""
     args = list(sys.argv[1:] if args is None else args)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # such as names in ASCII
     debug = "--debug" in args
     args = [value for value in args if value != "--debug"]
     try:
+        _require_unicode(args)
         # Imported modules add algorithms, tasks and samplers: commands and flags.
         import_modules(values_of(args, "--import"))
         _dispatch(without_flag(args, "--import"))
@@ -51,6 +56,14 @@ def _sentence(error: Exception) -> str:
         advice = "if memory ran out, choose smaller sizes; --debug shows where"
         return f"the machine cannot do this ({reason(error)}); {advice}"
     return in_flags(str(error))
+
+
+def _require_unicode(args: list[str]) -> None:
+    for arg in args:
+        if not arg.isascii() and any("\ud800" <= letter <= "\udfff" for letter in arg):
+            raise UserError(
+                f"{arg!a} is not written in UTF-8; rename the file or folder"
+            )
 
 
 def _dispatch(args: list[str]) -> None:

@@ -7,11 +7,17 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from jaxdiff.errors import writing
+from jaxdiff.errors import UserError, writing
 
 
 def datasets_root(root: str | os.PathLike | None = None) -> pathlib.Path:
-    """Return the folder of datasets: `root`, or else the one that Minari uses."""
+    """Return the folder of datasets: `root`, or else the one that Minari uses.
+
+    Raises:
+      UserError: `root` is empty.
+    """
+    if root is not None and not os.fspath(root):
+        raise UserError("`root` is empty; name a folder, or leave it out")
     default = pathlib.Path.home() / ".minari" / "datasets"
     chosen = root or os.environ.get("MINARI_DATASETS_PATH") or default
     return pathlib.Path(chosen).absolute()  # Minari mistakes the size of relative ones

@@ -197,6 +197,40 @@ ERRORS = {
         ["other data", "fingerprints"],
     ),
     "config": ([*TRAIN, RECIPE, "--config", "{world}/text.txt"], ["text.txt"]),
+    "size": (
+        [*TRAIN, RECIPE, "--dim", "1" + 30 * "0"],
+        ["--dim is 1000", "below 2^31"],
+    ),
+    "levels": (
+        [*TRAIN, RECIPE, "--diffusion-steps", "1" + 30 * "0"],
+        ["--diffusion-steps", "below 2^31"],
+    ),
+    "candidates": (
+        [*TRAIN, RECIPE, "--candidates", str(2**63)],
+        ["--candidates", "below 2^31"],
+    ),
+    "rate": (
+        [*TRAIN, RECIPE, "--learning-rate", "0"],
+        ["--learning-rate is 0", "above 0"],
+    ),
+    "temperature": (
+        [*TRAIN, RECIPE, "--temperature", "1e30"],
+        ["--temperature is 1e+30", "up to 1e12"],
+    ),
+    "root": (["data", "info", RECIPE, "--root="], ["--root is empty"]),
+    "bytes": (["data", "info", "\udcff.npz"], ["udcff.npz", "not written in UTF-8"]),
+    "timeouts": (
+        ["data", "info", RECIPE, "--timeouts", "ignore"],
+        ["states where its episodes end", "--timeouts has no effect"],
+    ),
+    "goals": (
+        ["data", "info", "{world}/sound.npz", "--no-goals"],
+        ["has no goals", "leave out --no-goals"],
+    ),
+    "join": (
+        [*AGAIN[:-1], "{world}/sound.npz", "--resume", "--join-episodes"],
+        ["other data"],
+    ),
     "no config": (
         [*TRAIN, RECIPE, "--config", "{world}/gone"],
         ["no run folder", "gone"],

@@ -6,7 +6,7 @@ from typing import Literal
 
 from jaxdiff.data.spec import Spec
 from jaxdiff.networks import EncoderKind, NormKind
-from jaxdiff.options import Options, at_least, at_most, refuse
+from jaxdiff.options import Options, above, at_least, at_most, refuse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,8 @@ class ImitationConfig(Options):
         yield from super().faults()
         yield from at_least(self, 1, "hidden", "embed", "history")
         shares = ("learning_rate_decay", "ema_decay")
-        yield from at_least(self, 0, "places", "learning_rate", *shares)
+        yield from at_least(self, 0, "places", *shares)
+        yield from above(self, 0, "learning_rate")
         yield from at_most(self, 1, *shares)
 
 

@@ -79,7 +79,8 @@ class OfflineConfig(Options):
         """Yield a sentence for each value that cannot be used."""
         yield from super().faults()
         yield from at_least(self, 1, "widths")
-        yield from at_least(self, 0, "discount", "target_rate", "learning_rate")
+        yield from at_least(self, 0, "discount", "target_rate")
+        yield from above(self, 0, "learning_rate")
         yield from at_most(self, 1, "discount", "target_rate")
         yield from above(self, 0, "reward_scale")
 

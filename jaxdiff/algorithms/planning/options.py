@@ -103,7 +103,8 @@ class PlannerConfig(Options):
             *at_least(self, 1, *sizes, *counts),
         ]
         yield from wrong
-        yield from at_least(self, 0, "goal_dim", "learning_rate", "ema_decay")
+        yield from at_least(self, 0, "goal_dim", "ema_decay")
+        yield from above(self, 0, "learning_rate")
         yield from at_least(self, 0, "learning_rate_decay", "ema_start")
         yield from at_least(self, 0, "action_weight", "first_action_weight")
         yield from at_least(self, 0, "loss_discount")
