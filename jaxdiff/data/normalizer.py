@@ -56,11 +56,16 @@ def identity(dim: int) -> Normalizer:
     return Normalizer(knots=ends, units=ends, low=-unbounded, high=unbounded)
 
 
-def fit_gaussian(x: np.ndarray) -> Normalizer:
-    """Fit zero mean and unit variance (equation 2) to data `[N, D]`."""
+def fit_gaussian(x: np.ndarray, *, floor: float = 0.0) -> Normalizer:
+    """Fit zero mean and unit variance (equation 2) to data `[N, D]`.
+
+    Args:
+      x: the data.
+      floor: added to each standard deviation.
+    """
     x = np.asarray(x, np.float64)
     unbounded = np.full(x.shape[1], np.inf)
-    mean, std = x.mean(0), x.std(0)
+    mean, std = x.mean(0), x.std(0) + floor
     return _normalizer(x, [mean - std, mean + std], [-1, 1], -unbounded, unbounded)
 
 

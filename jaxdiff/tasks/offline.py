@@ -138,7 +138,7 @@ def _srpo(case: _Case) -> Made:
     options = {
         **case.small,
         **case.of_iql,
-        "widths": (256,) * (4 if case.numbers.sparse else 2),
+        "policy_widths": (256,) * 4 if case.numbers.sparse else None,
         "temperature": case.numbers.srpo_temperature,
         "unit_gradient": case.numbers.sparse,
         "baseline": case.name != "released",
@@ -165,8 +165,10 @@ def _idql(case: _Case) -> Made:
 
 def _td3_bc(case: _Case) -> Made:
     # The normaliser of states is the paper's own, but not in AntMaze.
-    normalizer = "none" if case.numbers.sparse else "gaussian"
-    return case.data | {"normalizer": normalizer}, {"policy": case.trained()}
+    own = {"normalizer": "gaussian", "spread_floor": 1e-3}
+    if case.numbers.sparse:
+        own = {"normalizer": "none"}
+    return case.data | own, {"policy": case.trained()}
 
 
 def _diffusion_ql(case: _Case) -> Made:

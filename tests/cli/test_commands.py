@@ -205,7 +205,7 @@ ERRORS = {
         [*TRAIN, RECIPE, "--diffusion-steps", "1" + 30 * "0"],
         ["--diffusion-steps", "below 2^31"],
     ),
-    "candidates": (
+    "countless": (
         [*TRAIN, RECIPE, "--candidates", str(2**63)],
         ["--candidates", "below 2^31"],
     ),

@@ -46,6 +46,11 @@ def test_gaussian_has_unit_moments_per_dimension_and_no_bounds(data):
     np.testing.assert_allclose(there, -far, rtol=1e-4)
 
 
+def test_a_floor_is_added_to_every_spread(data):
+    u = np.asarray(normalize(fit_gaussian(data, floor=0.5), data), np.float64)
+    np.testing.assert_allclose(u.std(0), data.std(0) / (data.std(0) + 0.5), rtol=1e-4)
+
+
 def test_limits_hits_the_ends_and_bounds_only_the_way_back(data):
     normalizer = fit_limits(data)
     low, high = data.min(0), data.max(0)

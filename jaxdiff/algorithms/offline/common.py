@@ -24,6 +24,7 @@ from jaxdiff.algorithms.base import (
 from jaxdiff.data.episodes import Dataset, Episodes
 from jaxdiff.data.normalizer import (
     Normalizer,
+    fit_gaussian,
     fit_normalizer,
     identity,
     normalize,
@@ -56,6 +57,8 @@ class OfflineConfig(Options):
         an update.
       learning_rate: step size of Adam.
       normalizer: how observations and goals are scaled.
+      spread_floor: added to each standard deviation of a Gaussian normalizer. The
+        released TD3+BC adds 1e-3.
       scale_actions: scale each action to [-1, 1], where policies act; without it the
         actions of the data must lie there.
       rewards: "raw" keeps rewards, "range" scales them until the returns of episodes
@@ -70,6 +73,7 @@ class OfflineConfig(Options):
     target_rate: float = 0.005
     learning_rate: float = 3e-4
     normalizer: Literal["none", "gaussian", "limits", "cdf"] = "gaussian"
+    spread_floor: float = 0.0
     scale_actions: bool = True
     rewards: Rewards = "raw"
     reward_scale: float = 1.0
@@ -83,6 +87,12 @@ class OfflineConfig(Options):
         yield from above(self, 0, "learning_rate")
         yield from at_most(self, 1, "discount", "target_rate")
         yield from above(self, 0, "reward_scale")
+        yield from at_least(self, 0, "spread_floor")
+        if self.spread_floor and self.normalizer != "gaussian":
+            yield (
+                f"`spread_floor={self.spread_floor}` has no effect on "
+                f"`normalizer={self.normalizer}`; leave one of them out"
+            )
 
 
 def below(options: Any, bound: float, *names: str) -> Iterator[str]:
@@ -124,9 +134,7 @@ def measure(config: OfflineConfig, episodes: Episodes, spec: Spec) -> Statistics
         )
     rewards = measure_rewards(config.rewards, episodes)
     return Statistics(
-        inputs=identity(data.inputs.shape[1])
-        if config.normalizer == "none"
-        else fit_normalizer(config.normalizer, data.inputs),
+        inputs=_fit_inputs(config, data.inputs),
         actions=fit_normalizer("limits", data.actions)
         if config.scale_actions
         else identity(data.actions.shape[1]),
@@ -135,6 +143,14 @@ def measure(config: OfflineConfig, episodes: Episodes, spec: Spec) -> Statistics
             scale=np.float32(rewards.scale * config.reward_scale),
         ),
     )
+
+
+def _fit_inputs(config: OfflineConfig, inputs: np.ndarray) -> Normalizer:
+    if config.normalizer == "none":
+        return identity(inputs.shape[1])
+    if config.normalizer == "gaussian":
+        return fit_gaussian(inputs, floor=config.spread_floor)
+    return fit_normalizer(config.normalizer, inputs)
 
 
 def make_prepare(

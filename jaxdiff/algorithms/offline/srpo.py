@@ -73,6 +73,7 @@ class SRPOConfig(BehaviourConfig):
         there: 0.5 is their mean, and near 1 is the best.
       policy_decay: share of the updates over which the policy's learning rate falls to
         0 along a cosine; 0 keeps it.
+      policy_widths: widths of the hidden layers of the policy; by default `widths`.
     """
 
     actor: Literal["dirac", "gaussian"] = "dirac"
@@ -82,11 +83,13 @@ class SRPOConfig(BehaviourConfig):
     unit_gradient: bool = False
     expectile: float = 0.7
     policy_decay: float = 0.0
+    policy_widths: tuple[int, ...] | None = None
 
     def faults(self) -> Iterator[str]:
         """Yield a sentence for each value that cannot be used."""
         yield from super().faults()
         yield from at_least(self, 0, "temperature", "policy_decay")
+        yield from at_least(self, 1, "policy_widths")
         yield from at_most(self, 1, "policy_decay")
         yield from expectile_faults(self)
         if self.actor == "gaussian" and not self.baseline:
@@ -101,7 +104,8 @@ def srpo(
 ) -> Algorithm:
     """Build SRPO, with the learners "critic", "behaviour" and "policy"."""
     del acting
-    actor: Any = Actor(spec.action_dim, config.widths, config.actor == "gaussian")
+    widths = config.widths if config.policy_widths is None else config.policy_widths
+    actor: Any = Actor(spec.action_dim, widths, config.actor == "gaussian")
     score = score_network(config, spec.action_dim)
     prepare = make_prepare(config, statistics)
     q, _, critic = critic_of(config, prepare)

@@ -1,6 +1,7 @@
 """SRPO where behaviour and critic are known in closed form, and so is the policy."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -19,7 +20,13 @@ from jaxdiff.algorithms.offline.behaviour import (
     sample_actions,
 )
 from jaxdiff.algorithms.offline.common import measure
-from jaxdiff.algorithms.offline.srpo import SRPOConfig, regularised_learner, srpo
+from jaxdiff.algorithms.offline.srpo import (
+    ENTRY,
+    SRPOConfig,
+    regularised_learner,
+    srpo,
+)
+from jaxdiff.data.episodes import Episodes
 from jaxdiff.data.spec import Spec
 from jaxdiff.diffusion import ddim, dpm_solver_pp, vp_level
 from jaxdiff.errors import UserError
@@ -244,6 +251,35 @@ def test_dropout_acts_while_the_behaviour_is_trained_and_only_then():
 def test_options_are_checked(wrong, option):
     with pytest.raises(UserError, match=option):
         SRPOConfig(**wrong)
+
+
+def test_the_policy_may_be_deeper_than_the_critics():
+    """The sizes of the released networks in AntMaze: 29 observed, 8 actions."""
+    spec = Spec((29,), action_dim=8)
+    config = SRPOConfig(policy_widths=(256,) * 4)
+    rows = np.random.default_rng(0).uniform(-1, 1, (8, 29 + 8)).astype(np.float32)
+    episodes = Episodes(
+        observations=rows[:, :29], actions=rows[:, 29:], rewards=rows[:, 0],
+        starts=np.zeros(1, int), lengths=np.array([7]), terminated=np.ones(1, bool),
+    )  # fmt: skip
+    statistics = ENTRY.measure(config, episodes, spec)
+    built = ENTRY.build(config, NoOptions(), statistics, spec)
+
+    def sizes(name, frozen):
+        learner = built.learners[name]
+        data = learner.prepare(episodes, frozen, jax.random.key(0))
+        batch = jax.vmap(learner.draw, (None, 0))(
+            data, jax.random.split(jax.random.key(0), 2)
+        )
+        return jax.eval_shape(lambda: learner.init(jax.random.key(0), batch, frozen))
+
+    def count(tree):
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+    critic = sizes("critic", {})
+    assert count(critic.params) == 2 * (37 * 256 + 66_305) + 29 * 256 + 66_305
+    frozen = {"critic": critic, "behaviour": sizes("behaviour", {})}
+    assert count(sizes("policy", frozen).params) == 207_112
 
 
 def test_learners_train_in_their_order():

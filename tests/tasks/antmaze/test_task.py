@@ -93,7 +93,9 @@ def test_sparse_rewards_have_options_of_their_own():
     iql = preset("iql", "released", large).config
     assert (iql.rewards, iql.expectile, iql.temperature) == ("minus-one", 0.9, 10.0)
     srpo = preset("srpo", "released", large).config
-    assert (srpo.unit_gradient, srpo.widths) == (True, (256,) * 4)
+    # The policy alone is deeper there.
+    assert (srpo.unit_gradient, srpo.policy_widths) == (True, (256,) * 4)
+    assert srpo.widths == (256, 256)
     assert preset("cql", "demo", large).config.rewards == "centred"
     assert preset("fql", "demo", large).config.alpha == 3.0
     assert preset("fql", "demo", "AntMaze_UMaze-v4").config.alpha == 10.0
