@@ -291,6 +291,26 @@ def test_options_of_training_serve_all_learners_or_name_each(tmp_path, quick):
     assert not (tmp_path / "one" / "config.json").exists()
 
 
+def test_held_out_episodes_are_not_trained_on(tmp_path, monkeypatch):
+    seen = {}
+
+    def train_learners(algorithm, data, *, held_out, **options):
+        seen.update(data=data, held_out=held_out)
+        return {}
+
+    monkeypatch.setattr(runs, "train_learners", train_learners)
+    train(tmp_path / "run")
+    starts = {
+        name: {tuple(row) for row in part.observations[part.starts].tolist()}
+        for name, part in seen.items()
+    }
+    every = {tuple(row) for row in EPISODES.observations[EPISODES.starts].tolist()}
+    assert starts["held_out"]
+    assert not starts["data"] & starts["held_out"]
+    assert starts["data"] | starts["held_out"] == every
+    assert len(starts["held_out"]) == round(0.05 * len(EPISODES.lengths))
+
+
 def test_a_stream_cut_for_storage_is_trained_on_as_one_episode(tmp_path, quick):
     length, count = STEPS // 2, 40
     rows = np.concatenate(

@@ -9,7 +9,7 @@ from stubs import stub_run
 from jaxdiff.algorithms.base import ActOutput
 from jaxdiff.evaluation import evaluate, save_evaluation
 from jaxdiff.tasks.control import paths_of
-from jaxdiff.tasks.kitchen import TASK, toy
+from jaxdiff.tasks.kitchen import TASK, scores, toy
 from jaxdiff.tasks.kitchen import world as kitchen
 from jaxdiff.tasks.kitchen.recipe import record_episode
 from jaxdiff.tasks.kitchen.scores import score_paths, times
@@ -158,3 +158,15 @@ def test_cloning_trains_and_is_evaluated(tmp_path, monkeypatch):
     )
     record, _ = evaluate(run, episodes=1)
     assert "tasks_at_least_4" in record
+
+
+def test_an_episode_is_read_up_to_the_step_of_its_last_demonstrated_task():
+    """What follows the fourth task is no part of a demonstration, its step is."""
+    path = DEMONSTRATIONS[0]
+    *_, (_, last) = kitchen.completions(path)
+    found = scores._until_done(path)
+    np.testing.assert_array_equal(found, path[: last + 1])
+    assert kitchen.done(found)[-1].sum() == 4
+    assert kitchen.done(found)[:-1].any(0).sum() == 3
+    longer = np.concatenate([path, np.repeat(path[-1:], 50, axis=0)])
+    np.testing.assert_array_equal(scores._until_done(longer), path[: last + 1])
