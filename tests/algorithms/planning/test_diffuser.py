@@ -365,7 +365,9 @@ def test_windows_keep_to_their_episode():
 
 
 def test_padding_reads_zeros_and_never_the_next_episode():
-    windows = windows_of(marked([10, 5, 8]), padding=True)
+    episodes = marked([10, 5, 8])
+    episodes = episodes.replace(terminated=np.ones(3, bool))
+    windows = windows_of(episodes, padding=True)
     first = windows[:, :1, :1]
     assert set(np.unique(first.round(3))) == {1.0, 2.0, 3.0}
     beyond = np.isclose(windows, 0, atol=1e-5)
