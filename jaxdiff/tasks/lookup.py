@@ -121,7 +121,7 @@ def load_dataset(
     if not reading.goals:
         if episodes.goals is None:
             raise UserError(f"{path} has no goals; leave out `goals=False`")
-        episodes = episodes.replace(goals=None)
+        episodes = dataclasses.replace(episodes, goals=None)
     check_episodes(episodes, str(path))
     return Dataset(
         name=name,

@@ -73,7 +73,7 @@ def refuse_other_files(file: Any, path: pathlib.Path) -> None:
             elif isinstance(value, h5py.Dataset) and (
                 value.external or value.is_virtual
             ):
-                refuse(value.name)
+                refuse(str(value.name))
 
     def refuse(name: str) -> None:
         raise UserError(
