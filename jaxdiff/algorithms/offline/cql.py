@@ -38,7 +38,7 @@ from jaxdiff.data.spec import Spec
 from jaxdiff.data.transitions import Transitions
 from jaxdiff.diffusion import normal, split_keys
 from jaxdiff.networks import SquashedActor, TwinQ
-from jaxdiff.options import Options, above, at_least
+from jaxdiff.options import Options, at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +61,7 @@ class CQLConfig(OfflineConfig):
     def faults(self) -> Iterator[str]:
         """Yield a sentence for each value that cannot be used."""
         yield from super().faults()
-        yield from at_least(self, 0, "penalty", "warm_up")
-        yield from above(self, 0, "policy_rate")
+        yield from at_least(self, 0, "penalty", "policy_rate", "warm_up")
         yield from at_least(self, 1, "penalty_actions")
 
 
