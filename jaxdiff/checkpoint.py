@@ -35,7 +35,6 @@ import logging
 import math
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
@@ -143,7 +142,7 @@ def create_run(
         document = {
             "format": FORMAT,
             **config,
-            "id": secrets.token_hex(8),
+            "id": _identity(config),
             "versions": versions(),
             "statistics": _sha256(path / "statistics.npz"),
         }
@@ -506,6 +505,12 @@ def _best(run: Path, learner: str) -> dict[str, Any]:
 
 
 # -------------------------------------------------------------- digests and documents
+
+
+def _identity(config: Mapping[str, Any]) -> str:
+    """Return a name for what was asked for; the same again gives the same bytes."""
+    text = json.dumps(config, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _owner(run: Path, learner: str, step: int) -> dict[str, Any]:

@@ -243,8 +243,8 @@ DOCUMENT = {
 }
 
 
-def made_run(path):
-    create_run(path, DOCUMENT, {"mean": np.arange(6.0)})
+def made_run(path, **changes):
+    create_run(path, {**DOCUMENT, **changes}, {"mean": np.arange(6.0)})
     return path
 
 
@@ -307,7 +307,7 @@ def test_every_flipped_byte_of_the_run_is_detected(tmp_path, name):
 @pytest.mark.parametrize("fraud", ["renamed", "swapped", "learner", "run"])
 def test_a_checkpoint_counts_only_where_it_was_written(tmp_path, capsys, fraud):
     """Every byte is as written, but it stands for other updates than were made."""
-    run, other = (made_run(tmp_path / name) for name in ("run", "other"))
+    run, other = (made_run(tmp_path / str(seed), seed=seed) for seed in (1, 2))
     save(run, 10, 20)
     save(other, 10, 20)
     step = state_of(7)
