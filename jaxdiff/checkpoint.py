@@ -372,10 +372,11 @@ def mark_best(run: Path, learner: str, *, step: int, metric: str, value: float) 
     Returns whether it did. Call it before the checkpoint is saved, so that the one
     recorded is never removed.
     """
+    run = _place(run)
     best = _best(run, learner)
     if math.isnan(value) or (best and best["value"] >= value):
         return False
-    path = _place(run) / "checkpoints" / learner / "best.json"
+    path = run / "checkpoints" / learner / "best.json"
     with writing(path, _NO_ROOM):
         _write_sealed(path, {"step": step, "metric": metric, "value": value})
     return True

@@ -88,9 +88,7 @@ def evaluate(
             "options": to_plain(options),
             "checkpoint": "best" if run.best else "newest",
             "updates": {name: int(state.step) for name, state in run.states.items()},
-            "device": jax.devices()[0].device_kind
-            if devices is None
-            else (devices[0].device_kind),
+            "device": (devices or jax.devices())[0].device_kind,
             "versions": checkpoint.versions(),
         },
         "seconds": time.monotonic() - started,

@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxdiff import run as runs
 from jaxdiff.algorithms.base import Preset, TrainConfig
-from jaxdiff.data.episodes import Dataset
+from jaxdiff.data.episodes import Dataset, goes_on
 from jaxdiff.data.spec import Environment
 from jaxdiff.devices import Device
 from jaxdiff.errors import UserError, require_at_least
@@ -139,9 +139,9 @@ def say_plan(
         f"{name} {config.num_steps:,} updates of {config.batch_size}"
         for name, config in training.items()
     )
-    stored, joined = (
-        len(episodes.lengths) for episodes in (dataset.episodes, dataset.trained_on())
-    )
+    stored = joined = len(dataset.episodes.lengths)
+    if dataset.stream:
+        joined -= int(goes_on(dataset.episodes).sum())
     note(
         f"{algorithm} on {dataset.name} ({stored:,} episodes"
         f"{f' joined into {joined:,}' if joined < stored else ''}, "

@@ -360,8 +360,11 @@ def test_a_record_of_the_best_without_its_parts_is_no_record(tmp_path, capsys, b
 def test_a_folder_that_is_moved_while_training_keeps_what_was_learned(tmp_path):
     run, moved = made_run(tmp_path / "run"), tmp_path / "moved"
     with locked(run):
+        mark_best(run, LEARNER, step=10, metric="score", value=0.9)
         save(run, 10)
         os.replace(run, moved)
+        # The record of the best went with the folder.
+        assert not mark_best(run, LEARNER, step=20, metric="score", value=0.5)
         checkpoint.append_metrics(run, {"learner": LEARNER, "step": 20})
         with pytest.raises(UserError, match=r"run was moved to .*moved .*update 20"):
             save(run, 20)

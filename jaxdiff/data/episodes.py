@@ -318,25 +318,33 @@ def goals_beside(episodes: Episodes) -> np.ndarray:
 def join_episodes(episodes: Episodes) -> Episodes:
     """Join episodes that were cut out of one stream, so that windows may cross the cut.
 
-    An episode continues in the next one if it was not terminated and its last
-    observation equals the first of the next, as in a stream that is cut for storage.
-    Its last row, which has no action, is dropped, because the next row repeats it.
+    The last row of an episode that `goes_on`, which has no action, is dropped, because
+    the next row repeats it.
 
     Returns:
       The longer episodes; `episodes` itself if none are joined.
+    """
+    continued = goes_on(episodes)
+    if not continued.any():
+        return episodes
+    kept = np.ones(len(episodes.rewards), bool)
+    kept[(episodes.starts + episodes.lengths)[continued]] = False
+    firsts = np.flatnonzero(np.append(True, ~continued[:-1]))
+    lengths = np.add.reduceat(episodes.lengths, firsts)
+    return _of_rows(episodes, kept, lengths, episodes.terminated[~continued])
+
+
+def goes_on(episodes: Episodes) -> np.ndarray:
+    """Tell which episodes continue in the next one, bool `[E]`.
+
+    An episode does if it was not terminated and its last observation equals the first
+    of the next, as in a stream that is cut for storage.
     """
     ends = episodes.starts + episodes.lengths
     same = (
         episodes.observations[ends[:-1]] == episodes.observations[episodes.starts[1:]]
     )
-    goes_on = np.append(same.all(-1) & ~episodes.terminated[:-1], False)
-    if not goes_on.any():
-        return episodes
-    kept = np.ones(len(episodes.rewards), bool)
-    kept[ends[goes_on]] = False
-    firsts = np.flatnonzero(np.append(True, ~goes_on[:-1]))
-    lengths = np.add.reduceat(episodes.lengths, firsts)
-    return _of_rows(episodes, kept, lengths, episodes.terminated[~goes_on])
+    return np.append(same.all(-1) & ~episodes.terminated[:-1], False)
 
 
 def _of_rows(

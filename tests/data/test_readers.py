@@ -316,6 +316,13 @@ def test_hdf5_that_reads_other_files_is_refused(tmp_path, kind):
         load(path)
 
 
+def test_hdf5_whose_groups_hold_each_other_is_read(tmp_path):
+    path = save_d4rl(tmp_path / "d.hdf5", 8, terminated=[5])
+    with h5py.File(path, "a") as file:
+        file["infos/again"] = file["/"]
+    assert load(path).lengths.tolist() == [6, 1]
+
+
 @pytest.mark.parametrize("kind", [np.int64, np.uint8, bool])
 def test_whole_numbers_are_no_actions(tmp_path, kind):
     actions = np.ones((8, 1), kind)

@@ -34,8 +34,8 @@ def read(path: pathlib.Path, timeouts: d4rl.Timeouts | None = None) -> Recording
     import h5py
 
     try:
+        refuse_other_files(path)
         with h5py.File(path, "r") as file:
-            refuse_other_files(file, path)
             fields = {
                 name: np.asarray(file[name]) for name in d4rl.FIELDS if name in file
             }
@@ -47,12 +47,8 @@ def read(path: pathlib.Path, timeouts: d4rl.Timeouts | None = None) -> Recording
     return d4rl.recording_of(fields, str(path), timeouts)
 
 
-def refuse_other_files(file: Any, path: pathlib.Path) -> None:
+def refuse_other_files(path: pathlib.Path) -> None:
     """Refuse an HDF5 file whose contents lie in other files.
-
-    Args:
-      file: an open `h5py.File`.
-      path: its name in messages.
 
     Raises:
       UserError: it has an external link, external storage or a virtual source. Such a
@@ -60,25 +56,20 @@ def refuse_other_files(file: Any, path: pathlib.Path) -> None:
     """
     import h5py
 
-    def visit(group: Any) -> None:
-        for name in group:
-            link = group.get(name, getlink=True)
-            if isinstance(link, h5py.ExternalLink):
-                refuse(f"{group.name}/{name}")
-            if not isinstance(link, h5py.HardLink):
-                continue
-            value = group[name]
-            if isinstance(value, h5py.Group):
-                visit(value)
-            elif isinstance(value, h5py.Dataset) and (
-                value.external or value.is_virtual
-            ):
-                refuse(str(value.name))
+    def elsewhere(_: str, value: Any) -> str | None:
+        """Return the name of what lies in another file, if any."""
+        if isinstance(value, h5py.Dataset):
+            return value.name if value.external or value.is_virtual else None
+        for name in value:
+            if isinstance(value.get(name, getlink=True), h5py.ExternalLink):
+                return f"{value.name}/{name}".replace("//", "/")
+        return None
 
-    def refuse(name: str) -> None:
+    with h5py.File(path, "r") as file:
+        # Each object is visited once, whatever links there are among them.
+        found = elsewhere("/", file) or file.visititems(elsewhere)
+    if found:
         raise UserError(
-            f"{path}: {name.replace('//', '/')} lies in another file, which is not "
-            "read; write a file that holds its own data"
+            f"{path}: {found} lies in another file, which is not read; write a file "
+            "that holds its own data"
         )
-
-    visit(file)

@@ -37,7 +37,7 @@ def read(folder: pathlib.Path) -> Recording:
     try:
         metadata = json.loads((folder / "data" / "metadata.json").read_text())
         for file in (folder / "data").rglob("*.hdf5"):
-            _refuse_other_files(file)
+            refuse_other_files(file)
         dataset = minari.MinariDataset(folder / "data")
         records = list(dataset.iterate_episodes())
         about = {"dataset_id": metadata["dataset_id"]}
@@ -65,13 +65,6 @@ def read(folder: pathlib.Path) -> Recording:
         references=_references(metadata),
         metadata=about | metadata.get("jaxdiff", {}),
     )
-
-
-def _refuse_other_files(path: pathlib.Path) -> None:
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        refuse_other_files(file, path)
 
 
 def _environment(text: str | None) -> Environment | None:

@@ -1,15 +1,15 @@
 """Scores in a kitchen: of its demonstrators, and of policies that err somehow."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from kitchens import straight
 from stubs import stub_run
 
 from jaxdiff.algorithms.base import ActOutput
 from jaxdiff.evaluation import evaluate, save_evaluation
 from jaxdiff.tasks.control import paths_of
-from jaxdiff.tasks.kitchen import TASK, scores, toy
+from jaxdiff.tasks.kitchen import TASK, scores
 from jaxdiff.tasks.kitchen import world as kitchen
 from jaxdiff.tasks.kitchen.recipe import record_episode
 from jaxdiff.tasks.kitchen.scores import score_paths, times
@@ -27,19 +27,6 @@ CEILING = score_paths(DEMONSTRATIONS, OTHERS)
 
 def kitchen_run(path, act, environment=kitchen.TOY):
     return stub_run(path, act, environment, observation_shape=(30,), action_dim=9)
-
-
-def straight(states, carry, keys, observation, reset, goal=None, guidance=None):
-    """Do one task of the toy kitchen: the first of `TASKS`."""
-    handle = jnp.asarray(toy.HANDLES[0])
-    end = jnp.asarray(toy.grips(np.full(7, 1.05))[0])
-    # Whether the handle has been reached is carried along.
-    near = jnp.linalg.norm(observation[:, :9] - handle, axis=-1) < 0.1
-    carry = jnp.where(reset, 0.0, jnp.maximum(carry, near))
-    target = jnp.where(carry[:, None] > 0, end, handle)
-    move = (target - observation[:, :9]) / toy.STEP
-    size = jnp.linalg.norm(move, axis=-1, keepdims=True)
-    return ActOutput(action=move / jnp.maximum(size, 1)), carry
 
 
 def test_demonstrators_score_well_and_nobody_scores_perfectly():
