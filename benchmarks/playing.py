@@ -57,7 +57,8 @@ def play_run(
         devices=select_devices(),
     )
     more = {"seeds": 1, "seconds": round(record["seconds"], 1)}
-    rows = [{**row, **more} for row in score_rows(record, options.episodes)]
+    count = options.episodes - len(record.get("failed", ()))
+    rows = [{**row, **more} for row in score_rows(record, count)]
     if not rows:
         raise UserError(
             f"{run.path} was trained on {run.dataset['name']}, whose task has neither "

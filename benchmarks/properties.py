@@ -51,7 +51,7 @@ from jaxdiff.algorithms.planning.planner import Problem as Asked
 from jaxdiff.algorithms.planning.receding_horizon import track
 from jaxdiff.errors import UserError
 from jaxdiff.plans import interpolate, ranking
-from jaxdiff.rollouts import Rollouts, rollout
+from jaxdiff.rollouts import Rollouts, Session, rollout
 from jaxdiff.run import Run, load_run
 from jaxdiff.tasks.pointmaze.environment import make_maze
 from jaxdiff.tasks.pointmaze.figures import plot_plans
@@ -328,13 +328,10 @@ def drive(
         for part in ("avoid", "via")
     )
     posed = iter(problems)
+    count, label = len(problems), ", ".join(parts) or "plain"
     rollouts = rollout(
-        lambda count, seeds: driver,
+        Session(lambda *_: driver, count, count, options.seed, label),
         lambda: _Posed(maze, next(posed)),
-        episodes=len(problems),
-        num_envs=len(problems),
-        seed=options.seed,
-        label=", ".join(parts) or "plain",
     )
     plans = rollouts.plans
     assert plans is not None

@@ -27,7 +27,7 @@ from jaxdiff import figures
 from jaxdiff.devices import select_devices
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import make_env
-from jaxdiff.rollouts import rollout
+from jaxdiff.rollouts import Session, rollout
 from jaxdiff.run import Run
 from jaxdiff.tasks.control import paths_of
 from jaxdiff.tasks.lookup import task_of
@@ -114,15 +114,14 @@ def _player_of(run: Run, options: Options) -> Player:
     devices = select_devices()
 
     def player(count: int, reset: dict[str, Any] | None) -> Played:
-        played = rollout(
+        session = Session(
             lambda envs, seeds: run.policy(envs, seeds=seeds, devices=devices),
-            lambda: make_env(run),
             episodes=count,
-            num_envs=min(count, 25),
+            num_envs=25,
             seed=options.seed,
-            options=reset,
             label=run.name,
         )
+        played = rollout(session, lambda: make_env(run), options=reset)
         assert played.successes is not None
         wins, peaks = map(bool, played.successes), map(float, played.peaks)
         return list(zip(paths_of(played), wins, peaks, strict=True))

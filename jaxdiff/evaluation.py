@@ -1,5 +1,6 @@
 """Closed-loop evaluation: a run plays the task of its dataset and is scored."""
 
+import hashlib
 import json
 import os
 import time
@@ -14,8 +15,11 @@ import numpy as np
 from jaxdiff import checkpoint
 from jaxdiff.data.spec import Environment
 from jaxdiff.devices import Device
+from jaxdiff.episode_log import EpisodeLog
 from jaxdiff.errors import UserError, writing
 from jaxdiff.options import override, to_plain
+from jaxdiff.progress import note
+from jaxdiff.rollouts import Session
 from jaxdiff.run import Run
 from jaxdiff.tasks.base import Task
 from jaxdiff.tasks.lookup import task_of
@@ -32,11 +36,15 @@ def evaluate(
     environment: str | None = None,
     trust: bool = False,
     guidance: Any = None,
+    timeout: float | None = None,
+    save: bool = False,
+    resume: bool = False,
 ) -> tuple[dict[str, Any], Any]:
     """Score a run in the environment of its dataset.
 
     The environment is the one that the dataset names for evaluation, else the one that
-    it was recorded in.
+    it was recorded in. An episode whose environment goes wrong is left out of the
+    scores, see `jaxdiff.rollouts`; what happened is said and recorded under "failed".
 
     Args:
       run: a trained planner or policy.
@@ -48,52 +56,128 @@ def evaluate(
       environment: another Gymnasium id, `Id` or `module:Id`, to play instead.
       trust: import the module that the run's own environment `module:Id` names.
       guidance: arrays that take the place of acting options.
+      timeout: seconds that the environment may take for one episode.
+      save: write the record into the run folder, as `evaluations/NNN.json`. Until then
+        episodes are kept there as they end.
+      resume: go on with an evaluation that was cut off while it was saved.
 
     Returns:
       A record of the scores, JSON values, and what was played. Its entry "repeat" holds
       what else an equal score needs: the environment, the options of the task, which
-      checkpoint, the updates of each learner, device and versions.
+      checkpoint, the updates of each learner, device and versions; "overrides" the
+      acting options that differ from those of training; "path" where it was written.
 
     Raises:
       UserError: the environment is unknown, is not installed, asks for trust, or does
-        not fit the run.
+        not fit the run; every episode went wrong; or there is nothing to resume.
     """
+    if timeout is not None and not timeout > 0:
+        raise UserError(f"`timeout` is {timeout}; it must be above 0 seconds")
     played_in = environment_of(run, environment, trust=trust)
     task = task_of(played_in)
     options = options_of(task, run, options)
     _check_fit(run, task, played_in, options)
+    repeat = {
+        "environment": played_in._asdict(),
+        "options": to_plain(options),
+        "checkpoint": "best" if run.best else "newest",
+        "updates": {name: int(state.step) for name, state in run.states.items()},
+        "device": (devices or jax.devices())[0].device_kind,
+        "versions": checkpoint.versions(),
+    }
+    acting = to_plain(run.acting)
+    trained = run.document["acting"]
+    asked = {
+        "seed": seed,
+        "acting": acting,
+        "overrides": {k: v for k, v in acting.items() if v != trained.get(k, v)},
+        "repeat": repeat,
+    }
+    if guidance is not None:
+        leaves = jax.tree.leaves(guidance)
+        asked["guidance"] = [np.asarray(leaf).tolist() for leaf in leaves]
+    log = _log(run, asked, resume=resume) if save else None
     started = time.monotonic()
-    played = task.play(
-        task,
+    session = Session(
         lambda count, seeds: run.policy(
             count, seeds=seeds, devices=devices, guidance=guidance
         ),
-        played_in,
-        options,
         episodes=episodes,
-        seed=seed,
         num_envs=num_envs,
+        seed=seed,
         label=run.name,
+        timeout=timeout,
+        log=log,
     )
+    try:
+        played = task.play(task, played_in, options, session)
+    except BaseException:
+        if log and (count := len(log.read())):
+            note(f"{count} finished episodes are kept; `resume` goes on with them")
+        raise
     record = {
         "setting": run.dataset["name"],
         "environment": played_in.id,
         "episodes": episodes,
-        "seed": seed,
         "num_envs": num_envs,
         **task.score(played, options, run.dataset["references"]),
-        "acting": to_plain(run.acting),
-        "repeat": {
-            "environment": played_in._asdict(),
-            "options": to_plain(options),
-            "checkpoint": "best" if run.best else "newest",
-            "updates": {name: int(state.step) for name, state in run.states.items()},
-            "device": (devices or jax.devices())[0].device_kind,
-            "versions": checkpoint.versions(),
-        },
+        **_failures(played, episodes),
+        **asked,
         "seconds": time.monotonic() - started,
     }
+    if log:
+        record["path"] = str(save_evaluation(run, record))
+        log.remove()
     return record, played
+
+
+def _log(run: Run, asked: Mapping[str, Any], *, resume: bool) -> EpisodeLog:
+    """Return where finished episodes of an evaluation are kept.
+
+    What is asked for names the folder, so that episodes of other options, parameters or
+    versions are never taken for those of this evaluation.
+
+    Raises:
+      UserError: there is nothing to resume, or the folder is a link.
+    """
+    text = json.dumps(asked, sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    folder = run.path / "evaluations" / f"unfinished-{digest}"
+    for path in (folder.parent, folder):
+        checkpoint.refuse_link(path)
+    log = EpisodeLog(folder)
+    count = len(log.read())
+    if resume and not count:
+        raise UserError(
+            f"{folder.parent} holds no episodes of an unfinished evaluation with these "
+            "options and parameters; leave out `resume`"
+        )
+    if resume:
+        note(f"{count} episodes were played before")
+    elif count:
+        note(
+            f"{count} episodes of this evaluation, which was cut off, are played "
+            "again; `resume` would go on with them"
+        )
+        log.remove()
+    return log
+
+
+_NAMED = 3  # failed episodes that are named on the screen; the record has all
+
+
+def _failures(played: Any, episodes: int) -> dict[str, Any]:
+    """Say which episodes went wrong, and return what the record says of it."""
+    failed = getattr(played, "failed", ())
+    if not failed:
+        return {}
+    named = "; ".join(f"seed {seed}: {what}" for seed, what in failed[:_NAMED])
+    more = f"; {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
+    note(
+        f"{len(failed)} of {episodes} episodes went wrong and are not scored "
+        f"({named}{more})"
+    )
+    return {"failed": [each._asdict() for each in failed]}
 
 
 def environment_of(

@@ -1,21 +1,90 @@
-"""Closed-loop play: policies act in simulators, many episodes side by side."""
+"""Closed-loop play: policies act in simulators, many episodes side by side.
 
+An episode that goes wrong is lost alone: its environment raises, sends numbers that are
+not finite or arrays of another shape, or never ends. The others go on.
+"""
+
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import gymnasium
-import jax
 import numpy as np
 
-from jaxdiff.errors import require_at_least
+from jaxdiff.episode_log import EpisodeLog
+from jaxdiff.errors import UserError, reason, require_at_least
 from jaxdiff.policy import ActingPolicy, MakePolicy
 from jaxdiff.progress import progress
+
+# Steps after which an episode never ends, unless its environment has a longer limit.
+MOST_STEPS = 100_000
+
+
+class Episode(NamedTuple):
+    """An episode that was played to its end.
+
+    Attributes:
+      seed: of its reset.
+      total: float, sum of its rewards.
+      peak: float, its largest reward.
+      success: bool, whether success was reported, or None if nothing was said of it.
+      observations: float32 `[T + 1, O]`.
+      goal: `[G]`, the first one, or None without goals.
+      plan: `[H, A + O]`, the first one, or None.
+    """
+
+    seed: int
+    total: float
+    peak: float
+    success: bool | None
+    observations: np.ndarray
+    goal: np.ndarray | None
+    plan: np.ndarray | None
+
+
+class Failure(NamedTuple):
+    """An episode that went wrong.
+
+    Attributes:
+      seed: of its reset.
+      reason: what happened, for a message.
+    """
+
+    seed: int
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """Which episodes are played, and how.
+
+    Attributes:
+      make_policy: `(number of environments, their seeds) -> ActingPolicy`.
+      episodes: how many; a task may count something else, such as minutes.
+      num_envs: environments side by side; a wave plays one episode in each.
+      seed: of the first episode.
+      label: shown beside the progress bar.
+      timeout: seconds that an environment may take for one episode, see `play_wave`.
+      log: keeps finished episodes; those that it has are not played again.
+    """
+
+    make_policy: MakePolicy
+    episodes: int
+    num_envs: int = 50
+    seed: int = 0
+    label: str = "evaluate"
+    timeout: float | None = None
+    log: EpisodeLog | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Rollouts:
-    """Episodes played, in the order of their seeds.
+    """Episodes that were played to their end, in the order of their seeds.
 
     Attributes:
       returns: `[N]`, sum of the environment's rewards.
@@ -26,6 +95,8 @@ class Rollouts:
       observations: `[N, T + 1, O]`; after an episode's end its last one is repeated.
       goals: `[N, G]`, the first goal of each episode, or None without goals.
       plans: `[N, H, A + O]`, the first plan of each episode, or None.
+      seeds: `[N]`, of their resets, or None if unknown.
+      failed: the episodes that went wrong, which are in no array.
     """
 
     returns: np.ndarray
@@ -35,6 +106,8 @@ class Rollouts:
     observations: np.ndarray
     goals: np.ndarray | None
     plans: np.ndarray | None
+    seeds: np.ndarray | None = dataclasses.field(default=None, kw_only=True)
+    failed: tuple[Failure, ...] = dataclasses.field(default=(), kw_only=True)
 
 
 class RandomPolicy:
@@ -58,14 +131,10 @@ class RandomPolicy:
 
 
 def rollout(
-    make_policy: MakePolicy,
+    session: Session,
     make_env: Callable[[], gymnasium.Env],
     *,
-    episodes: int,
-    num_envs: int = 50,
-    seed: int = 0,
     options: dict[str, Any] | None = None,
-    label: str = "evaluate",
 ) -> Rollouts:
     """Play episodes to their end, many side by side.
 
@@ -74,113 +143,337 @@ def rollout(
     whatever `num_envs` is.
 
     Args:
-      make_policy: `(number of environments, their seeds) -> ActingPolicy`.
+      session: which episodes, and how.
       make_env: makes one environment, with Box or goal-dictionary observations.
-      episodes: N.
-      num_envs: environments side by side; a wave plays one episode in each.
-      seed: of the first episode.
       options: passed to every reset.
-      label: shown beside the progress bar.
+
+    Raises:
+      UserError: a count is too small, or every episode went wrong.
     """
-    require_at_least(1, episodes=episodes, num_envs=num_envs)
-    num_envs = min(num_envs, episodes)
+    require_at_least(1, episodes=session.episodes, num_envs=session.num_envs)
+    seeds = range(session.seed, session.seed + session.episodes)
+    stored = session.log.read() if session.log else {}
+    kept = [_episode_of(stored[seed]) for seed in seeds if seed in stored]
+    return joined([*kept, *_played(session, make_env, seeds, stored, options)])
+
+
+def _episode_of(values: Mapping[str, np.ndarray]) -> Episode:
+    """Read an episode of a log, where numbers are arrays and None is missing."""
+    read = {
+        name: value if value.ndim else value.item() for name, value in values.items()
+    }
+    return Episode(**{**dict.fromkeys(Episode._fields), **read})
+
+
+def _played(
+    session: Session,
+    make_env: Callable[[], gymnasium.Env],
+    seeds: Sequence[int],
+    stored: Mapping[int, Any],
+    options: dict[str, Any] | None,
+) -> Iterator[Episode | Failure]:
+    """Play the episodes that are not stored, in waves."""
+    left = [seed for seed in seeds if seed not in stored]
+    if not left:
+        return
     # Plain environments in lock-step: Gymnasium's vector environments either restart
     # by themselves, adding steps of the next episode, or refuse to step past an end.
-    envs = [make_env() for _ in range(num_envs)]
-    policy = make_policy(num_envs, [seed + i for i in range(num_envs)])
-    waves = []
-    with progress(episodes, label, unit="episode") as bar:
-        for first in range(0, episodes, num_envs):
-            seeds = [seed + first + i for i in range(num_envs)]
-            policy.reset(seeds=seeds)
-            wave = play_wave(policy, envs, seeds, options)
-            count = min(num_envs, episodes - first)
-            waves.append(jax.tree.map(lambda x, n=count: x[:n], wave))
-            bar(count)
-    for env in envs:
-        env.close()
-    return Rollouts(
-        **{
-            field.name: _joined([wave[field.name] for wave in waves])
-            for field in dataclasses.fields(Rollouts)
-        }
+    count = min(session.num_envs, session.episodes)
+    envs = [make_env() for _ in range(count)]
+    policy = session.make_policy(count, list(seeds[:count]))
+    bar_of = progress(
+        len(seeds), session.label, unit="episode", initial=len(seeds) - len(left)
     )
+    with contextlib.ExitStack() as closing, bar_of as bar:
+        closing.callback(lambda: [_close(env) for env in envs])
+        for first in range(0, len(left), count):
+            wave = left[first : first + count]
+            # An environment without an episode of its own repeats a seed in vain.
+            policy.reset(seeds=wave + wave[-1:] * (count - len(wave)))
+            for i, episode in play_wave(
+                policy, envs, wave, options=options, timeout=session.timeout
+            ):
+                if isinstance(episode, Failure):
+                    _close(envs[i])  # what it would do next is unknown
+                    envs[i] = make_env()
+                elif session.log:
+                    session.log.write(episode.seed, episode._asdict())
+                bar(1)
+                yield episode
+
+
+def _close(env: gymnasium.Env) -> None:
+    """Close an environment, which may be broken."""
+    with contextlib.suppress(Exception):
+        env.close()
 
 
 def play_wave(
     policy: ActingPolicy,
     envs: Sequence[gymnasium.Env],
     seeds: Sequence[int],
+    *,
     options: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Play one episode in every environment, in lock-step.
+    timeout: float | None = None,
+) -> Iterator[tuple[int, Episode | Failure]]:
+    """Play one episode in each of the first environments, in lock-step.
 
     Args:
-      policy: acts in all of them, also in those whose episode has ended. It was reset.
+      policy: acts in all environments, also in those without a running episode. It was
+        reset.
       envs: B environments.
-      seeds: of their resets.
+      seeds: at most B, of their resets.
       options: passed to every reset.
+      timeout: seconds that the reset and the steps of an environment may take in one
+        episode. Time of the policy does not count. A step that takes longer is
+        interrupted, in the main thread and unless it waits in compiled code.
 
-    Returns:
-      the fields of `Rollouts`.
+    Yields:
+      the index of an environment and its episode, as episodes end.
     """
-    starts = [
-        _parts(env.reset(seed=seed, options=options)[0])
-        for env, seed in zip(envs, seeds, strict=True)
-    ]
-    observation = np.stack([start[0] for start in starts])
-    goal = None if starts[0][1] is None else np.stack([start[1] for start in starts])
-    first_goal = None if goal is None else goal.copy()
-    count = len(envs)
-    returns, lengths = np.zeros(count), np.zeros(count, np.int64)
-    peaks, told = np.full(count, -np.inf), False
-    successes, running = np.zeros(count, bool), np.ones(count, bool)
-    path, plans = [observation], None
-    while running.any():
-        action = policy(observation, goal)
-        if len(path) == 1:
-            plans = getattr(getattr(policy, "last", None), "plan", None)
-        observation = observation.copy()
-        goal = None if goal is None else goal.copy()
-        for i in map(int, np.flatnonzero(running)):
-            seen, reward, terminated, truncated, info = envs[i].step(action[i])
-            observation[i], new_goal = _parts(seen)
-            if goal is not None:
-                goal[i] = new_goal
-            returns[i] += float(reward)
-            peaks[i] = max(peaks[i], float(reward))
-            lengths[i] += 1
-            told |= "success" in info or "is_success" in info
-            successes[i] |= bool(info.get("success", info.get("is_success", False)))
-            running[i] = not (terminated or truncated)
-        path.append(observation)
-    return {
-        "returns": returns,
-        "peaks": peaks,
-        "successes": successes if told else None,
-        "lengths": lengths,
-        "observations": np.stack(path, axis=1).astype(np.float32),
-        "goals": first_goal,
-        "plans": None if plans is None else np.asarray(plans),
+    games = [_Game(env, timeout) for env in envs]
+    running = dict(enumerate(games[: len(seeds)]))
+    with _alarms(timeout):
+        for i, game in list(running.items()):
+            try:
+                game.begin(seeds[i], options)
+            except _Failed as error:
+                yield i, running.pop(i).failure(error)
+        plans, first = None, True
+        while running:
+            # Rows without an episode show what another one sees; nothing reads them.
+            shown = [
+                g if g.seen is not None else next(iter(running.values())) for g in games
+            ]
+            observation = np.stack([game.seen for game in shown])
+            goals = [game.goal for game in shown]
+            goal = None if goals[0] is None else np.stack(goals)
+            action = policy(observation, goal)
+            if first:
+                plans, first = (
+                    getattr(getattr(policy, "last", None), "plan", None),
+                    False,
+                )
+            for i, game in list(running.items()):
+                try:
+                    over = game.step(action[i])
+                except _Failed as error:
+                    yield i, running.pop(i).failure(error)
+                    continue
+                if over:
+                    plan = None if plans is None else np.asarray(plans[i])
+                    yield i, running.pop(i).episode(plan)
+
+
+class _Failed(Exception):
+    """An episode went wrong; its message says how."""
+
+
+class _Late(BaseException):
+    """Interrupts an environment, also one that catches every `Exception`."""
+
+
+class _Game:
+    """One environment, and the episode that is played in it.
+
+    Its methods raise `_Failed` if the environment goes wrong.
+    """
+
+    def __init__(self, env: gymnasium.Env, timeout: float | None) -> None:
+        self._env, self._timeout, self._spent = env, timeout, 0.0
+        stated = getattr(getattr(env, "spec", None), "max_episode_steps", None)
+        self._longest = max(MOST_STEPS, stated or 0)
+        self._shape = _shape_seen(env)
+        self._total, self._peak, self._success = 0.0, -math.inf, None
+        self._path: list[np.ndarray] = []
+        self._seed, self._steps, self._first_goal = 0, 0, None
+        self.seen: Any = None
+        self.goal: Any = None
+
+    def begin(self, seed: int, options: dict[str, Any] | None) -> None:
+        """Reset the environment."""
+        self._seed = seed
+        with self._guarded():
+            self._see(self._env.reset(seed=seed, options=options)[0])
+        self._first_goal = None if self.goal is None else self.goal.copy()
+
+    def step(self, action: np.ndarray) -> bool:
+        """Act once, and return whether the episode is over."""
+        self._steps += 1
+        with self._guarded():
+            if not np.isfinite(action).all():
+                raise _Failed("the action was not finite")
+            seen, reward, terminated, truncated, info = self._env.step(action)
+            if not math.isfinite(reward := float(reward)):
+                raise _Failed(f"the reward was {reward}")
+            self._see(seen)
+        self._total += reward
+        self._peak = max(self._peak, reward)
+        if "success" in info or "is_success" in info:
+            now = bool(info.get("success", info.get("is_success")))
+            self._success = bool(self._success) or now
+        over = bool(terminated or truncated)
+        if not over and self._steps >= self._longest:
+            raise _Failed("the episode was still not over")
+        return over
+
+    def episode(self, plan: np.ndarray | None) -> Episode:
+        """Return the episode that is over."""
+        path = np.stack(self._path).astype(np.float32)
+        return Episode(
+            self._seed, self._total, self._peak, self._success, path,
+            self._first_goal, plan,
+        )  # fmt: skip
+
+    def failure(self, error: _Failed) -> Failure:
+        """Return the episode that went wrong."""
+        when = f"step {self._steps}" if self._steps else "reset"
+        return Failure(self._seed, f"{when}: {error}")
+
+    def _see(self, observation: Any) -> None:
+        """Keep what the environment shows, if it can be acted on."""
+        goal = None
+        if isinstance(observation, dict):
+            observation, goal = observation["observation"], observation["desired_goal"]
+        seen = np.asarray(observation)
+        if seen.shape != (self._shape or seen.shape):
+            raise _Failed(
+                f"the observation had shape {list(seen.shape)} in place of "
+                f"{list(self._shape)}"
+            )
+        if not np.isfinite(seen).all():
+            raise _Failed("the observation was not finite")
+        self.seen, self._shape = seen, seen.shape
+        self.goal = None if goal is None else np.asarray(goal)
+        self._path.append(seen)
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Turn what an environment raises, and a time that is over, into `_Failed`."""
+        began = time.monotonic()
+        late = _Failed(f"the episode took longer than {self._timeout} s")
+        try:
+            if self._timeout is not None:
+                _set_alarm(max(self._timeout - self._spent, 1e-6))
+            yield
+        except _Failed:
+            raise
+        except _Late as error:
+            raise late from error
+        except Exception as error:
+            raise _Failed(f"{type(error).__name__}: {reason(error)}") from error
+        finally:
+            if self._timeout is not None:
+                _set_alarm(0)
+                self._spent += time.monotonic() - began
+        if self._timeout is not None and self._spent > self._timeout:
+            raise late
+
+
+def _shape_seen(env: Any) -> tuple[int, ...]:
+    """Return the shape of an environment's observations, or () if it states none."""
+    space = getattr(env, "observation_space", None)
+    if isinstance(space, gymnasium.spaces.Dict):
+        space = space["observation"]
+    return getattr(space, "shape", None) or ()
+
+
+def _can_interrupt() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _set_alarm(seconds: float) -> None:
+    if _can_interrupt():
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+@contextlib.contextmanager
+def _alarms(timeout: float | None) -> Iterator[None]:
+    """Let an alarm interrupt what runs, if there is a timeout."""
+    if timeout is None or not _can_interrupt():
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise _Late
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def joined(played: Sequence[Episode | Failure]) -> Rollouts:
+    """Put episodes together, in the order of their seeds.
+
+    Observations wait for the longest episode: the last one is repeated.
+
+    Raises:
+      UserError: every episode went wrong.
+    """
+    failed = sorted(each for each in played if isinstance(each, Failure))
+    episodes = sorted(
+        (each for each in played if isinstance(each, Episode)),
+        key=lambda each: each.seed,
+    )
+    if not episodes:
+        raise UserError(
+            f"all {len(failed)} episodes went wrong; the first, of seed "
+            f"{failed[0].seed}: {failed[0].reason}"
+        )
+    lengths = np.array([len(each.observations) - 1 for each in episodes])
+    longest = lengths.max()
+
+    def waiting(path: np.ndarray) -> np.ndarray:
+        return np.pad(path, ((0, longest + 1 - len(path)), (0, 0)), mode="edge")
+
+    def stacked(name: str) -> Any:
+        values = [getattr(each, name) for each in episodes]
+        return None if values[0] is None else np.stack(values)
+
+    told = any(each.success is not None for each in episodes)
+    return Rollouts(
+        returns=stacked("total"),
+        peaks=stacked("peak"),
+        successes=np.array([bool(e.success) for e in episodes]) if told else None,
+        lengths=lengths,
+        observations=np.stack([waiting(each.observations) for each in episodes]),
+        goals=stacked("goal"),
+        plans=stacked("plan"),
+        seeds=stacked("seed"),
+        failed=tuple(failed),
+    )
+
+
+def refuse_timeout(session: Session) -> None:
+    """Refuse a timeout where no environment is waited for.
+
+    Raises:
+      UserError: there is one.
+    """
+    if session.timeout is not None:
+        raise UserError(
+            "`timeout` has no effect in this task, whose episodes last equally long; "
+            "leave it out"
+        )
+
+
+def of_seeds(played: Rollouts, seeds: np.ndarray) -> Rollouts:
+    """Return the episodes of some seeds, which are among those that were played.
+
+    Args:
+      played: episodes with known seeds.
+      seeds: increasing.
+    """
+    rows = np.searchsorted(played.seeds, seeds)  # type: ignore
+    fields = {
+        field.name: getattr(played, field.name)
+        for field in dataclasses.fields(Rollouts)
     }
-
-
-def _parts(observation: Any) -> tuple[np.ndarray, Any]:
-    """Separate a goal-dictionary observation into observation and goal."""
-    if isinstance(observation, dict):
-        return observation["observation"], observation["desired_goal"]
-    return observation, None
-
-
-def _joined(parts: list[Any]) -> Any:
-    """Join one field of all waves, `[B, ...]` each, waiting for the longest wave."""
-    if any(part is None for part in parts):
-        return None
-    longest = max(part.shape[1] if part.ndim == 3 else 0 for part in parts)
-
-    def padded(part: np.ndarray) -> np.ndarray:
-        missing = longest - part.shape[1] if part.ndim == 3 else 0
-        widths = ((0, 0), (0, missing), (0, 0))
-        return np.pad(part, widths, mode="edge") if missing else part
-
-    return np.concatenate([padded(part) for part in parts])
+    return Rollouts(
+        **{
+            name: value[rows] if isinstance(value, np.ndarray) else value
+            for name, value in fields.items()
+        }
+    )

@@ -265,8 +265,14 @@ def _evaluate(
     record: dict[str, float] = {}
     if held_out_loss is not None:
         record["held_out_loss"] = held_out_loss(state)
+    played = None
     if evaluate is not None:
-        metric, value = evaluate({**job.finished, job.name: state})
+        try:
+            played = evaluate({**job.finished, job.name: state})
+        except UserError as error:  # training is worth more than a score
+            note(f"{job.name}, update {step}, is not evaluated: {error}")
+    if played is not None:
+        metric, value = played
         record[metric] = value
         if job.run is not None:
             checkpoint.mark_best(

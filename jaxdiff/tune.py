@@ -28,7 +28,7 @@ from jaxdiff.algorithms.planning.receding_horizon import Carry
 from jaxdiff.errors import UserError, require_at_least
 from jaxdiff.evaluation import environment_of, make_env, save_evaluation
 from jaxdiff.progress import progress
-from jaxdiff.rollouts import play_wave
+from jaxdiff.rollouts import Failure, play_wave
 from jaxdiff.run import Run
 from jaxdiff.scoring import bootstrap
 
@@ -60,8 +60,8 @@ def tune_guidance(
 
     Returns:
       What it writes: among others `table`, a row a setting with its options and
-      `mean_return` (None where it failed), and `best`, the row that earned most, or
-      None if all failed.
+      `mean_return` (None where it failed), `failed`, the reasons why episodes went
+      wrong, and `best`, the row that earned most, or None if all failed.
 
     Raises:
       UserError: the run cannot be guided, a list is empty, or a number is out of range.
@@ -95,7 +95,9 @@ def tune_guidance(
     )
     shape = (len(steps), len(stops), len(scales), episodes)
     played_in = {"environment": environment, "trust": trust}
-    returns = _play(lambda: make_env(run, **played_in), policy, shape, max_steps, seed)
+    returns, failed = _play(
+        lambda: make_env(run, **played_in), policy, shape, max_steps, seed
+    )
     table = _table(returns, steps, stops, scales)
     known = [row for row in table if row["mean_return"] is not None]
     record = {
@@ -106,6 +108,7 @@ def tune_guidance(
         "max_steps": max_steps,
         "candidates": run.acting.candidates,
         "seed": seed,
+        "failed": sorted({each.reason for each in failed}),
         "best": max(known, key=lambda row: row["mean_return"], default=None),
         "table": table,
         "seconds": time.monotonic() - started,
@@ -214,33 +217,33 @@ def _act_side_by_side(blocks: Sequence[Algorithm]) -> Callable[..., Any]:
     return step
 
 
-class _Finite(gymnasium.Wrapper):
-    """Ends an episode, without a return, at an action that is not finite."""
-
-    def step(self, action: Any) -> Any:
-        if np.isfinite(action).all():
-            return self.env.step(action)
-        return np.zeros(self.observation_space.shape or ()), np.nan, True, False, {}
-
-
 def _play(
     make: Callable[[], gymnasium.Env],
     policy: SettingsPolicy,
     shape: tuple[int, ...],
     max_steps: int,
     seed: int,
-) -> np.ndarray:
-    """Play all settings; return the returns `[..., E]`, NaN in failed episodes."""
+) -> tuple[np.ndarray, list[Failure]]:
+    """Play all settings.
+
+    Returns:
+      The returns `[..., E]`, NaN where an episode went wrong, and what went wrong.
+    """
     envs: list[gymnasium.Env] = [
-        gymnasium.wrappers.TimeLimit(_Finite(make()), max_steps)
+        gymnasium.wrappers.TimeLimit(make(), max_steps)
         for _ in range(int(np.prod(shape)))
     ]
     seeds = [seed + i % shape[-1] for i in range(len(envs))]
+    returns, failed = np.full(len(envs), np.nan), []
     with progress(max_steps, "tune guidance") as bar:
-        played = play_wave(_Counted(policy, bar), envs, seeds)
+        for i, episode in play_wave(_Counted(policy, bar), envs, seeds):
+            if isinstance(episode, Failure):
+                failed.append(episode)
+            else:
+                returns[i] = episode.total
     for env in envs:
         env.close()
-    return played["returns"].reshape(shape)
+    return returns.reshape(shape), failed
 
 
 class _Counted:

@@ -35,6 +35,7 @@ def stub_run(
     """
     stored = None if environment is None else Environment(environment)._asdict()
     document = {
+        "acting": {},
         "dataset": {
             "name": dataset,
             "environment": stored,
@@ -42,7 +43,7 @@ def stub_run(
             "references": references or {},
             "fingerprint": "",
             "metadata": {},
-        }
+        },
     }
     return Run(
         Path(path),

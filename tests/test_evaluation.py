@@ -214,6 +214,106 @@ def test_options_of_a_task_come_from_the_user_or_the_dataset(tmp_path, bonus_tas
         evaluate(run, episodes=1, options={"bonsu": 1.0})
 
 
+class Bad(Shift):
+    """Raises for one seed; stops everything at the reset of another."""
+
+    raises: int | None = None
+    stops: int | None = None
+
+    def reset(self, *, seed=None, options=None):
+        if seed == self.stops:
+            raise KeyboardInterrupt
+        self.seed = seed
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        if self.seed == self.raises:
+            raise ValueError("out of fuel")
+        return super().step(action)
+
+
+gymnasium.register("Bad-v0", Bad)
+
+
+def test_a_failed_episode_is_said_recorded_and_not_scored(
+    tmp_path, monkeypatch, capsys
+):
+    run = wandering_run(tmp_path, "Bad-v0")
+    whole, played = evaluate(run, episodes=4, num_envs=2, seed=3)
+    assert "failed" not in whole
+    assert capsys.readouterr().err.count("not scored") == 0
+    monkeypatch.setattr(Bad, "raises", 5)
+    record, others = evaluate(run, episodes=4, num_envs=2, seed=3)
+    reason = "step 1: ValueError: out of fuel"
+    assert record["failed"] == [{"seed": 5, "reason": reason}]
+    said = f"1 of 4 episodes went wrong and are not scored (seed 5: {reason})"
+    assert said in capsys.readouterr().err
+    np.testing.assert_array_equal(others.observations, played.observations[[0, 1, 3]])
+    assert record["mean_return"] == pytest.approx(played.returns[[0, 1, 3]].mean())
+    json.dumps(record, allow_nan=False)
+
+
+def cut_off(run, monkeypatch, **options):
+    monkeypatch.setattr(Bad, "stops", 6)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(run, num_envs=1, seed=3, save=True, **options)
+    monkeypatch.setattr(Bad, "stops", None)
+
+
+def test_an_evaluation_that_was_cut_off_goes_on(tmp_path, monkeypatch, capsys):
+    run = wandering_run(tmp_path, "Bad-v0")
+    whole, _ = evaluate(run, episodes=5, num_envs=1, seed=3)
+    cut_off(run, monkeypatch, episodes=5)
+    assert "3 finished episodes are kept; `resume` goes on" in capsys.readouterr().err
+    monkeypatch.setattr(Bad, "raises", 4)  # is not played again
+    record, _ = evaluate(run, episodes=5, num_envs=1, seed=3, save=True, resume=True)
+    assert "3 episodes were played before" in capsys.readouterr().err
+    path = record.pop("path")
+    same(record, whole)
+    assert json.loads((tmp_path / "evaluations" / "000.json").read_text()) == {
+        **json.loads(json.dumps(record)),
+        "seconds": record["seconds"],
+    }
+    assert path == str(tmp_path / "evaluations" / "000.json")
+    assert [each.name for each in (tmp_path / "evaluations").iterdir()] == ["000.json"]
+
+
+def test_an_evaluation_begins_anew_unless_it_is_told_to_go_on(
+    tmp_path, monkeypatch, capsys
+):
+    run = wandering_run(tmp_path, "Bad-v0")
+    cut_off(run, monkeypatch, episodes=5)
+    monkeypatch.setattr(Bad, "raises", 4)
+    record, _ = evaluate(run, episodes=5, num_envs=1, seed=3, save=True)
+    assert "3 episodes of this evaluation, which was cut off" in capsys.readouterr().err
+    assert [each["seed"] for each in record["failed"]] == [4]
+
+
+def test_only_the_same_evaluation_goes_on(tmp_path, monkeypatch):
+    run = wandering_run(tmp_path, "Bad-v0")
+    with pytest.raises(UserError, match="no episodes of an unfinished evaluation"):
+        evaluate(run, episodes=5, seed=3, save=True, resume=True)
+    cut_off(run, monkeypatch, episodes=5)
+    for other in (
+        {"seed": 4},
+        {"environment": "Shift-v0"},
+        {"guidance": jnp.ones(2)},
+    ):
+        with pytest.raises(UserError, match="no episodes of an unfinished evaluation"):
+            asked = {"seed": 3, **other}
+            evaluate(run, episodes=5, num_envs=1, save=True, resume=True, **asked)
+    # More episodes are the same evaluation, gone on with.
+    record, _ = evaluate(run, episodes=6, num_envs=1, seed=3, save=True, resume=True)
+    whole, _ = evaluate(run, episodes=6, num_envs=1, seed=3)
+    assert record["mean_return"] == whole["mean_return"]
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("nan")])
+def test_a_timeout_is_above_zero(tmp_path, timeout):
+    with pytest.raises(UserError, match="`timeout` is .* must be above 0"):
+        evaluate(wandering_run(tmp_path), timeout=timeout)
+
+
 def test_evaluations_are_numbered(tmp_path):
     run = wandering_run(tmp_path)
     for i in range(3):

@@ -382,7 +382,7 @@ def _replaced(options: Any, asked: Mapping[str, Any], without: Any = ()) -> Any:
 
 
 def _evaluate(prog: str, args: list[str]) -> None:
-    from jaxdiff.evaluation import evaluate, options_of, save_evaluation
+    from jaxdiff.evaluation import evaluate, options_of
     from jaxdiff.run import load_run
 
     common = [
@@ -391,6 +391,9 @@ def _evaluate(prog: str, args: list[str]) -> None:
         _SEED._replace(default=1_000, text="Seed of the first episode."),
         _BEST,
         Flag("num_envs", int, "Environments to play side by side.", 100),
+        Flag("timeout", float | None,
+             "Seconds that an environment may take for one episode.", None),
+        Flag("resume", bool, "Go on with an evaluation that was cut off.", False),
         _ENVIRONMENT, _TRUST, _DEVICES, _PLATFORM,
     ]  # fmt: skip
     summary = "Play episodes with a trained run and score them."
@@ -411,8 +414,9 @@ def _evaluate(prog: str, args: list[str]) -> None:
         run, episodes=asked["episodes"], seed=asked["seed"],
         num_envs=asked["num_envs"], options=options_of(task, run, options),
         devices=devices, environment=asked["environment"], trust=asked["trust"],
+        timeout=asked["timeout"], save=True, resume=asked["resume"],
     )  # fmt: skip
-    path = save_evaluation(run, {**record, "overrides": overrides})
+    path = record.pop("path")
     table(record)
     print(f"written to {path}")
 
@@ -505,7 +509,7 @@ def _tune(prog: str, args: list[str]) -> None:
     print(f"drawn in {run.path / 'figures' / 'guidance.png'}")
     if record["best"] is None:
         raise UserError(
-            "the actions of every setting were not finite; try smaller numbers with "
+            f"every setting failed ({record['failed'][0]}); try smaller numbers with "
             "`scales`, or train for longer"
         )
     table(record["best"])

@@ -86,8 +86,8 @@ class Task:
       make_env: `(environment, options) -> gymnasium.Env` as policies see it: flat
         observations, or a dictionary of `observation` and `desired_goal`; actions are
         clipped to their bounds.
-      play: `(task, make_policy, environment, options, *, episodes, seed, num_envs,
-        label) -> Rollouts` or a subclass with further fields.
+      play: `(task, environment, options, session) -> Rollouts`, or a subclass with
+        further fields, see `jaxdiff.rollouts.Session`.
       score: `(played, options, references) -> record`, JSON values; `score`,
         `score_low`, `score_high` and `scale` where there is a score.
       options: class of the options of `make_env`, `play` and `score`, a frozen

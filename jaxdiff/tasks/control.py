@@ -21,8 +21,7 @@ import numpy as np
 from jaxdiff.data.spec import Environment
 from jaxdiff.errors import UserError, reason
 from jaxdiff.options import NoOptions, Options
-from jaxdiff.policy import MakePolicy
-from jaxdiff.rollouts import Rollouts, rollout
+from jaxdiff.rollouts import Rollouts, Session, rollout
 from jaxdiff.run import Run
 from jaxdiff.scoring import bootstrap, reference_scores
 from jaxdiff.tasks.base import Question, Request, Split, Task
@@ -153,25 +152,10 @@ def as_seen(env: gymnasium.Env, split: Split) -> gymnasium.Env:
 
 
 def play(
-    task: Task,
-    make_policy: MakePolicy,
-    environment: Environment,
-    options: Any,
-    *,
-    episodes: int,
-    seed: int,
-    num_envs: int,
-    label: str,
+    task: Task, environment: Environment, options: Any, session: Session
 ) -> Rollouts:
     """Play episodes in lock-step, see `jaxdiff.rollouts.rollout`."""
-    return rollout(
-        make_policy,
-        lambda: task.make_env(environment, options),
-        episodes=episodes,
-        num_envs=num_envs,
-        seed=seed,
-        label=label,
-    )
+    return rollout(session, lambda: task.make_env(environment, options))
 
 
 def score(

@@ -597,26 +597,23 @@ def test_help_without_a_run_lists_what_runs_may_add(capsys):
     assert "RUN must be given" in sentence(capsys, "evaluate")
 
 
-def test_evaluate_writes_its_record(capsys, monkeypatch, tiny_run, tmp_path):
+def test_evaluate_asks_for_what_its_flags_say(capsys, monkeypatch, tiny_run, tmp_path):
     run, asked = tmp_path / "run", {}
     shutil.copytree(tiny_run, run)
 
     def evaluate(run, **options):
         asked.update(options, acting=run.acting)
-        return {"score": 12.5}, None
+        return {"score": 12.5, "path": "there"}, None
 
     monkeypatch.setattr("jaxdiff.evaluation.evaluate", evaluate)
     flags = ("--episodes", "3", "--setting", "single", "--candidates", "2")
     main(["evaluate", str(run), *flags, "--seed", "7", "--sampler", "ddim"])
     out = capsys.readouterr().out
     assert re.search(r"score +12.5\n", out)
-    path = run / "evaluations" / "000.json"
-    assert f"written to {path}" in out
-    # What is as it was trained is no override; the demo of this maze makes 2 plans.
-    overrides = {"sampler": "ddim"}
-    assert json.loads(path.read_text()) == {"score": 12.5, "overrides": overrides}
+    assert "written to there" in out
     assert asked["options"].setting == "single"
     assert (asked["episodes"], asked["seed"]) == (3, 7)
+    assert (asked["save"], asked["resume"], asked["timeout"]) == (True, False, None)
     assert (asked["acting"].sampler, asked["acting"].candidates) == ("ddim", 2)
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from jaxdiff.data.spec import Environment
-from jaxdiff.errors import UserError
-from jaxdiff.policy import MakePolicy
+from jaxdiff.errors import require_at_least
 from jaxdiff.progress import progress
+from jaxdiff.rollouts import Session, refuse_timeout
 from jaxdiff.tasks.base import Task
 from jaxdiff.tasks.claw.world import Family, family_of, scenes
 
@@ -29,15 +29,7 @@ class ClawPlayed:
 
 
 def play(
-    task: Task,
-    make_policy: MakePolicy,
-    environment: Environment,
-    options: Any,
-    *,
-    episodes: int,
-    seed: int,
-    num_envs: int,
-    label: str,
+    task: Task, environment: Environment, options: Any, session: Session
 ) -> ClawPlayed:
     """Draw `episodes` actions of a policy in every scene, `num_envs` at a time.
 
@@ -47,21 +39,18 @@ def play(
     Raises:
       UserError: too few episodes or environments.
     """
-    for name, count, least in (
-        ("episodes", episodes, _FEWEST),
-        ("num_envs", num_envs, 1),
-    ):
-        if count < least:
-            raise UserError(f"`{name}` is {count}; it must be at least {least} here")
+    refuse_timeout(session)
+    require_at_least(_FEWEST, episodes=session.episodes)
+    require_at_least(1, num_envs=session.num_envs)
     family = family_of(environment)
     images = np.stack([scene.image.ravel() for scene in scenes(family)])
-    num_envs = min(num_envs, episodes)
+    episodes, num_envs = session.episodes, min(session.num_envs, session.episodes)
     # Each scene is shown `num_envs` times, those of one play next to each other.
     shown = np.tile(images, (num_envs, 1))
-    seeds = seed + np.arange(len(shown))
-    policy = make_policy(len(shown), seeds.tolist())
+    seeds = session.seed + np.arange(len(shown))
+    policy = session.make_policy(len(shown), seeds.tolist())
     drawn = []
-    with progress(episodes, label, unit="play") as update:
+    with progress(episodes, session.label, unit="play") as update:
         for first in range(0, episodes, num_envs):
             policy.reset(seeds=(seeds + first * len(images)).tolist())
             drawn.append(policy(shown).reshape(num_envs, len(images), 2))

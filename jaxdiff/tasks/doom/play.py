@@ -26,9 +26,9 @@ import numpy as np
 from jaxdiff.data.spec import Environment
 from jaxdiff.errors import require_at_least
 from jaxdiff.options import Options, at_least
-from jaxdiff.policy import ActingPolicy, MakePolicy
+from jaxdiff.policy import ActingPolicy
 from jaxdiff.progress import progress
-from jaxdiff.rollouts import RandomPolicy
+from jaxdiff.rollouts import RandomPolicy, Session, refuse_timeout
 from jaxdiff.tasks.base import Task
 from jaxdiff.tasks.doom import environment
 from jaxdiff.tasks.doom import world as doom
@@ -129,25 +129,18 @@ def random_player(games: Sequence[gymnasium.Env], seeds: Sequence[int]) -> Rando
 
 
 def play(
-    task: Task,
-    make_policy: MakePolicy,
-    environment: Environment,
-    options: DoomOptions,
-    *,
-    episodes: int,
-    seed: int,
-    num_envs: int,
-    label: str,
+    task: Task, environment: Environment, options: DoomOptions, session: Session
 ) -> Minutes:
     """Play `episodes` minutes; see `play_minutes`."""
+    refuse_timeout(session)
     return play_minutes(
-        lambda games, seeds: make_policy(len(games), seeds),
+        lambda games, seeds: session.make_policy(len(games), seeds),
         doom.block_of(environment),
         options,
-        minutes=episodes,
-        seed=seed,
-        num_envs=num_envs,
-        label=label,
+        minutes=session.episodes,
+        seed=session.seed,
+        num_envs=session.num_envs,
+        label=session.label,
     )
 
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 from jaxdiff.data.spec import Environment
-from jaxdiff.policy import MakePolicy
-from jaxdiff.rollouts import Rollouts
+from jaxdiff.rollouts import Rollouts, Session
 from jaxdiff.run import Run
 from jaxdiff.tasks import control
 from jaxdiff.tasks.base import Task
@@ -36,27 +35,11 @@ def make_env(environment: Environment, options: Any = None) -> gymnasium.Env:
 
 
 def play(
-    task: Task,
-    make_policy: MakePolicy,
-    environment: Environment,
-    options: Any,
-    *,
-    episodes: int,
-    seed: int,
-    num_envs: int,
-    label: str,
+    task: Task, environment: Environment, options: Any, session: Session
 ) -> Rollouts:
     """Play episodes in lock-step, in at most 25 environments, which fit in memory."""
-    return control.play(
-        task,
-        make_policy,
-        environment,
-        options,
-        episodes=episodes,
-        seed=seed,
-        num_envs=min(num_envs, _MOST_ENVS),
-        label=label,
-    )
+    few = dataclasses.replace(session, num_envs=min(session.num_envs, _MOST_ENVS))
+    return control.play(task, environment, options, few)
 
 
 def draw(run: Run, played: Rollouts) -> "Figure":

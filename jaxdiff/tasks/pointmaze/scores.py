@@ -18,7 +18,7 @@ import numpy as np
 from jaxdiff.data.spec import Environment
 from jaxdiff.options import Options
 from jaxdiff.policy import MakePolicy
-from jaxdiff.rollouts import RandomPolicy, Rollouts, rollout
+from jaxdiff.rollouts import RandomPolicy, Rollouts, Session, of_seeds, rollout
 from jaxdiff.scoring import bootstrap, on_scale, require_scale
 from jaxdiff.scoring import score as score_of
 from jaxdiff.tasks.base import Task
@@ -69,15 +69,7 @@ class MazeRollouts(Rollouts):
 
 
 def play(
-    task: Task,
-    make_policy: MakePolicy,
-    environment: Environment,
-    options: MazeOptions,
-    *,
-    episodes: int,
-    seed: int,
-    num_envs: int,
-    label: str,
+    task: Task, environment: Environment, options: MazeOptions, session: Session
 ) -> MazeRollouts:
     """Play episodes of a maze's full length each, and both references.
 
@@ -87,19 +79,20 @@ def play(
     """
     maze, setting = maze_of(environment), options.setting or "multi"
     expert, chance = maze_references(
-        maze, episodes=episodes, setting=setting, seed=seed
+        maze, episodes=session.episodes, setting=setting, seed=session.seed
     )
     require_scale(chance.returns, expert.returns)
     played = rollout(
-        make_policy,
+        session,
         lambda: task.make_env(environment, options),
-        episodes=episodes,
-        num_envs=num_envs,
-        seed=seed,
         options=reset_options(maze, setting),
-        label=label,
     )
-    return MazeRollouts(**vars(played), maze=maze, expert=expert, chance=chance)
+    return MazeRollouts(
+        **vars(played),
+        maze=maze,
+        expert=of_seeds(expert, played.seeds),
+        chance=of_seeds(chance, played.seeds),
+    )
 
 
 @functools.lru_cache(maxsize=8)
@@ -114,13 +107,9 @@ def maze_references(
     }
     expert, chance = (
         rollout(
-            make_policy,
+            Session(make_policy, episodes, _REFERENCE_ENVS, seed, label),
             lambda: make_maze(maze),
-            episodes=episodes,
-            num_envs=_REFERENCE_ENVS,
-            seed=seed,
             options=reset_options(maze, setting),
-            label=label,
         )
         for label, make_policy in policies.items()
     )

@@ -11,6 +11,7 @@ from jaxdiff.data.spec import Environment
 from jaxdiff.diffusion.keys import split_keys
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import evaluate, save_evaluation
+from jaxdiff.rollouts import Session
 from jaxdiff.tasks import control
 from jaxdiff.tasks.claw import TASK
 from jaxdiff.tasks.claw import world as claw
@@ -98,16 +99,11 @@ def test_each_score_sees_its_own_fault():
 
 def test_closed_loop_play_agrees(tmp_path):
     run = knowing_run(tmp_path)
-    played = control.play(
-        TASK,
-        lambda count, seeds: run.policy(count, seeds=seeds),
-        Environment(claw.ENVIRONMENTS["uniform"]),
-        None,
-        episodes=40,
-        num_envs=10,
-        seed=0,
-        label="claw",
+    session = Session(
+        lambda count, seeds: run.policy(count, seeds=seeds), episodes=40, num_envs=10
     )
+    environment = Environment(claw.ENVIRONMENTS["uniform"])
+    played = control.play(TASK, environment, None, session)
     assert (played.returns == 1).all()
     assert (played.lengths == 1).all()
     assert played.successes.all()

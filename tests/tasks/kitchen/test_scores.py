@@ -8,6 +8,7 @@ from stubs import stub_run
 
 from jaxdiff.algorithms.base import ActOutput
 from jaxdiff.evaluation import evaluate, save_evaluation
+from jaxdiff.rollouts import Session
 from jaxdiff.tasks.control import paths_of
 from jaxdiff.tasks.kitchen import TASK, scores
 from jaxdiff.tasks.kitchen import world as kitchen
@@ -122,12 +123,10 @@ def test_policies_play_the_franka_kitchen(tmp_path):
 def test_kitchens_side_by_side_are_at_most_25(monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "jaxdiff.tasks.control.play", lambda *_, num_envs, **__: asked.append(num_envs)
+        "jaxdiff.tasks.control.play", lambda *args: asked.append(args[-1].num_envs)
     )
     for count in (4, 100):
-        TASK.play(
-            TASK, None, None, None, episodes=9, seed=0, num_envs=count, label="kitchen"
-        )
+        TASK.play(TASK, None, None, Session(None, episodes=9, num_envs=count))
     assert asked == [4, 25]
 
 

@@ -12,7 +12,7 @@ from stubs import stub_run
 from jaxdiff.algorithms.base import ActOutput
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import evaluate
-from jaxdiff.rollouts import RandomPolicy, rollout
+from jaxdiff.rollouts import RandomPolicy, Session, rollout
 from jaxdiff.tasks.lookup import task_of
 from jaxdiff.tasks.pointmaze import TASK, environment, scores
 from jaxdiff.tasks.pointmaze import world as pointmaze
@@ -79,13 +79,13 @@ def test_the_task_is_found_by_the_exact_id():
 def test_starts_and_goals_do_not_depend_on_the_wave():
     def play(num_envs, seed=0):
         env = make_maze(UMAZE)
-        return rollout(
+        session = Session(
             lambda count, seeds: RandomPolicy(env.action_space, seed=seeds[0]),
-            lambda: make_maze(UMAZE, max_episode_steps=4),
             episodes=7,
             num_envs=num_envs,
             seed=seed,
         )
+        return rollout(session, lambda: make_maze(UMAZE, max_episode_steps=4))
 
     three, five, later = play(3), play(5), play(3, seed=2)
     for some in (five, later):
@@ -113,13 +113,10 @@ def test_returns_are_those_of_a_plain_loop():
         env.close()
         return total, success, steps
 
-    played = rollout(
-        lambda count, seeds: Expert(UMAZE, count, seeds),
-        lambda: make_maze(UMAZE),
-        episodes=2,
-        num_envs=1,
-        seed=5,
+    session = Session(
+        lambda count, seeds: Expert(UMAZE, count, seeds), episodes=2, num_envs=1, seed=5
     )
+    played = rollout(session, lambda: make_maze(UMAZE))
     for i in range(2):
         total, success, steps = by_hand(5 + i)
         assert played.returns[i] == total
@@ -191,15 +188,16 @@ def test_waves_compile_nothing_after_the_first(
 ):
     monkeypatch.setattr(scores, "require_scale", lambda *_: None)
     run = driving_run(tmp_path)
-    game = {"environment": ENVIRONMENT, "options": MazeOptions(), "seed": 0}
-    game |= {"num_envs": 2, "label": ""}
 
-    def make_policy(count, seeds):
-        return run.policy(count, seeds=seeds)
+    def play(episodes):
+        session = Session(
+            lambda count, seeds: run.policy(count, seeds=seeds), episodes, num_envs=2
+        )
+        return TASK.play(TASK, ENVIRONMENT, MazeOptions(), session)
 
-    TASK.play(TASK, make_policy, episodes=2, **game)
+    play(2)
     compilations.clear()
-    played = TASK.play(TASK, make_policy, episodes=6, **game)
+    played = play(6)
     assert not compilations
     assert len(played.returns) == 6
 
