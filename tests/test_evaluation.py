@@ -299,9 +299,9 @@ def test_only_the_same_evaluation_goes_on(tmp_path, monkeypatch):
         {"environment": "Shift-v0"},
         {"guidance": jnp.ones(2)},
     ):
+        asked = {"seed": 3, "episodes": 5, "save": True, "resume": True, **other}
         with pytest.raises(UserError, match="no episodes of an unfinished evaluation"):
-            asked = {"seed": 3, **other}
-            evaluate(run, episodes=5, num_envs=1, save=True, resume=True, **asked)
+            evaluate(run, **asked)
     # More episodes are the same evaluation, gone on with.
     record, _ = evaluate(run, episodes=6, num_envs=1, seed=3, save=True, resume=True)
     whole, _ = evaluate(run, episodes=6, num_envs=1, seed=3)
@@ -310,7 +310,7 @@ def test_only_the_same_evaluation_goes_on(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan")])
 def test_a_timeout_is_above_zero(tmp_path, timeout):
-    with pytest.raises(UserError, match="`timeout` is .* must be above 0"):
+    with pytest.raises(UserError, match="must be above 0"):
         evaluate(wandering_run(tmp_path), timeout=timeout)
 
 

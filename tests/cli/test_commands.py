@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import jaxdiff
 from jaxdiff import checkpoint
 from jaxdiff.algorithms import ALGORITHMS
-from jaxdiff.cli import commands as cli
+from jaxdiff.cli import flags as shared
 from jaxdiff.cli import main
 from jaxdiff.cli.commands import commands
 from jaxdiff.data.episodes import acted_rows
@@ -703,12 +703,12 @@ def test_any_file_for_a_configuration_is_met_with_a_sentence(
 
 @pytest.mark.parametrize("cores", [1, 3, 12, 64])
 def test_any_number_of_cores_trains_the_demo_batch(cores, monkeypatch):
-    monkeypatch.setattr(cli.os, "sched_getaffinity", lambda _: set(range(cores)))
-    monkeypatch.setattr(cli, "request_cpu_devices", lambda count: None)
+    monkeypatch.setattr(shared.os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(shared, "request_cpu_devices", lambda count: None)
     monkeypatch.setattr(
-        cli, "select_devices", lambda count, platform: list(range(cli._cores()))
+        shared, "select_devices", lambda count, platform: list(range(shared._cores()))
     )
-    assert 32 % len(cli._devices(None, batch=32)) == 0
+    assert 32 % len(shared.devices_of(None, batch=32)) == 0
 
 
 @pytest.mark.parametrize("words", [["train", "--help"], ["train"], ["data", "-h"]])

@@ -1,0 +1,156 @@
+"""`jaxdiff train`: flags come from an algorithm, defaults from a dataset's preset."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxdiff.algorithms import ALGORITHMS
+from jaxdiff.algorithms.base import Preset, TrainConfig
+from jaxdiff.cli.flags import (
+    DEVICES,
+    ENVIRONMENT,
+    PLATFORM,
+    SEED,
+    devices_of,
+    replaced,
+    require_seed,
+    sentence,
+)
+from jaxdiff.cli.parsing import Flag, flags_of, parse, value_of, words_of
+from jaxdiff.errors import UserError
+
+
+def train_command(algorithm: str) -> Callable[[str, list[str]], None]:
+    """Return the command that trains an algorithm."""
+
+    def run(prog: str, args: list[str]) -> None:
+        dataset, preset = _dataset_of(prog, args), value_of(args, "--preset")
+        source = value_of(args, "--config")
+        if source is not None and preset is not None:
+            raise UserError(
+                "`preset` and `config` both choose all options; give one of them"
+            )
+        start = _start(algorithm, dataset, preset, source)
+        asked = parse(prog, args, _train_flags(start), _train_summary(algorithm))
+        require_seed(asked["seed"])
+        _run_training(algorithm, dataset, start, asked)
+
+    return run
+
+
+def _train_summary(algorithm: str) -> str:
+    entry = ALGORITHMS[algorithm]
+    return (
+        f"Train {algorithm} on a dataset into a run folder: "
+        f"{sentence(entry.summary)} Defaults are those of --preset for --dataset."
+    )
+
+
+def _dataset_of(prog: str, args: list[str]) -> Any:
+    """Load the dataset that the arguments name, because defaults depend on it."""
+    from jaxdiff.tasks.lookup import Reading, load_dataset
+
+    name = value_of(args, "--dataset")
+    if name is None:
+        return None
+    flags = flags_of(Reading())
+    reading = Reading(**parse(prog, words_of(args, flags), flags, ""))
+    environment = value_of(args, "--environment")
+    return load_dataset(name, download=True, environment=environment, reading=reading)
+
+
+def _start(
+    algorithm: str, dataset: Any, preset: str | None, source: str | None
+) -> Preset:
+    """Return the options to start from: of a preset, or of another run."""
+    from jaxdiff.run import open_run, training_of
+    from jaxdiff.tasks.lookup import find_preset, spec_of
+
+    entry = ALGORITHMS[algorithm]
+    if source is not None:
+        path = Path(source)
+        run = open_run(path.parent if path.name == "config.json" else path)
+        if run.name != algorithm:
+            raise UserError(
+                f"{path} configures {run.name}, not {algorithm}; give `config` a run "
+                f"of {algorithm}"
+            )
+        return Preset(run.config, run.acting, training_of(run), f"taken from {path}")
+    if dataset is not None:
+        return find_preset(algorithm, dataset, spec_of(dataset), preset)
+    return Preset(entry.config(), entry.acting(), {})
+
+
+def _train_flags(start: Preset) -> list[Flag]:
+    from jaxdiff.tasks.lookup import Reading
+
+    trained = flags_of(start.config)
+    names = [each.name for each in trained]
+    learners = start.training or {"each learner": TrainConfig()}
+    shared = [
+        each._replace(
+            kind=each.kind | None,
+            default=None,
+            text=f"{each.text} By default: " + _by_learner(learners, each.name),
+        )
+        for each in flags_of(TrainConfig)
+    ]
+    own = [
+        Flag(
+            f"{name}.{each.name}",
+            each.kind,
+            f"The same, of the learner {name} alone.",
+            None,
+        )
+        for name in (start.training if len(start.training) > 1 else ())
+        for each in shared
+    ]
+    return [
+        Flag("dataset", str, "Recipe, Minari id or path."),
+        Flag("run", Path, "Folder for checkpoints, metrics and pictures."),
+        ENVIRONMENT,
+        Flag("resume", bool, "Go on with the run in the folder.", False),
+        SEED,
+        Flag("preset", str | None, "Defaults: demo, released, paper, generic.", None),
+        Flag("config", Path | None, "Take all options from this run.", None),
+        Flag("eval_episodes", int, "Episodes of an evaluation, see --eval-every.", 20),
+        DEVICES, PLATFORM, *shared, *own, *trained,
+        *flags_of(start.acting, without=names), *flags_of(Reading()),
+    ]  # fmt: skip
+
+
+def _by_learner(learners: Mapping[str, TrainConfig], name: str) -> str:
+    values = {learner: getattr(config, name) for learner, config in learners.items()}
+    if len(set(values.values())) == 1:
+        return str(next(iter(values.values())))
+    return ", ".join(f"{learner} {value}" for learner, value in values.items())
+
+
+def _run_training(
+    algorithm: str, dataset: Any, start: Preset, asked: dict[str, Any]
+) -> None:
+    from jaxdiff.training import train_run, trained
+
+    given = {name: value for name, value in asked.items() if value is not None}
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    training: dict[str, Any] = {name: given[name] for name in fields & given.keys()}
+    for name in start.training:
+        own = {field: given.get(f"{name}.{field}") for field in fields}
+        training[name] = {k: v for k, v in own.items() if v is not None}
+    config = replaced(start.config, asked)
+    acting = replaced(start.acting, asked, without=vars(start.config))
+    configs = trained(start.training, training)
+    options = Preset(config, acting, configs, start.name)
+    slices = getattr(config, "accumulate", 1)
+    batch = math.gcd(*(each.batch_size // slices for each in configs.values()))
+    devices = devices_of(asked["devices"], asked["platform"], batch=batch)
+    run = train_run(
+        algorithm, dataset, asked["run"], preset=options,
+        environment=asked["environment"], seed=asked["seed"], devices=devices,
+        resume=asked["resume"], eval_episodes=asked["eval_episodes"],
+    )  # fmt: skip
+    print(f"trained into {run.path}")
+    if dataset.evaluation is not None:
+        print(f"score it with: jaxdiff evaluate {run.path}")
