@@ -239,21 +239,18 @@ def play_wave(
                 game.begin(seeds[i], options)
             except _Failed as error:
                 yield i, running.pop(i).failure(error)
-        plans, first = None, True
+        plans, acted = None, False
         while running:
             # Rows without an episode show what another one sees; nothing reads them.
-            shown = [
-                g if g.seen is not None else next(iter(running.values())) for g in games
-            ]
+            other = next(iter(running.values()))
+            shown = [other if game.seen is None else game for game in games]
             observation = np.stack([game.seen for game in shown])
             goals = [game.goal for game in shown]
             goal = None if goals[0] is None else np.stack(goals)
             action = policy(observation, goal)
-            if first:
-                plans, first = (
-                    getattr(getattr(policy, "last", None), "plan", None),
-                    False,
-                )
+            if not acted:
+                plans = getattr(getattr(policy, "last", None), "plan", None)
+                acted = True
             for i, game in list(running.items()):
                 try:
                     over = game.step(action[i])
@@ -283,7 +280,7 @@ class _Game:
         self._env, self._timeout, self._spent = env, timeout, 0.0
         stated = getattr(getattr(env, "spec", None), "max_episode_steps", None)
         self._longest = max(MOST_STEPS, stated or 0)
-        self._shape = _shape_seen(env)
+        self._shapes: dict[str, Any] = {"observation": _shape_seen(env), "goal": None}
         self._total, self._peak, self._success = 0.0, -math.inf, None
         self._path: list[np.ndarray] = []
         self._seed, self._steps, self._first_goal = 0, 0, None
@@ -330,22 +327,27 @@ class _Game:
         when = f"step {self._steps}" if self._steps else "reset"
         return Failure(self._seed, f"{when}: {error}")
 
-    def _see(self, observation: Any) -> None:
+    def _see(self, seen: Any) -> None:
         """Keep what the environment shows, if it can be acted on."""
         goal = None
-        if isinstance(observation, dict):
-            observation, goal = observation["observation"], observation["desired_goal"]
-        seen = np.asarray(observation)
-        if seen.shape != (self._shape or seen.shape):
+        if isinstance(seen, dict):
+            seen, goal = seen["observation"], seen["desired_goal"]
+        self.seen = self._checked("observation", seen)
+        self.goal = None if goal is None else self._checked("goal", goal)
+        self._path.append(self.seen)
+
+    def _checked(self, name: str, value: Any) -> np.ndarray:
+        value = np.asarray(value)
+        if self._shapes[name] is None:
+            self._shapes[name] = value.shape
+        if value.shape != self._shapes[name]:
             raise _Failed(
-                f"the observation had shape {list(seen.shape)} in place of "
-                f"{list(self._shape)}"
+                f"the {name} had shape {list(value.shape)} in place of "
+                f"{list(self._shapes[name])}"
             )
-        if not np.isfinite(seen).all():
-            raise _Failed("the observation was not finite")
-        self.seen, self._shape = seen, seen.shape
-        self.goal = None if goal is None else np.asarray(goal)
-        self._path.append(seen)
+        if not np.isfinite(value).all():
+            raise _Failed(f"the {name} was not finite")
+        return value
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -370,12 +372,12 @@ class _Game:
             raise late
 
 
-def _shape_seen(env: Any) -> tuple[int, ...]:
-    """Return the shape of an environment's observations, or () if it states none."""
+def _shape_seen(env: Any) -> tuple[int, ...] | None:
+    """Return the shape of an environment's observations, or None if it states none."""
     space = getattr(env, "observation_space", None)
     if isinstance(space, gymnasium.spaces.Dict):
         space = space["observation"]
-    return getattr(space, "shape", None) or ()
+    return getattr(space, "shape", None)
 
 
 def _can_interrupt() -> bool:

@@ -293,6 +293,26 @@ def test_an_episode_that_goes_wrong_is_lost_alone(monkeypatch, what, num_envs):
     assert played.lengths.tolist() == [5, 5, 5]
 
 
+def test_a_goal_that_goes_wrong_loses_its_episode_alone():
+    class Goals(Countdown):
+        def reset(self, *, seed=None, options=None):
+            seen, info = super().reset(seed=seed)
+            self.left = self.length = 3
+            return {"observation": seen, "desired_goal": np.zeros(2)}, info
+
+        def step(self, action):
+            seen, *rest = super().step(action)
+            goal = {1: np.zeros(3), 2: np.full(2, np.nan)}.get(self.seed, np.zeros(2))
+            return {"observation": seen, "desired_goal": goal}, *rest
+
+    played = rollout(Session(zeros, 4, num_envs=4), Goals)
+    assert [failure.reason for failure in played.failed] == [
+        "step 1: the goal had shape [3] in place of [2]",
+        "step 1: the goal was not finite",
+    ]
+    assert played.seeds.tolist() == [0, 3]
+
+
 def test_an_action_that_is_not_finite_ends_its_episode_alone():
     class Partly(Still):
         def __call__(self, observation, goal=None):
