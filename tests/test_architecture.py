@@ -21,7 +21,10 @@ LOWER = {
     "data": set(),
     "algorithms": {"data", "diffusion", "networks"},
 }
-MIDDLE = {"train", "checkpoint", "run", "policy", "rollouts", "scoring", "figures"}
+MIDDLE = {
+    *("train", "checkpoint", "run", "policy", "rollouts", "episode_log", "scoring"),
+    "figures",
+}
 UPPER = {"plans", "evaluation", "training", "tune"}
 TOP = {"demo", "cli", "__main__"}
 ALLOWED = {

@@ -243,7 +243,7 @@ def test_the_command_prints_what_to_do_next(run, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main([*arguments[:10], "--scales", "9", "--stops", "0", "--steps", "1"])
     assert ended.value.code == 2
-    assert "not finite; try smaller" in capsys.readouterr().err
+    assert "not finite); try smaller" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("sampling_steps", [4, 5, 10, 20])

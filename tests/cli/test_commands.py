@@ -577,7 +577,7 @@ def test_flags_of_evaluate_are_the_acting_options(capsys, tiny_run):
     assert not spelled[entry.config] & shown
     assert shown - spelled[entry.acting] == {
         "help", "episodes", "seed", "best", "num-envs", "environment", "trust",
-        "devices", "platform", "setting",
+        "devices", "platform", "setting", "timeout", "resume",
     }  # fmt: skip
 
 
