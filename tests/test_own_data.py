@@ -1,6 +1,7 @@
 """Data and an environment of one's own: from a file to a score and an action."""
 
 import json
+import shlex
 import pathlib
 import sys
 
@@ -108,13 +109,18 @@ def test_three_formats_hold_the_same_episodes(recorded, tmp_path):
         pytest.param("srpo", "hdf5", marks=pytest.mark.slow),
     ],
 )
-def test_own_data_train_score_and_act_first_try(algorithm, kind, recorded, tmp_path):
+def test_own_data_train_score_and_act_first_try(
+    algorithm, kind, recorded, tmp_path, capsys
+):
     path, run = store(kind, recorded, tmp_path), tmp_path / "run"
     named = ("--dataset", str(path), "--environment", ENVIRONMENT, "--run", str(run))
     quick = ("--num-steps", "4", "--save-every", "4", "--devices", "1")
     main(["train", algorithm, *named, *quick, *SMALL.get(algorithm, ())])
-    again = ("--environment", ENVIRONMENT, "--devices", "1")
-    main(["evaluate", str(run), "--episodes", "2", *again])
+    # What is printed is what scores it.
+    *_, said = capsys.readouterr().out.splitlines()
+    assert said == f"score it with: jaxdiff evaluate {run} --environment {ENVIRONMENT}"
+    again = shlex.split(said.removeprefix("score it with: jaxdiff "))
+    main([*again, "--episodes", "2", "--devices", "1"])
     written = json.loads((run / "evaluations" / "000.json").read_text())
     assert "success_rate" in written
     assert written["mean_length"] == 100

@@ -196,11 +196,13 @@ def without_flag(args: Sequence[str], name: str) -> list[str]:
 
 
 def table(record: Mapping[str, Any]) -> None:
-    """Print a record, a line a value; nested values are left out."""
+    """Print a record, a line a value; of values that are records the number or none."""
     shown = {k: v for k, v in record.items() if not isinstance(v, Mapping)}
     width = max(map(len, shown), default=0)
     for name, value in shown.items():
-        if isinstance(value, tuple | list):
+        if isinstance(value, list) and any(isinstance(v, Mapping) for v in value):
+            value = len(value)
+        elif isinstance(value, tuple | list):
             value = " to ".join(f"{v:.4g}" for v in value)
         elif isinstance(value, float):
             value = f"{value:.4g}"

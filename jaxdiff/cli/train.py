@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -153,4 +154,7 @@ def _run_training(
     )  # fmt: skip
     print(f"trained into {run.path}")
     if dataset.evaluation is not None:
-        print(f"score it with: jaxdiff evaluate {run.path}")
+        words = ["jaxdiff evaluate", shlex.quote(str(run.path))]
+        if asked["environment"] is not None:
+            words += ["--environment", shlex.quote(asked["environment"])]
+        print("score it with:", *words)

@@ -158,7 +158,8 @@ def test_one_flag_can_be_read_before_the_others_are_known():
 
 
 def test_a_table_has_a_line_for_each_value(capsys):
-    table({"a": 1, "long name": 0.123456, "span": (1.0, 2.5), "inner": {"x": 1}})
+    inner = {"inner": {"x": 1}, "list": [{"x": 1}, {"x": 2}]}
+    table({"a": 1, "long name": 0.123456, "span": (1.0, 2.5), **inner})
     assert capsys.readouterr().out == (
-        "a          1\nlong name  0.1235\nspan       1 to 2.5\n"
+        "a          1\nlong name  0.1235\nspan       1 to 2.5\nlist       2\n"
     )
