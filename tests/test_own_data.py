@@ -1,8 +1,8 @@
 """Data and an environment of one's own: from a file to a score and an action."""
 
 import json
-import shlex
 import pathlib
+import shlex
 import sys
 
 import gymnasium
