@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.command import command_of, run_command
+from benchmarks.doom_figures import plot_first_turns, plot_sights
 from benchmarks.methods import DEMONSTRATOR, MethodOptions, asked
 from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
@@ -41,7 +42,6 @@ from jaxdiff.scoring import bootstrap
 from jaxdiff.tasks.doom import TASK
 from jaxdiff.tasks.doom import world as doom
 from jaxdiff.tasks.doom.environment import make_env
-from jaxdiff.tasks.doom.figures import plot_first_turns, plot_sights
 from jaxdiff.tasks.doom.play import (
     Demonstrator,
     DoomOptions,

@@ -31,6 +31,7 @@ from typing import Any
 import tyro
 
 from benchmarks.command import command_of, run_command
+from benchmarks.figures import plot_sweep
 from benchmarks.playing import play_run, require_one_dataset
 from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
@@ -98,9 +99,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
             rows += [{**named, **row} for row in found if row["metric"] == "return"]
             _write(experiment, rows[-1:], options, directory)
         if rows:
-            drawn = figures.plot_sweep(
-                rows, label=labels[experiment], logarithmic=False
-            )
+            drawn = plot_sweep(rows, label=labels[experiment], logarithmic=False)
             figures.save(drawn, pictures / f"{experiment}-{task}.png")
     unguided = {"guide_scale": 0.0, "candidates": 1}
     for method, path, overrides in (

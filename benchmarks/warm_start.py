@@ -22,6 +22,7 @@ import numpy as np
 import tyro
 
 from benchmarks.command import command_of, run_command
+from benchmarks.figures import plot_sweep
 from benchmarks.playing import first_observation, play_run
 from benchmarks.rows import RESULTS, measured, write_rows
 from jaxdiff import figures
@@ -91,7 +92,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     if options.levels:
         return
     figures.save(
-        figures.plot_sweep(rows, label="levels to which the last plan is noised again"),
+        plot_sweep(rows, label="levels to which the last plan is noised again"),
         directory / "figures" / "warm-start.png",
     )
 

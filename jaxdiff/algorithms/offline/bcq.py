@@ -108,7 +108,6 @@ def bcq(
             "policy": bcq_learner(config, mover, vae, q, prepare),
         },
         act=best_of_n(sample, value, statistics, acting),
-        init_carry=lambda batch: (),
     )
 
 

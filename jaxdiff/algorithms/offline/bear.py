@@ -114,7 +114,6 @@ def bear(
             "policy": bear_learner(config, actor, vae, q, prepare),
         },
         act=best_of_n(sample, value, statistics, acting),
-        init_carry=lambda batch: (),
     )
 
 

@@ -76,7 +76,6 @@ def cql(
     return Algorithm(
         learners={"policy": learner},
         act=act_by_mean(actor, statistics, part="actor", squash=jnp.tanh),
-        init_carry=lambda batch: (),
     )
 
 

@@ -155,7 +155,6 @@ def diffusion_ql(
     return Algorithm(
         learners={"policy": learner},
         act=best_of_n(sample, value, statistics, acting, best=acting.pick == "best"),
-        init_carry=lambda batch: (),
     )
 
 

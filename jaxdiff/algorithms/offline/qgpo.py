@@ -168,7 +168,6 @@ def qgpo(
             ),
         },
         act=best_of_n(sample, value, statistics, acting),
-        init_carry=lambda batch: (),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxdiff.data.spec import Environment
-from jaxdiff.errors import UserError
+from jaxdiff.errors import require_at_least
 from jaxdiff.policy import MakePolicy
 from jaxdiff.progress import progress
 from jaxdiff.tasks.base import Task
@@ -47,12 +47,8 @@ def play(
     Raises:
       UserError: too few episodes or environments.
     """
-    for name, count, least in (
-        ("episodes", episodes, _FEWEST),
-        ("num_envs", num_envs, 1),
-    ):
-        if count < least:
-            raise UserError(f"`{name}` is {count}; it must be at least {least} here")
+    require_at_least(_FEWEST, episodes=episodes)
+    require_at_least(1, num_envs=num_envs)
     family = family_of(environment)
     images = np.stack([scene.image.ravel() for scene in scenes(family)])
     num_envs = min(num_envs, episodes)

@@ -6,11 +6,9 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 from jaxdiff.data.spec import Environment
-from jaxdiff.policy import MakePolicy
 from jaxdiff.rollouts import Rollouts
 from jaxdiff.run import Run
 from jaxdiff.tasks import control
-from jaxdiff.tasks.base import Task
 from jaxdiff.tasks.kitchen.presets import PRESETS
 from jaxdiff.tasks.kitchen.recipe import RECIPES
 from jaxdiff.tasks.kitchen.scores import score, times
@@ -35,28 +33,9 @@ def make_env(environment: Environment, options: Any = None) -> gymnasium.Env:
     return control.as_seen(raw, split)
 
 
-def play(
-    task: Task,
-    make_policy: MakePolicy,
-    environment: Environment,
-    options: Any,
-    *,
-    episodes: int,
-    seed: int,
-    num_envs: int,
-    label: str,
-) -> Rollouts:
+def play(*asked: Any, num_envs: int, **options: Any) -> Rollouts:
     """Play episodes in lock-step, in at most 25 environments, which fit in memory."""
-    return control.play(
-        task,
-        make_policy,
-        environment,
-        options,
-        episodes=episodes,
-        seed=seed,
-        num_envs=min(num_envs, _MOST_ENVS),
-        label=label,
-    )
+    return control.play(*asked, num_envs=min(num_envs, _MOST_ENVS), **options)
 
 
 def draw(run: Run, played: Rollouts) -> "Figure":
