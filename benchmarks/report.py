@@ -5,7 +5,7 @@
 
 A result is a row of `benchmarks/results/*.json`. A table stands in README.md or in
 benchmarks/README.md between the lines `<!-- results:EXPERIMENT -->` and
-`<!-- end:EXPERIMENT -->`; whatever stands between them is replaced, so no number is
+`<!-- end:EXPERIMENT -->`. Everything between them is replaced, so that no number is
 typed in by hand.
 """
 

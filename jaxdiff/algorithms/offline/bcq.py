@@ -43,7 +43,8 @@ class BCQConfig(OfflineConfig):
     """Options of BCQ, beside those of data and critics.
 
     Attributes:
-      phi: largest change of an action of the behaviour, where actions lie in [-1, 1].
+      phi: largest change of an action that the behaviour model drew; actions lie in
+        [-1, 1].
       care: weight of the smaller critic in the value of a next state, from 0 to 1; the
         larger critic has the rest.
       backup_candidates: actions drawn in a next state; the best one gives its value.

@@ -55,7 +55,7 @@ class BEARConfig(OfflineConfig):
     Attributes:
       kernel: kernel of the discrepancy between policy and behaviour.
       width: width of the kernel.
-      bound: discrepancy that the multiplier keeps the policy at.
+      bound: discrepancy that the multiplier enforces.
       draws: samples of policy and of behaviour that the discrepancy compares.
       multiplier_rate: step size of Adam for the logarithm of the multiplier.
       warm_up: updates in which the policy only copies the behaviour.

@@ -67,12 +67,12 @@ class DiffusionQLConfig(BehaviourConfig):
         behaviour.
       one_step: estimate the action of the policy's loss by one step from a noised
         action of the data, as EDP does, in place of the whole chain.
-      diffusion_steps: noise levels, and steps of the chain.
+      diffusion_steps: number of noise levels and of steps of the chain.
       backup_candidates: actions drawn in a next state; the best one gives its value.
       max_gradient: largest norm of the policy's gradient; none for no limit.
       ema_decay: weight of the old average when the policy's slow copy moves.
       ema_every: updates between two moves of the policy's slow copy.
-      ema_start: updates until which the policy's slow copy is a plain copy.
+      ema_start: the policy's slow copy is a plain copy until this update.
       learning_rate_decay: share of the updates over which the learning rate falls to 0
         along a cosine; 0 keeps it.
     """

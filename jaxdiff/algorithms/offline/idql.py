@@ -39,7 +39,7 @@ class IDQLConfig(BehaviourConfig, CriticConfig):
     """Options of IDQL, beside those of data, critics and behaviour model.
 
     Attributes:
-      diffusion_steps: noise levels of the diffusion model, and steps of its sampler.
+      diffusion_steps: number of noise levels and of denoising steps.
       score_rate_decay: share of the updates over which the diffusion model's learning
         rate falls to 0 along a cosine; 0 keeps it.
     """

@@ -40,8 +40,8 @@ class IQLConfig(CriticConfig):
     """Options of IQL, beside those of data and critics.
 
     Attributes:
-      actor: "gaussian" learns the spread of the policy, "dirac" keeps it fixed, which
-        is a regression of actions.
+      actor: "gaussian" learns the spread of the policy; "dirac" keeps it fixed and
+        regresses on actions.
       temperature: factor of advantages in the weights of actions; higher is greedier,
         and 0 clones the behaviour.
       max_weight: largest weight of an action.

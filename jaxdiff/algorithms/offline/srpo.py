@@ -59,7 +59,7 @@ class SRPOConfig(BehaviourConfig, CriticConfig):
     """Options of SRPO, beside those of data, critics and behaviour model.
 
     Attributes:
-      actor: policy of a single action ("dirac"), or Gaussian of a learned spread.
+      actor: "dirac" learns a single action, "gaussian" also learns its spread.
       temperature: weight of values; higher is greedier, and 0 seeks an action that is
         likely in the data.
       omega: weight of noise levels: sigma^2 ("variance"), 1 ("one"), alpha / sigma
