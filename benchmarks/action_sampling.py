@@ -25,7 +25,6 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ from jaxdiff.algorithms.offline.behaviour import (
     sample_actions,
     score_network,
 )
-from jaxdiff.algorithms.offline.best_of_n import best_of_n
+from jaxdiff.algorithms.offline.best_of_n import BestOfN, best_of_n
 from jaxdiff.algorithms.offline.common import make_prepare
 from jaxdiff.algorithms.offline.critic import critic_of
 from jaxdiff.diffusion import ddim
@@ -153,7 +152,7 @@ def diffusing(run: Run, count: int, candidates: int) -> Run:
         del options
         return q.apply(states["critic"].slow["target"], inputs, actions).min(0)
 
-    acting = SimpleNamespace(candidates=candidates)
+    acting = BestOfN(candidates=candidates)
     act = best_of_n(draw, value, run.statistics, acting)
     return run._replace(algorithm=run.algorithm._replace(act=act))
 

@@ -27,8 +27,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxdiff.algorithms.base import Algorithm, Averaging, Learner
-from jaxdiff.algorithms.offline.bcq import BCQActing, careful
-from jaxdiff.algorithms.offline.best_of_n import best_of_n
+from jaxdiff.algorithms.offline.bcq import careful
+from jaxdiff.algorithms.offline.best_of_n import BestOfN, best_of_n
 from jaxdiff.algorithms.offline.common import (
     OfflineConfig,
     Statistics,
@@ -85,7 +85,7 @@ class BEARConfig(OfflineConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class BEARActing(BCQActing):
+class BEARActing(BestOfN):
     """How BEAR chooses an action."""
 
     candidates: int = 10

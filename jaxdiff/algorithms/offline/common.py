@@ -95,14 +95,6 @@ class OfflineConfig(Options):
             )
 
 
-def below(options: Any, bound: float, *names: str) -> Iterator[str]:
-    """Yield a fault for each named option that is not below a bound."""
-    for name in names:
-        value = getattr(options, name)
-        if value >= bound:
-            yield f"`{name}` is {value}; it must be below {bound}"
-
-
 @pytree_dataclass
 class Statistics:
     """What critics and policies must know of the dataset.

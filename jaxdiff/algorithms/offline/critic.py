@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import optax
 
 from jaxdiff.algorithms.base import ArrayTree, Averaging, Learner, descent
-from jaxdiff.algorithms.offline.common import OfflineConfig, below, zeros
+from jaxdiff.algorithms.offline.common import OfflineConfig, zeros
 from jaxdiff.data.transitions import Transitions, draw_transition
 from jaxdiff.networks import TwinQ, Value
-from jaxdiff.options import above
+from jaxdiff.options import above, below
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,7 @@ from jaxdiff.algorithms.offline.behaviour import (
     sample_actions,
     score_network,
 )
-from jaxdiff.algorithms.offline.best_of_n import best_of_n
+from jaxdiff.algorithms.offline.best_of_n import BestOfN, best_of_n
 from jaxdiff.algorithms.offline.common import (
     Statistics,
     make_prepare,
@@ -55,7 +55,7 @@ from jaxdiff.diffusion import (
     vp_schedule,
 )
 from jaxdiff.networks import TwinQ
-from jaxdiff.options import Options, at_least, at_most
+from jaxdiff.options import at_least, at_most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,26 +100,22 @@ class DiffusionQLConfig(BehaviourConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class DiffusionQLActing(Options):
+class DiffusionQLActing(BestOfN):
     """How Diffusion-QL and EDP choose an action.
 
     Attributes:
-      candidates: actions drawn in each step.
       pick: draw a candidate by "softmax" of its value, or take the "best".
       temperature: factor of values in "softmax"; higher is greedier.
-      noise: factor of all noise; 0 makes all candidates equal.
     """
 
     candidates: int = 50
     pick: Literal["softmax", "best"] = "softmax"
     temperature: float = 1.0
-    noise: float = 1.0
 
     def faults(self) -> Iterator[str]:
         """Yield a sentence for each value that cannot be used."""
         yield from super().faults()
-        yield from at_least(self, 1, "candidates")
-        yield from at_least(self, 0, "temperature", "noise")
+        yield from at_least(self, 0, "temperature")
 
 
 def diffusion_ql(

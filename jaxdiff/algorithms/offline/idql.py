@@ -26,12 +26,12 @@ from jaxdiff.algorithms.offline.behaviour import (
     sample_actions,
     score_network,
 )
-from jaxdiff.algorithms.offline.best_of_n import best_of_n
+from jaxdiff.algorithms.offline.best_of_n import BestOfN, best_of_n
 from jaxdiff.algorithms.offline.common import Statistics, make_prepare, offline_entry
 from jaxdiff.algorithms.offline.critic import CriticConfig, critic_of
 from jaxdiff.data.spec import Spec
 from jaxdiff.diffusion import ddpm, uniform_row, vp_schedule
-from jaxdiff.options import Options, at_least, at_most
+from jaxdiff.options import at_least, at_most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,27 +58,23 @@ class IDQLConfig(BehaviourConfig, CriticConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class IDQLActing(Options):
+class IDQLActing(BestOfN):
     """How IDQL chooses an action.
 
     Attributes:
-      candidates: actions drawn in each step; 1 clones the behaviour.
       pick: take the "best" candidate, or draw one by "softmax" of its value or by the
         "expectile" of the critic.
       temperature: factor of values in "softmax"; higher is greedier.
-      noise: factor of all noise; 0 makes all candidates equal.
     """
 
     candidates: int = 16
     pick: Literal["best", "softmax", "expectile"] = "best"
     temperature: float = 3.0
-    noise: float = 1.0
 
     def faults(self) -> Iterator[str]:
         """Yield a sentence for each value that cannot be used."""
         yield from super().faults()
-        yield from at_least(self, 1, "candidates")
-        yield from at_least(self, 0, "temperature", "noise")
+        yield from at_least(self, 0, "temperature")
 
 
 def idql(
