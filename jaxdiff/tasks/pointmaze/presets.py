@@ -101,9 +101,8 @@ def _size_of(maze: Maze) -> _Size:
 
 
 def _maze(dataset: Dataset) -> Maze:
-    environment = dataset.evaluation or dataset.environment
-    assert environment is not None
-    return maze_of(environment)
+    assert dataset.evaluation is not None
+    return maze_of(dataset.evaluation)
 
 
 def _diffuser_demo(dataset: Dataset, spec: Spec) -> Preset:
