@@ -2,10 +2,10 @@
 
     python -m benchmarks.action_sampling RUN [--batches 1 256 1024]
 
-RUN is of SRPO (`jaxdiff train srpo`). Its policy acts by one call of a small network.
-The same run holds a diffusion model of the behaviour and a critic, which make another
-policy: draw N actions in K denoising steps each (DDIM, all candidates of a batch in one
-program) and take the one that the critic prefers, as IDQL and SfBC do. Rows of
+RUN is a run of SRPO (`jaxdiff train srpo`). Its policy acts by one call of a small
+network. The same run holds a diffusion model of the behaviour and a critic, which act
+by best-of-n: draw N actions in K denoising steps each (DDIM, all candidates of a batch
+in one program) and take the one that the critic prefers, as IDQL and SfBC do. Rows of
 `action-sampling`, for each batch of observations:
 
 - actions_per_second: from observations on the host to actions on the host, one call
@@ -17,7 +17,7 @@ program) and take the one that the critic prefers, as IDQL and SfBC do. Rows of
 All policies of a setting are compiled first, which `seconds` counts with the first
 call, and then timed by turns. Values are medians over blocks with bootstrap intervals.
 Cells of more than `--largest` rows times steps through the network are left out, and
-named. Leave the machine to it.
+named. Run nothing else on the machine.
 """
 
 import dataclasses
@@ -25,7 +25,6 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ from jaxdiff.algorithms.offline.behaviour import (
     sample_actions,
     score_network,
 )
-from jaxdiff.algorithms.offline.best_of_n import best_of_n
+from jaxdiff.algorithms.offline.best_of_n import BestOfN, best_of_n
 from jaxdiff.algorithms.offline.common import make_prepare
 from jaxdiff.algorithms.offline.critic import critic_of
 from jaxdiff.diffusion import ddim
@@ -56,21 +55,21 @@ class Options:
     """Time SRPO's actions beside those of diffusion policies."""
 
     run: tyro.conf.Positional[Path]
-    """Of SRPO."""
+    """A run of SRPO."""
     steps: tuple[int, ...] = (5, 15, 100)
-    """K, denoising steps."""
+    """Number K of denoising steps."""
     candidates: tuple[int, ...] = (1, 64)
-    """N, actions that the critic chooses from."""
+    """Number N of actions that the critic chooses from."""
     batches: tuple[int, ...] = (1, 256, 1_024)
     """Observations acted on at once."""
     budget: float = 2.0
-    """Seconds a policy and batch."""
+    """Seconds for each policy and batch."""
     largest: int = 400_000
-    """Batch times N times K above which a cell is left out."""
+    """Largest product of batch, N and K; larger cells are left out."""
     episodes: int = 20
-    """Played by each policy; 0 to leave quality out."""
+    """Episodes of each policy; 0 leaves scores out."""
     seed: int = 1_000
-    """Of the first episode."""
+    """Seed of the first episode."""
 
 
 def main(options: Options, *, directory: Path = RESULTS) -> None:
@@ -135,7 +134,7 @@ def diffusing(run: Run, count: int, candidates: int) -> Run:
     Args:
       run: of SRPO.
       count: K, denoising steps.
-      candidates: N, of which the critic's first choice is taken.
+      candidates: N; the critic takes the best.
     """
     action_dim = run.spec.action_dim
     score = score_network(run.config, action_dim)
@@ -153,7 +152,7 @@ def diffusing(run: Run, count: int, candidates: int) -> Run:
         del options
         return q.apply(states["critic"].slow["target"], inputs, actions).min(0)
 
-    acting = SimpleNamespace(candidates=candidates)
+    acting = BestOfN(candidates=candidates)
     act = best_of_n(draw, value, run.statistics, acting)
     return run._replace(algorithm=run.algorithm._replace(act=act))
 

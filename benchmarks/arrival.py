@@ -1,10 +1,10 @@
-"""When does a plan arrive: score and success against the horizon, fixed and chosen.
+"""Score and success against the horizon of a plan, fixed or chosen.
 
     python -m benchmarks.arrival RUN [RUN ...] [--episodes 100]
 
-Each run is of another maze. It plays the same episodes with random goals once for each
-of its horizons, with one plan of that horizon an episode, which arrives at its last
-step, and once choosing the earliest plan that is feasible. Rows go to
+Each run is of another maze and plays the same episodes with random goals. For each of
+its horizons it follows one plan of that horizon an episode, which arrives at its last
+step. Then it chooses the earliest feasible plan. Rows go to
 benchmarks/results/arrival.json (methods `fixed-H` and `earliest`, metrics score and
 success); `python benchmarks/report.py` draws them.
 """
@@ -35,7 +35,7 @@ class Options:
     episodes: int = 100
     """Episodes for every horizon."""
     seed: int = 1_000
-    """Of the first episode."""
+    """Seed of the first episode."""
 
 
 def main(options: Options, *, directory: Path = RESULTS) -> None:

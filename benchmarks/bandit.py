@@ -1,4 +1,4 @@
-"""SRPO where one can see what it does: one state, two numbers for an action.
+"""SRPO in the plane: one state, and two numbers for an action.
 
     python -m benchmarks.bandit
 
@@ -72,11 +72,11 @@ class Options:
     points: int = 4_096
     """Actions of each shape."""
     updates: int = 3_000
-    """Of the diffusion model."""
+    """Updates of the diffusion model."""
     steps: int = 300
     """Updates of the policies."""
     seed: int = 0
-    """Of everything random."""
+    """Seed of everything random."""
 
 
 class PlaneScore:

@@ -5,9 +5,9 @@
 Paths of 50 points begin between two circles, of radius 0.7 and 1, go half way round
 their centre, and drift inwards, outwards, or so little that they keep between the
 circles. Each path has one label: it keeps inside the large circle, or outside the small
-one. A path that keeps to both has either label, by chance, and nothing says so (see
-`jaxdiff.diffusion.guide` for why). A small Decision Diffuser is told the label
-(`condition="goal"`, one-hot) and then plans:
+one. A path that keeps to both has either label, by chance
+(`jaxdiff.diffusion.guide` says why). A small Decision Diffuser trains with the label as
+its condition (`condition="goal"`, one-hot) and then plans:
 
 - `single`: inside the large circle, or outside the small one;
 - `and`: both at once, which keeps a path between the two;
@@ -84,15 +84,15 @@ class Options:
     """Train on two circles and ask for one, both and neither."""
 
     updates: int = 12_000
-    """Of training."""
+    """Updates of training."""
     paths: int = 20_000
-    """Of the data."""
+    """Paths of the data."""
     count: int = 500
     """Plans for each question."""
     weights: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
-    """Of every condition, one after another; below 0 under negation."""
+    """Weights of every condition, one after another; negation changes their sign."""
     seed: int = 0
-    """Of data, training and plans."""
+    """Seed of data, training and plans."""
 
 
 def main(options: Options, *, directory: Path = RESULTS) -> None:

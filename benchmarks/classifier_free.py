@@ -4,17 +4,17 @@
         [--decision DECISION_RUN] [--episodes 20]
 
 CLASSIFIER_RUN is a Diffuser with a model of returns (`jaxdiff train diffuser`),
-CLEAN_RUN one whose model saw clean windows only (`--no-noised-returns`), FREE_RUN the
-same network of states and actions, told returns (`jaxdiff train decision-diffuser
---actions diffused`), and DECISION_RUN a Decision Diffuser that diffuses states alone.
-All were trained on one dataset and have the same network and horizon.
+CLEAN_RUN one with a return model of clean windows (`--no-noised-returns`), FREE_RUN the
+same network of states and actions, conditioned on returns (`jaxdiff train
+decision-diffuser --actions diffused`), and DECISION_RUN a Decision Diffuser that
+diffuses states alone. All were trained on one dataset and have the same network and
+horizon.
 
-A denoising step of the first two asks the denoiser once and the model of returns once
-(for a gradient, which costs about two more); one of the others asks the denoiser for
-two predictions, with and without the condition, in one call. So all
-make one plan in the same number of denoising steps, are guided once in each, and have
-the noise of the first run. The model of returns is also asked once what it expects of
-the finished plan.
+In a denoising step, the first two call the denoiser once and the return model once (for
+a gradient, which costs about two more calls). The others call the denoiser once for two
+predictions, with and without the condition. All make one plan in the same number of
+denoising steps, are guided once in each, and have the noise of the first run. The
+return model also scores the finished plan once.
 
 Rows of `classifier-vs-free` (benchmarks/results/classifier-vs-free.json): the score and
 the seconds of a decision, which is a call of the policy of one environment that makes a
@@ -48,17 +48,17 @@ class Options:
     free: tyro.conf.Positional[Path]
     """A Decision Diffuser of states and actions."""
     clean: Path | None = None
-    """A Diffuser whose model of returns saw clean windows."""
+    """A Diffuser with a return model of clean windows."""
     decision: Path | None = None
     """A Decision Diffuser of states."""
     sampling_steps: int | None = None
     """Denoising steps of all; by default those of the first run."""
     episodes: int = 20
-    """Of each."""
+    """Episodes of each run."""
     calls: int = 30
-    """Of the policy, timed."""
+    """Timed calls of the policy."""
     seed: int = 1_000
-    """Of the first episode."""
+    """Seed of the first episode."""
 
 
 def main(options: Options, *, directory: Path = RESULTS) -> None:
@@ -116,8 +116,7 @@ def _check_kind(method: str, run: Run) -> None:
         "classifier": (guided, "a Diffuser with a model of returns"),
         "classifier-clean": (
             guided and not run.config.noised_returns,
-            "a Diffuser whose model of returns saw clean windows "
-            "(`noised_returns=False`)",
+            "a Diffuser with a return model of clean windows (`noised_returns=False`)",
         ),
         "classifier-free": (actions == "diffused", "trained with `actions='diffused'`"),
         "decision-diffuser": (actions == "inverse", "a Decision Diffuser of states"),

@@ -2,10 +2,10 @@ r"""Score policies at the claw machine, beside its demonstrator.
 
     python -m benchmarks.claw RUN [RUN ...] [--methods NAME ...] [--overrides TEXT ...]
 
-Every run is scored under the name that stands in its place in --methods (by default its
-algorithm's), and runs of one name are seeds of one method. --overrides gives, for each
-run, acting options to change, such as "extra_steps=8 temperature=0.5", so that one run
-may be named again to act in another way. For example
+Every run is scored under the name at its place in --methods (by default its
+algorithm's), and runs of one name are seeds of one method. --overrides gives the acting
+options to change in each run, such as "extra_steps=8 temperature=0.5". A run may be
+named again to act in another way. For example
 
     python -m benchmarks.claw runs/bc runs/d runs/d --methods bc d "d, X" \
         --overrides "" "" "extra_steps=16"
@@ -47,13 +47,13 @@ class Options(MethodOptions):
     """Score claw-machine runs."""
 
     samples: int = 300
-    """Actions drawn of each run in each scene."""
+    """Actions of each run in each scene."""
     num_envs: int = 100
-    """Of each scene side by side; fewer need less memory."""
+    """Copies of each scene side by side; fewer need less memory."""
     seed: int = 0
-    """Of the actions."""
+    """Seed of the actions."""
     guided: tuple[float, ...] = ()
-    """Weights of exact guidance to score too."""
+    """Weights of exact guidance to score as well."""
 
 
 def main(options: Options, *, directory: Path = RESULTS) -> None:

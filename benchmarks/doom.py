@@ -1,4 +1,4 @@
-r"""Score policies at Doom, beside its demonstrator and a player who acts at random.
+r"""Score policies at Doom, beside its demonstrator and a player that acts at random.
 
     python -m benchmarks.doom [RUN ...] [--methods NAME ...] [--overrides TEXT ...]
 
@@ -7,15 +7,15 @@ Runs, --methods and --overrides are as in `benchmarks.claw`, such as
     python -m benchmarks.doom runs/mse runs/d runs/d --methods mse "Diffusion BC" \
         "Diffusion-X" --overrides "" "" "extra_steps=16"
 
-They play live, 35 tics a second whether or not they are ready: ten minutes take ten
-minutes. With --in-turn the game waits, and a decision costs the tics that it takes here
-in the median, or that --latency says (see `jaxdiff.tasks.doom.play`). Rows go to
+They play live at 35 tics a second whether or not they are ready: ten minutes take ten
+minutes. With --in-turn the game waits, and a decision costs the median of the tics that
+it takes here, or those of --latency (see `jaxdiff.tasks.doom.play`). Rows go to
 benchmarks/results/doom.json: kills and deaths in ten minutes, decisions a second,
-milliseconds a decision, and action_w_N, the distance (degrees, W1) of turns within N
-tics from those of the demonstrator playing in turn. The demonstrator's own row says
-what two samples of it score. Values are means over the runs of one name. A setting is
-the encoder and the pixels that it sees; the two players without one have a setting of
-their own. Intervals are over minutes.
+milliseconds a decision, and action_w_N, the distance (degrees, W1) between turns within
+N tics and those of the demonstrator playing in turn. The demonstrator's own row
+compares two samples of it. Values are means over the runs of one name. A setting is the
+encoder and the pixels that it sees; the two players without an encoder have their own
+setting. Intervals are over minutes.
 
 doom-sights.png shows what the demonstrator sees, and doom-turns-SETTING.png how far
 each method turns in the first second of one game, begun again and again: a method that
@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.command import command_of, run_command
+from benchmarks.doom_figures import plot_first_turns, plot_sights
 from benchmarks.methods import DEMONSTRATOR, MethodOptions, asked
 from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
@@ -41,7 +42,6 @@ from jaxdiff.scoring import bootstrap
 from jaxdiff.tasks.doom import TASK
 from jaxdiff.tasks.doom import world as doom
 from jaxdiff.tasks.doom.environment import make_env
-from jaxdiff.tasks.doom.figures import plot_first_turns, plot_sights
 from jaxdiff.tasks.doom.play import (
     Demonstrator,
     DoomOptions,
@@ -82,17 +82,17 @@ class Options(MethodOptions):
     """Score Doom runs; the demonstrator and chance are scored in any case."""
 
     minutes: int = 10
-    """Of play."""
+    """Minutes of play."""
     in_turn: bool = False
     """Let the game wait, and count a decision's time afterwards."""
     latency: float | None = None
     """In turn: seconds that every decision takes, instead of what it took."""
     repeats: int = 40
-    """Of the one game whose first turns are drawn; 0 for no pictures."""
+    """Repeats of the game for the picture of first turns; 0 for no pictures."""
     opening: int = 5
     """Seed of that game."""
     seed: int = 1_000
-    """Of the first minute."""
+    """Seed of the first minute."""
 
 
 def main(options: Options, *, directory: Path = RESULTS) -> None:

@@ -1,15 +1,15 @@
-"""Ask what guidance by return is worth: Hopper, or any other task of control.
+"""Score guidance by return in Hopper, or any other task of control.
 
     python -m benchmarks.hopper RUN --bc BC_RUN [--clean CLEAN_RUN] [--episodes 20]
 
 RUN is a guided Diffuser (`jaxdiff train diffuser`), BC_RUN behaviour cloning of the
-same data (`jaxdiff train bc`), CLEAN_RUN a guided Diffuser whose model of returns saw
-clean windows only (`--no-noised-returns`). All play the same episodes.
+same data (`jaxdiff train bc`), CLEAN_RUN a guided Diffuser with a return model of clean
+windows (`--no-noised-returns`). All play the same episodes.
 
 Rows of `hopper-guided` (benchmarks/results/hopper-guided.json), score and return:
 
 - `bc`: behaviour cloning;
-- `diffuser-unguided`: one plan, not guided: what the data are like;
+- `diffuser-unguided`: one plan without guidance, which acts like the data;
 - `diffuser-ranked`: the best of the run's candidates by expected return, not guided;
 - `diffuser-guided`, `diffuser-overguided`: candidates guided and ranked.
 
@@ -39,15 +39,15 @@ class Options:
     bc: Path | None = None
     """Behaviour cloning of the same dataset."""
     clean: Path | None = None
-    """A Diffuser whose model of returns saw clean windows."""
+    """A Diffuser with a return model of clean windows."""
     scale: float | None = None
     """Strength of guidance; by default the run's own."""
     overguided: float = 100.0
-    """How many times that is too much."""
+    """Factor of the scale for `diffuser-overguided`."""
     episodes: int = 20
-    """Episodes a method."""
+    """Episodes of each method."""
     seed: int = 1_000
-    """Of the first episode."""
+    """Seed of the first episode."""
 
 
 def main(options: Options, *, directory: Path = RESULTS) -> None:

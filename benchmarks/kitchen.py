@@ -8,10 +8,10 @@ Runs, --methods and --overrides are as in `benchmarks.claw`, such as
     python -m benchmarks.kitchen runs/d runs/d runs/d --methods "Diffusion BC" \
         "Diffusion-X" "Diffusion-KDE" --overrides "" "extra_steps=8" "candidates=50"
 
-All are compared with one half of the demonstrations. From the other half as many
-episodes as each run plays, or all if they are fewer, make the row `demonstrator`, which
-says what a perfect imitator would score, since two samples of people differ too. Rows
-go to benchmarks/results/kitchen.json, with the name of the dataset as their setting;
+All are compared with one half of the demonstrations. The row `demonstrator` scores as
+many episodes of the other half as each run plays, or all if they are fewer. A perfect
+imitator would score the same, because two samples of people differ too. Rows go to
+benchmarks/results/kitchen.json, with the name of the dataset as their setting;
 the metrics are those of `jaxdiff.tasks.kitchen.scores`, means over the runs of one
 name. Intervals are over episodes. benchmarks/results/figures/kitchen-DATASET.png shows
 the steps at which the first to fourth tasks were done.
@@ -53,11 +53,11 @@ class Options(MethodOptions):
     dataset: str | None = None
     """Score the demonstrators of this dataset, if there are no runs."""
     episodes: int = 100
-    """Played by each run."""
+    """Episodes of each run."""
     num_envs: int = 20
-    """Side by side; fewer need less memory."""
+    """Environments side by side; fewer need less memory."""
     seed: int = 1_000
-    """Of the first episode."""
+    """Seed of the first episode."""
 
 
 def main(options: Options, *, directory: Path = RESULTS) -> None:

@@ -1,12 +1,12 @@
-"""Score runs of one maze, the ways to choose a plan beside the expert and chance.
+"""Score ways to choose a plan in a maze, beside the expert and chance.
 
     python -m benchmarks.maze RUN [RUN ...] [--episodes 100] [--settings multi single]
 
 Each run is a seed of training, and all of them play the same starts and goals. Rows go
 to benchmarks/results/maze.json: score (0 random, 100 expert, same starts and goals),
 success, return and D4RL's score, means over runs and episodes. The 95% bootstrap
-intervals are over episodes, each with all of its runs: they say what other starts and
-goals would change, and not what other seeds of training would.
+intervals are over episodes, each with all of its runs: they cover other starts and
+goals, but not other seeds of training.
 
 When random goals are played by earliest arrival, benchmarks/results/figures shows the
 first plans of the first run and the paths that came of them (plans-MAZE.png), and the
@@ -50,15 +50,15 @@ class Options:
     """Score maze runs."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders that differ in nothing but the seed."""
+    """Run folders that differ in their seed alone."""
     episodes: int = 100
-    """Episodes a run and setting."""
+    """Episodes of each run and setting."""
     settings: tuple[Setting, ...] = ("multi", "single")
     """A random goal each episode, or D4RL's fixed goal."""
     methods: tuple[Method, ...] = tuple(METHODS)
     """Ways to choose a plan."""
     seed: int = 1_000
-    """Of the first episode."""
+    """Seed of the first episode."""
 
 
 def main(options: Options, *, directory: Path = RESULTS) -> None:

@@ -11,17 +11,17 @@ import tyro
 from jaxdiff.errors import UserError
 from jaxdiff.run import Run, load_run
 
-DEMONSTRATOR = "demonstrator"  # the row of whoever recorded the data
+DEMONSTRATOR = "demonstrator"  # the row of the recorded demonstrator
 
 
 @dataclasses.dataclass(frozen=True)
 class MethodOptions:
-    """Which runs are compared, and what each of them is called."""
+    """Runs to compare, and their names."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Run folders."""
     methods: tuple[str, ...] = ()
-    """What each run is called; its algorithm's name by default."""
+    """Name of each run; by default that of its algorithm."""
     overrides: tuple[str, ...] = ()
     """Acting options to change in each run: "NAME=VALUE NAME=VALUE"."""
 

@@ -3,17 +3,17 @@
     python -m benchmarks.offline hopper-medium-expert-like-v0 [--seeds 3] \
         [--algorithms bc iql ...] [--updates N] [--runs runs/offline]
 
-Each algorithm is trained once for each seed (of data order, critic, behaviour and
-policy), with the options of --preset, into a folder of its own under --runs; finished
-runs are not trained again. Then every run plays the same episodes. Rows of the
-experiment `offline`: score, return and, for runs that were trained just now, the median
-seconds of training on the machine's CPU or accelerator, compilation included. `edp` is
-Diffusion-QL whose policy climbs the critic in one step.
+Each algorithm trains once for each seed (of data order, critic, behaviour and policy)
+with the options of --preset, into its own folder under --runs; finished runs are not
+trained again. Then every run plays the same episodes. Rows of the experiment `offline`:
+score, return and, for runs that were trained just now, the median seconds of training
+on the machine's CPU or accelerator, compilation included. `edp` is Diffusion-QL with
+its one-step option.
 
-A dataset of a maze is played with random goals and with D4RL's one, and its rows stand
-in the experiment `maze`, beside Diffuser's. A dataset that pays for the one goal alone
-is played for that goal, in a setting of its own. Intervals are over the episodes of all
-seeds; they ignore that the episodes of one seed have a policy in common.
+Runs of a maze's dataset play random goals and D4RL's single goal, and their rows stand
+in the experiment `maze`, beside Diffuser's. If the dataset pays for the single goal
+alone, they play that goal, in its own setting. Intervals are over the episodes of all
+seeds; they ignore that the episodes of one seed share a policy.
 """
 
 import dataclasses
@@ -54,17 +54,17 @@ class Options:
     algorithms: tuple[str, ...] = (
         *("bc", "iql", "srpo", "td3-bc", "idql", "diffusion-ql", "qgpo"),
     )
-    """Of `jaxdiff list`, or edp."""
+    """Algorithms of `jaxdiff list`, or edp."""
     preset: str | None = None
     """Options of the algorithms; by default demo, or generic where there is none."""
     updates: int | None = None
-    """Of every learner, in place of the preset's."""
+    """Updates of every learner, in place of the preset's."""
     seeds: int = 3
     """Runs of each algorithm."""
     episodes: int = 20
-    """Played by each run."""
+    """Episodes of each run."""
     seed: int = 1_000
-    """Of the first episode."""
+    """Seed of the first episode."""
     runs: Path = Path("runs/offline")
     """Folder of the run folders."""
 

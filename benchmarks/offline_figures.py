@@ -1,7 +1,7 @@
 """Pictures of offline reinforcement learning in the plane.
 
-As in `jaxdiff.figures`, every function takes arrays and returns a new matplotlib Figure
-that belongs to nobody else; `figures.save` writes it.
+As in `jaxdiff.figures`, every function takes arrays and returns a new matplotlib
+Figure; `figures.save` writes it.
 """
 
 from collections.abc import Mapping

@@ -3,9 +3,9 @@
     python -m benchmarks.properties RUN [--experiments composition ...]
 
 RUN is a trained run of a maze; the medium and the large one have ways round a region.
-A plan of a fixed horizon is made from the start that the simulator gives and followed
-to its end by the tracking controller. A ball that strays half a metre from its plan is
-given a new one for what is left of the task. Rows go to
+The planner makes a plan of a fixed horizon from the start that the simulator gives, and
+the tracking controller follows it to its end. When the ball strays half a metre from
+its plan, the planner makes a new one for the rest of the task. Rows go to
 benchmarks/results/properties.json, a setting an experiment, and pictures to
 benchmarks/results/figures. `success` and `violations` are shares of the episodes driven
 in MuJoCo, `planned_violations` of the plans.
@@ -89,13 +89,13 @@ class Options:
         *("long-horizon", "variable-length", "composition"),
         *("stitching", "interpolation"),
     )
-    """Which of them."""
+    """Experiments to run."""
     episodes: int = 50
-    """Of each method."""
+    """Episodes of each method."""
     candidates: int = 8
-    """Plans made for a problem."""
+    """Candidate plans for each problem."""
     seed: int = 1_000
-    """Of the problems, and of the first episode."""
+    """Seed of the problems and of the first episode."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,10 +6,10 @@ Runs, --methods and --overrides are as in `benchmarks.claw`. Rows go to
 benchmarks/results/pusht.json. In the setting pusht every episode has a start of its
 own: success, the largest share of the goal that the block covered, and steps to the end
 of an episode. In pusht-one-start the agent always stands opposite the side to be
-pushed, and both ways round the block are as good: `right_hand` is the share of episodes
-that take one of them, a half for the demonstrator and 0 or 1 for a policy that has
-learned only one. benchmarks/results/figures/pusht.png shows those episodes. Intervals
-are over episodes.
+pushed, and both ways round the block are equally good. `right_hand` is the share of
+episodes that take one of them: a half for the demonstrator, and 0 or 1 for a policy
+that knows only one. benchmarks/results/figures/pusht.png shows those episodes.
+Intervals are over episodes.
 """
 
 import dataclasses
@@ -51,13 +51,13 @@ class Options(MethodOptions):
     """Score PushT runs; the demonstrator is scored in any case."""
 
     episodes: int = 50
-    """From starts of their own."""
+    """Episodes with different starts."""
     repeats: int = 30
-    """From the one start."""
+    """Episodes from the one start."""
     noise: float = 4.0
-    """Of the demonstrator, px."""
+    """Noise of the demonstrator's actions, px."""
     seed: int = 1_000
-    """Of the first episode."""
+    """Seed of the first episode."""
 
 
 def main(options: Options, *, directory: Path = RESULTS) -> None:

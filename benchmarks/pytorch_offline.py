@@ -1,7 +1,7 @@
 """The PyTorch side of `benchmarks.offline_updates`: IQL and TD3+BC.
 
-Networks are named as Flax names them, see `benchmarks.pytorch`. What is done in an
-update, and in which order, is what jaxdiff does.
+Networks are named as Flax names them, see `benchmarks.pytorch`. An update does the same
+as jaxdiff's, in the same order.
 """
 
 import copy

@@ -1,14 +1,14 @@
-r"""Regions to keep out of, told one by one and asked for together: a maze.
+r"""Regions of a maze to keep out of: trained one by one, asked for together.
 
     jaxdiff train decision-diffuser --dataset pointmaze-umaze --run RUN \
         --condition region --regions -1 1 0.6 -1 -1 0.6 1 0 0.5 \
         --goal-dim 0 --choose fixed --horizons --train-horizons
     python -m benchmarks.regions RUN [--episodes 100]
 
-RUN is a Decision Diffuser that plans to no goal, and was told one region that a window
-keeps out of at a time (`jaxdiff.algorithms.planning.conditions`). The three above are
+RUN is a Decision Diffuser without goals. Its condition in training was one region that
+a window keeps out of (`jaxdiff.algorithms.planning.conditions`). The three above are
 both ends of the U-maze and the middle of the corridor between them. Episodes begin
-anywhere outside of all regions, and follow a plan from there.
+anywhere outside of all regions and follow a plan from there.
 
 Rows of `regions` (benchmarks/results/regions.json), for each region, every two and all
 together, with plans that are asked to keep out and plans that are asked for nothing:
@@ -49,13 +49,13 @@ class Options:
     """Ask plans to keep out of regions."""
 
     run: tyro.conf.Positional[Path]
-    """A Decision Diffuser of a maze that was told of regions."""
+    """A Decision Diffuser of a maze, conditioned on regions."""
     weight: float | None = None
-    """Of every region; by default the run's own."""
+    """Weight of every region; by default the run's own."""
     episodes: int = 100
-    """Of each question, less those that begin in a region."""
+    """Episodes of each question, less those that begin in a region."""
     seed: int = 1_000
-    """Of the first episode."""
+    """Seed of the first episode."""
 
 
 def main(options: Options, *, directory: Path = RESULTS) -> None:

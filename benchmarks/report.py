@@ -5,7 +5,7 @@
 
 A result is a row of `benchmarks/results/*.json`. A table stands in README.md or in
 benchmarks/README.md between the lines `<!-- results:EXPERIMENT -->` and
-`<!-- end:EXPERIMENT -->`; whatever stands between them is replaced, so no number is
+`<!-- end:EXPERIMENT -->`. Everything between them is replaced, so that no number is
 typed in by hand.
 """
 
@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.figures import plot_arrivals
+from benchmarks.figures import plot_arrivals, plot_scores
 from jaxdiff import figures
 from jaxdiff.errors import UserError
 
@@ -29,9 +29,9 @@ Row = dict[str, Any]
 
 # Experiments whose rows, those with scores, have a picture.
 DRAWINGS = {
-    "maze": figures.plot_scores,
+    "maze": plot_scores,
     "arrival": plot_arrivals,
-    "hopper-guided": figures.plot_scores,
+    "hopper-guided": plot_scores,
 }
 
 _NEEDED = ("experiment", "setting", "method", "metric", "value")

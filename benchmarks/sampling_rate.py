@@ -3,20 +3,20 @@
     python -m benchmarks.sampling_rate [--budget 2] [--cores 1]
 
 A decision is one call of a compiled program: observations go in, an action comes back
-to the host. A setting is what is seen (the kitchen's two rows of 30 positions, or a
+to the host. A setting is an observation (the kitchen's two rows of 30 positions, or a
 picture of the claw machine, 32 x 32 x 3, by the strided encoder) and the number T of
 denoising steps. A method is a network and a way to sample: plain, Diffusion-X with 16
 more steps, Diffusion-KDE of 50 actions. Metrics, at the networks' usual sizes:
 
-- decisions_per_second: as policies here act, which encode what is seen once a decision;
-- encoding_every_step: decisions a second of the same policy, if it encodes what is seen
-  again in every denoising step, for each of the actions that are denoised;
+- decisions_per_second: policies here encode the observation once a decision;
+- encoding_every_step: decisions a second of the same policy if it encodes the
+  observation again in every denoising step, for each of the denoised actions;
 - gain: the ratio of the two.
 
 All methods of a setting are compiled first and then timed by turns, in blocks, until
 each has had its budget of seconds by the wall clock. Values are medians over blocks,
 with bootstrap intervals; `gain` is of neighbouring blocks. `seconds` is compilation and
-the first call. Leave the machine to it.
+the first call. Run nothing else on the machine.
 """
 
 import dataclasses
@@ -72,15 +72,15 @@ class Options:
     """Time decisions of diffusion policies."""
 
     seen: tuple[str, ...] = tuple(SEEN)
-    """What is seen: kitchen, claw."""
+    """Observations: kitchen, claw."""
     networks: tuple[str, ...] = tuple(NETWORKS)
-    """MLP, Sieve, Transformer."""
+    """Networks: MLP, Sieve, Transformer."""
     ways: tuple[str, ...] = tuple(WAYS)
-    """plain, X, KDE."""
+    """Ways to sample: plain, X, KDE."""
     diffusion_steps: tuple[int, ...] = (20, 50)
-    """T."""
+    """Number T of denoising steps."""
     budget: float = 2.0
-    """Seconds a method."""
+    """Seconds for each method."""
     cores: int = 1
     """Processor cores to use."""
 

@@ -1,4 +1,4 @@
-"""Distributions in the plane whose shape one sees: behaviour of a single state.
+"""Distributions in the plane: behaviours of a single state.
 
 Each lies within [-0.9, 0.9]^2 but for its noise, and has gaps that a policy of one
 peak, or a regression of actions, falls into.

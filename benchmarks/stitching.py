@@ -1,9 +1,9 @@
 """Stitching: plans that the data hold only in pieces (Janner et al. 2022, section 4).
 
 Two families of paths share their middle: from A to C', and from A' to C. A small model
-is trained on these two alone and plans from A to C and from A' to C', which no path of
-the data does. A plan is a success if each of its points lies within the tube of the
-data, and it begins and ends where it was asked to. A straight line from start to goal
+is trained on these two alone and plans from A to C and from A' to C', although no path
+of the data does. A plan succeeds if each of its points lies within the tube of the data
+and it begins and ends at the right places. A straight line from start to goal
 leaves the tube, and so does an average of the two families.
 
 A model stitches if it decides each row of a plan by its neighbours and not by the whole

@@ -1,13 +1,13 @@
-"""Study what lets Diffuser solve a maze: a plain U-Net, one option changed at a time.
+"""Study the options of Diffuser in a maze: a plain U-Net, one option changed at a time.
 
     python -m benchmarks.study [VARIANT ...] [--dataset pointmaze-medium]
 
 Every variant trains with the same seed and number of updates on one device and plays
 the same episodes with random goals, following one plan of the preset's horizon. Rows go
 to benchmarks/results/maze-study.json: success, success with plans three quarters as
-long, score, and updates a second. Several variants may be trained side by side, so that
-the last tells only roughly how costly a variant is. The intervals are over episodes;
-one seed of training says little about differences of a few points.
+long, score, and updates a second. Variants may be trained side by side, so updates a
+second are only a rough cost. The intervals are over episodes; one seed of training says
+little about differences of a few points.
 """
 
 import dataclasses
@@ -86,15 +86,15 @@ class Options:
     """Train and score variants."""
 
     variants: tyro.conf.Positional[tuple[str, ...]] = tuple(VARIANTS)
-    """Which of them."""
+    """Variants to train."""
     dataset: str = "pointmaze-medium"
     """A maze dataset."""
     updates: int = 2_000
-    """Of every variant."""
+    """Updates of every variant."""
     episodes: int = 100
-    """Of every variant."""
+    """Episodes of every variant."""
     seed: int = 1_000
-    """Of the first episode."""
+    """Seed of the first episode."""
 
 
 def main(options: Options, *, directory: Path = RESULTS) -> None:

@@ -1,12 +1,12 @@
-"""Ask for returns and see what is achieved: Decision Diffuser in control and mazes.
+"""Achieved returns against target returns of Decision Diffuser, in control and mazes.
 
     python -m benchmarks.target_return RUN [--bc BC_RUN] [--diffuser DIFFUSER_RUN]
         [--diffused DIFFUSED_RUN] [--episodes 20]
 
-RUN is a Decision Diffuser that was told returns (`jaxdiff train decision-diffuser`).
-What is asked for is y: 0 and 1 are the lowest and the highest percent of the discounted
+RUN is a Decision Diffuser conditioned on returns (`jaxdiff train decision-diffuser`).
+The target is y: 0 and 1 are the lowest and the highest percent of the discounted
 returns of the data (`jaxdiff.algorithms.planning.conditions`). All play the same
-episodes. A maze is asked for returns where one goal pays, which no plan is told:
+episodes. In a maze one goal pays, and plans are not told this goal:
 
     jaxdiff data make pointmaze-umaze-single
     jaxdiff train decision-diffuser --dataset pointmaze-umaze-single --run RUN
@@ -15,8 +15,9 @@ episodes. A maze is asked for returns where one goal pays, which no plan is told
 Rows, and pictures of the first two in benchmarks/results/figures; a setting begins with
 the task:
 
-- `target-return`: what the episodes pay against y, what was asked for;
-- `condition-weight`: against w, how much the condition weighs, at the run's own target;
+- `target-return`: the return of the episodes against the target y;
+- `condition-weight`: the same against the weight w of the condition, at the run's own
+  target;
 - `decision-diffuser`: the run beside behaviour cloning and an unguided plan of Diffuser
   of the same data, and beside DIFFUSED_RUN, a Decision Diffuser that diffuses actions
   with the states (`--actions diffused`) in place of a model of inverse dynamics.
@@ -31,6 +32,7 @@ from typing import Any
 import tyro
 
 from benchmarks.command import command_of, run_command
+from benchmarks.figures import plot_sweep
 from benchmarks.playing import play_run, require_one_dataset
 from benchmarks.rows import RESULTS, write_rows
 from jaxdiff import figures
@@ -41,10 +43,10 @@ from jaxdiff.tasks.pointmaze.environment import Setting
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Sweep the return that is asked for."""
+    """Sweep the target return."""
 
     run: tyro.conf.Positional[Path]
-    """A Decision Diffuser that was told returns."""
+    """A Decision Diffuser conditioned on returns."""
     bc: Path | None = None
     """Behaviour cloning of the same dataset."""
     diffuser: Path | None = None
@@ -52,16 +54,16 @@ class Options:
     diffused: Path | None = None
     """A Decision Diffuser that diffuses actions too."""
     targets: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2)
-    """What is asked for."""
+    """Target returns."""
     weights: tuple[float, ...] = (0.0, 1.0, 1.2, 1.6, 2.4, 4.0)
-    """Of the condition."""
+    """Weights of the condition."""
     setting: Setting | None = None
     """In a maze: multi for goals at random, single for the one of D4RL; by default what
     the dataset pays for."""
     episodes: int = 20
-    """Of each."""
+    """Episodes of each setting."""
     seed: int = 1_000
-    """Of the first episode."""
+    """Seed of the first episode."""
 
 
 def main(options: Options, *, directory: Path = RESULTS) -> None:
@@ -98,9 +100,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
             rows += [{**named, **row} for row in found if row["metric"] == "return"]
             _write(experiment, rows[-1:], options, directory)
         if rows:
-            drawn = figures.plot_sweep(
-                rows, label=labels[experiment], logarithmic=False
-            )
+            drawn = plot_sweep(rows, label=labels[experiment], logarithmic=False)
             figures.save(drawn, pictures / f"{experiment}-{task}.png")
     unguided = {"guide_scale": 0.0, "candidates": 1}
     for method, path, overrides in (

@@ -2,8 +2,8 @@
 
     python -m benchmarks.temperatures RUN [--betas 0.01 0.1 1] [--seeds 4]
 
-RUN is a trained run of SRPO. Its critic and its diffusion model, nearly all of what
-training costs, stay as they are. The policies are so small that one program trains all
+RUN is a trained run of SRPO. Its critic and its diffusion model, which are nearly all
+of the training cost, stay fixed. The policies are so small that one program trains all
 of them side by side, by `vmap` over beta and over seeds. Policies of one seed share
 their batches.
 
@@ -45,11 +45,11 @@ class Options:
     betas: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
     """Temperatures."""
     seeds: int = 4
-    """Of each temperature."""
+    """Seeds of each temperature."""
     updates: int = 5_000
-    """Of every policy."""
+    """Updates of every policy."""
     batch_size: int = 256
-    """States an update."""
+    """States in an update."""
 
 
 def main(options: Options, *, directory: Path = RESULTS) -> None:

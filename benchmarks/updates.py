@@ -15,8 +15,8 @@ the wall clock. The value is the median rate of n blocks, `times_torch` the medi
 of neighbouring blocks; intervals are over blocks. `seconds` is the time of the first
 update, compilation included.
 
-Leave the machine to it. Where another process holds one of the cores, torch's threads
-spin while they wait for each other and its rate falls many times over.
+Run nothing else on the machine. If another process uses one of the cores, torch's
+threads spin while they wait for each other, and its rate falls many times over.
 """
 
 import argparse

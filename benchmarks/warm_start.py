@@ -1,11 +1,11 @@
-"""Score warm-started replanning: what a plan from the last one costs, and saves.
+"""Score and time plans that start from the last plan.
 
     python -m benchmarks.warm_start RUN [--episodes 20] [--sampling-steps 20]
 
 RUN is a planner in a task of control (Hopper, Walker2d, HalfCheetah). It plays the same
-episodes with the last plan noised again to 1, 2, a quarter, a half and all of the
-levels that its sampler walks, those of the run or as many as --sampling-steps; from the
-last level a plan is as good as new. Rows go to
+episodes with the last plan noised to 1, 2, a quarter, a half and all of the levels of
+its sampler (those of the run, or --sampling-steps); from the last level a plan is as
+good as new. Rows go to
 benchmarks/results/warm-start.json, setting `N levels;k=K`: score (where the dataset has
 references, otherwise return) with 95% bootstrap intervals over episodes, and plans a
 second, the median over calls of the compiled planner for one problem with all
@@ -22,6 +22,7 @@ import numpy as np
 import tyro
 
 from benchmarks.command import command_of, run_command
+from benchmarks.figures import plot_sweep
 from benchmarks.playing import first_observation, play_run
 from benchmarks.rows import RESULTS, measured, write_rows
 from jaxdiff import figures
@@ -38,13 +39,13 @@ class Options:
     run: tyro.conf.Positional[Path]
     """The run folder."""
     episodes: int = 20
-    """Played for every level."""
+    """Episodes for every level."""
     seed: int = 1_000
-    """Of the first episode."""
+    """Seed of the first episode."""
     calls: int = 20
-    """Of the planner, timed for every level."""
+    """Timed calls of the planner for every level."""
     sampling_steps: int | None = None
-    """Levels that the sampler walks; by default those of the run."""
+    """Levels of the sampler; by default those of the run."""
     levels: tuple[int, ...] = ()
     """Levels to noise to, and no picture; by default the five named above."""
 
@@ -91,7 +92,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     if options.levels:
         return
     figures.save(
-        figures.plot_sweep(rows, label="levels to which the last plan is noised again"),
+        plot_sweep(rows, label="levels to which the last plan is noised again"),
         directory / "figures" / "warm-start.png",
     )
 

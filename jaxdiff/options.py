@@ -82,6 +82,11 @@ def above(options: Any, bound: float, *names: str) -> Iterator[str]:
     yield from _bounded(options, names, lambda x: x <= bound, f"above {bound}")
 
 
+def below(options: Any, bound: float, *names: str) -> Iterator[str]:
+    """Yield a fault for each named option that is not below a bound."""
+    yield from _bounded(options, names, lambda x: x >= bound, f"below {bound}")
+
+
 def _bounded(
     options: Any, names: Iterable[str], wrong: typing.Callable[[Any], bool], must: str
 ) -> Iterator[str]:

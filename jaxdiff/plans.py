@@ -73,7 +73,7 @@ def plan(
 
     `value` and `project` are given trajectories `[N, H, A + O]` in environment units,
     actions first, and arrays. Pass functions of a module: the same function compiles
-    once, whatever the arrays, and a new lambda compiles anew.
+    once for all arrays, and a new lambda compiles again.
 
     Args:
       run: a trained planner.

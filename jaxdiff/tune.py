@@ -1,13 +1,13 @@
-"""Which guidance earns most: settings tried side by side, in closed loop.
+"""Find the guidance that earns most: try settings side by side, in closed loop.
 
-The best strength of guidance depends on the units of the rewards, so it is found by
-acting. Every setting of scale, stop level and steps plays the same episodes, with the
+The best strength of guidance depends on the units of the rewards, so acting must find
+it. Every setting of scale, stop level and steps plays the same episodes, with the
 same noise in its plans, in one program. It is `jax.vmap`ped over scales and stop
 levels, and has a block for each number of steps, which changes the program. A setting
-whose actions are not finite in one of its episodes has failed.
+fails if its actions are not finite in one of its episodes.
 
-The best of many settings looks better than it is, so its return in the episodes that
-chose it is no result: score it by `jaxdiff evaluate`, which plays other episodes.
+The best of many settings looks better than it is. Its return in the episodes that chose
+it is no result, so score it by `jaxdiff evaluate`, which plays other episodes.
 """
 
 import dataclasses

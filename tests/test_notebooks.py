@@ -20,7 +20,7 @@ def test_notebook_runs(notebook, tmp_path, monkeypatch):
     monkeypatch.delenv("XLA_FLAGS")
     # Raises with the failing cell's traceback.
     NotebookClient(
-        notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=3600, resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
 
 

@@ -238,7 +238,7 @@ class Algorithm(NamedTuple):
         history or the plan being followed. Each environment has a key of its own, so
         that its noise does not depend on how many act side by side. `guidance` is a
         tree of arrays that takes the place of acting options; None for those options.
-      init_carry: `(batch_size) -> carry`.
+      init_carry: `(batch_size) -> carry`; by default acting remembers nothing.
       plan: for planners, `(states, keys [B], problem, *, horizon=None, candidates=None,
         return_path=False) -> Plans`, see `jaxdiff.algorithms.planning.planner`; None
         for policies.
@@ -246,7 +246,7 @@ class Algorithm(NamedTuple):
 
     learners: Mapping[str, Learner]
     act: Callable[..., tuple[ActOutput, Any]]
-    init_carry: Callable[[int], Any]
+    init_carry: Callable[[int], Any] = lambda batch_size: ()
     plan: Callable[..., Any] | None = None
 
 

@@ -43,11 +43,7 @@ class Windows:
 
 
 def window_starts(
-    episodes: Episodes,
-    horizon: int,
-    *,
-    padding: bool = False,
-    final_observation: bool = False,
+    episodes: Episodes, horizon: int, *, padding: bool = False
 ) -> np.ndarray:
     """List the rows at which a window begins.
 
@@ -60,8 +56,6 @@ def window_starts(
       padding: let windows run past the end of an episode that terminated: they begin in
         any of its T rows. Where a time limit ended it there is nothing to run into, so
         that only an episode shorter than H is padded, in one window from its beginning.
-      final_observation: also count row T, which has an observation and no action; use
-        it for windows of observations only.
 
     Returns:
       int32 `[W]`, in increasing order.
@@ -69,14 +63,14 @@ def window_starts(
     Raises:
       UserError: no episode is long enough.
     """
-    counted = episodes.lengths + (1 if final_observation else 0)
-    windows = counted - horizon + 1
+    lengths = episodes.lengths
+    windows = lengths - horizon + 1
     if padding:
-        windows = np.where(episodes.terminated, counted, np.maximum(windows, 1))
+        windows = np.where(episodes.terminated, lengths, np.maximum(windows, 1))
     if horizon < 1 or not (windows > 0).any():
         raise UserError(
             f"no window of horizon {horizon} fits: the longest episode has "
-            f"{counted.max()} steps; choose a `horizon` of at most that, or "
+            f"{lengths.max()} steps; choose a `horizon` of at most that, or "
             "`padding=True`"
         )
     spans = zip(episodes.starts, windows, strict=True)

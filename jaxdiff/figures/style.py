@@ -57,21 +57,6 @@ def plain_grid(lines: int, columns: int, size: tuple[float, float]) -> tuple[Any
     return figure, grid
 
 
-def draw_band(axes: Axes, x: Any, rows: Any, *, colour: str, **line: Any) -> None:
-    """Draw values as a line in a band of their intervals.
-
-    Args:
-      axes: to draw in.
-      x: `[N]`.
-      rows: N results with value, low and high.
-      colour: of both.
-      **line: further properties of the line.
-    """
-    value, low, high = ([row[key] for row in rows] for key in ("value", "low", "high"))
-    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0, gid="band")
-    axes.plot(x, value, color=colour, **line)
-
-
 def save(figure: Figure, path: str | pathlib.Path, *, dpi: int = 150) -> None:
     """Write a figure in the format that the file's ending names, and make its folder.
 

@@ -10,8 +10,8 @@ convolutional neural networks", 2016):
     y = A^T ((G w) * (B^T d)),                                                       (1)
 
 with E_c the n x c matrix of the values of polynomials of c coefficients at the n
-points, the last of which is infinity (the value there is the coefficient of degree
-c - 1),
+points. The last point is infinity, where the value is the coefficient of degree c - 1.
+Then
 
     A = E_m,   G = D E_k,   B^T = D^-1 E_n^-T.                                       (2)
 

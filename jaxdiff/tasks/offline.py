@@ -1,11 +1,11 @@
 """Presets of offline reinforcement learning, for the tasks that have any.
 
 `released` has the options of the authors' code, and of the paper for TD3+BC. `paper`
-exists for SRPO alone, whose paper subtracts a baseline that its code does not. IDQL's
-authors tried 16, 64 and 256 candidates, and those of QGPO strengths of guidance from 0
-to 10; here QGPO has 1, which is exact. `demo` is for a laptop: 20,000 updates a
-learner, actions scaled to [-1, 1], and diffusion models of a sixth of the authors'
-size, or of Diffusion-QL's own size.
+exists for SRPO alone, because its paper subtracts a baseline and its code does not.
+IDQL's authors tried 16, 64 and 256 candidates, and QGPO's authors tried strengths of
+guidance from 0 to 10; here QGPO has 1, which is exact. `demo` is for a laptop: 20,000
+updates a learner, actions scaled to [-1, 1], and diffusion models of a sixth of the
+authors' size, or of Diffusion-QL's own size.
 """
 
 import dataclasses
@@ -26,15 +26,15 @@ class Numbers(NamedTuple):
 
     Attributes:
       sparse: rewards are 1 at a goal and 0 elsewhere, as in D4RL's AntMaze.
-      ranged: IQL and its kin scale rewards by the range of returns, as in D4RL's
+      ranged: IQL and its relatives scale rewards by the range of returns, as in D4RL's
         locomotion tasks.
       srpo_temperature: temperature of SRPO, of rewards scaled by the range of returns,
         or, if they are sparse, of the direction of the gradient of Q alone.
       eta: weight of Q in Diffusion-QL.
       max_gradient: bound of the gradient of Diffusion-QL's policy, or None.
-      backup_candidates: actions whose largest value Diffusion-QL backs up, but not on
-        a laptop.
-      learning_rate: of Diffusion-QL, but not on a laptop.
+      backup_candidates: actions that Diffusion-QL draws in a next state; `demo` does
+        not use it.
+      learning_rate: step size of Diffusion-QL; `demo` does not use it.
       alpha: weight of the behaviour in FQL.
       smooth: BEAR's kernel is Gaussian.
     """

@@ -195,7 +195,7 @@ def test_what_cannot_be_compared_is_refused(played, tmp_path, names, words):
         classifier_free.main(options, directory=tmp_path)
     assert not played
     noised = classifier_free.Options(Path("guided"), Path("free"), clean=Path("guided"))
-    with pytest.raises(UserError, match="saw clean windows"):
+    with pytest.raises(UserError, match="return model of clean windows"):
         classifier_free.main(noised, directory=tmp_path)
 
 

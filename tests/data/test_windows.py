@@ -42,8 +42,6 @@ def test_starts_include_the_last_legal_one_and_no_other():
     episodes = make([5, 2, 4])
     np.testing.assert_array_equal(window_starts(episodes, 3), [0, 1, 2, 9, 10])
     np.testing.assert_array_equal(window_starts(episodes, 5), [0])
-    with_final = window_starts(episodes, 3, final_observation=True)
-    np.testing.assert_array_equal(with_final, [0, 1, 2, 3, 6, 9, 10, 11])
     padded = window_starts(episodes, 3, padding=True)
     np.testing.assert_array_equal(padded, [0, 1, 2, 6, 9, 10])
     over = episodes.replace(terminated=np.array([True, True, False]))
@@ -55,7 +53,6 @@ def test_starts_include_the_last_legal_one_and_no_other():
 def test_too_long_a_horizon_is_a_user_error():
     with pytest.raises(UserError, match=r"horizon 6 .*longest episode has 5"):
         window_starts(make([5, 2]), 6)
-    assert window_starts(make([5, 2]), 6, final_observation=True).tolist() == [0]
 
 
 def test_drawn_windows_are_uniform_over_the_starts_and_never_cross():

@@ -36,7 +36,8 @@ class BCConfig(ImitationConfig):
     """Options of behaviour cloning that training reads.
 
     Attributes:
-      kind: "mse", "discretised", "gaussian", "kmeans", "kmeans-residual" or "energy".
+      kind: the policy: "mse", "discretised", "gaussian", "kmeans", "kmeans-residual" or
+        "energy".
       bins: bins of each dimension, for "discretised".
       clusters: number K of centres, for "kmeans" and "kmeans-residual".
       residual_weight: weight of the squared error of offsets, for "kmeans-residual".

@@ -67,8 +67,8 @@ class DiffusionBCConfig(ImitationConfig):
     Attributes:
       diffusion_steps: number T of noise levels.
       schedule: noise schedule; "linear" is the paper's.
-      condition_dropout: share of examples that train without an observation, which
-        guidance needs.
+      condition_dropout: share of examples that train without an observation; guidance
+        needs some.
     """
 
     diffusion_steps: int = 50
@@ -94,15 +94,16 @@ class DiffusionBCActing(Options):
     Attributes:
       variance: variance of the noise of a denoising step, "beta" (the paper's) or
         "posterior".
-      clip: limit of |a| in the estimates on the way, in units of [-1, 1]; none as in
-        the paper. The first levels of "cosine" multiply the errors of the network;
-        a limit of 1 bounds them.
+      clip: limit of the estimated action in every step, where actions lie in [-1, 1];
+        none as in the paper. A limit of 1 bounds the errors of the network, which the
+        first levels of "cosine" multiply.
       extra_steps: number M of steps without noise after the last one (Diffusion-X).
-      candidates: number n of actions of which the densest acts (Diffusion-KDE); 1 acts
-        with the only one.
+      candidates: number n of actions that are drawn; the densest one is taken
+        (Diffusion-KDE).
       bandwidth: width h of the kernels that measure density; 0.2 is the paper's 0.1 of
         a range [0, 1].
-      guidance_weight: weight w of the observation; 1 for no guidance.
+      guidance_weight: weight w of classifier-free guidance by the observation; 1 is no
+        guidance.
       temperature: scale of all noise in sampling; at 0 actions are deterministic.
     """
 

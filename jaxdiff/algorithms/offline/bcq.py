@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxdiff.algorithms.base import Algorithm, ArrayTree, Averaging, Learner
-from jaxdiff.algorithms.offline.best_of_n import best_of_n
+from jaxdiff.algorithms.offline.best_of_n import BestOfN, best_of_n
 from jaxdiff.algorithms.offline.common import (
     OfflineConfig,
     Statistics,
@@ -35,7 +35,7 @@ from jaxdiff.data.spec import Spec
 from jaxdiff.data.transitions import Transitions
 from jaxdiff.diffusion import normal, repeat_keys
 from jaxdiff.networks import ActionVAE, Actor, TwinQ
-from jaxdiff.options import Options, at_least, at_most
+from jaxdiff.options import at_least, at_most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,8 @@ class BCQConfig(OfflineConfig):
     """Options of BCQ, beside those of data and critics.
 
     Attributes:
-      phi: largest change of an action of the behaviour, where actions lie in [-1, 1].
+      phi: largest change of an action that the behaviour model drew; actions lie in
+        [-1, 1].
       care: weight of the smaller critic in the value of a next state, from 0 to 1; the
         larger critic has the rest.
       backup_candidates: actions drawn in a next state; the best one gives its value.
@@ -64,22 +65,10 @@ class BCQConfig(OfflineConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class BCQActing(Options):
-    """How BCQ and BEAR choose an action.
-
-    Attributes:
-      candidates: actions drawn in each step; the best one is taken.
-      noise: factor of all noise; 0 makes all candidates equal.
-    """
+class BCQActing(BestOfN):
+    """How BCQ chooses an action."""
 
     candidates: int = 100
-    noise: float = 1.0
-
-    def faults(self) -> Iterator[str]:
-        """Yield a sentence for each value that cannot be used."""
-        yield from super().faults()
-        yield from at_least(self, 1, "candidates")
-        yield from at_least(self, 0, "noise")
 
 
 def bcq(
@@ -108,7 +97,6 @@ def bcq(
             "policy": bcq_learner(config, mover, vae, q, prepare),
         },
         act=best_of_n(sample, value, statistics, acting),
-        init_carry=lambda batch: (),
     )
 
 

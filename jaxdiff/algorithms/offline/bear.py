@@ -27,8 +27,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxdiff.algorithms.base import Algorithm, Averaging, Learner
-from jaxdiff.algorithms.offline.bcq import BCQActing, careful
-from jaxdiff.algorithms.offline.best_of_n import best_of_n
+from jaxdiff.algorithms.offline.bcq import careful
+from jaxdiff.algorithms.offline.best_of_n import BestOfN, best_of_n
 from jaxdiff.algorithms.offline.common import (
     OfflineConfig,
     Statistics,
@@ -55,7 +55,7 @@ class BEARConfig(OfflineConfig):
     Attributes:
       kernel: kernel of the discrepancy between policy and behaviour.
       width: width of the kernel.
-      bound: discrepancy that the multiplier keeps the policy at.
+      bound: discrepancy that the multiplier enforces.
       draws: samples of policy and of behaviour that the discrepancy compares.
       multiplier_rate: step size of Adam for the logarithm of the multiplier.
       warm_up: updates in which the policy only copies the behaviour.
@@ -85,7 +85,7 @@ class BEARConfig(OfflineConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class BEARActing(BCQActing):
+class BEARActing(BestOfN):
     """How BEAR chooses an action."""
 
     candidates: int = 10
@@ -114,7 +114,6 @@ def bear(
             "policy": bear_learner(config, actor, vae, q, prepare),
         },
         act=best_of_n(sample, value, statistics, acting),
-        init_carry=lambda batch: (),
     )
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import optax
 
 from jaxdiff.algorithms.base import ArrayTree, Averaging, Learner, supervised
-from jaxdiff.algorithms.offline.common import OfflineConfig, below, zeros
+from jaxdiff.algorithms.offline.common import OfflineConfig, zeros
 from jaxdiff.data.transitions import Transitions, draw_transition
 from jaxdiff.diffusion import (
     Denoise,
@@ -39,7 +39,7 @@ from jaxdiff.diffusion import (
     vp_level,
 )
 from jaxdiff.networks import ScoreMLP
-from jaxdiff.options import at_least
+from jaxdiff.options import at_least, below
 
 # The time of the least noise in training and sampling.
 FIRST_TIME = 1e-3

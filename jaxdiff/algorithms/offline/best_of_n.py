@@ -10,7 +10,8 @@ model. This importance resampling is how SfBC (Chen et al., 2023, arXiv:2209.145
 Diffusion-QL act; IDQL and BCQ act by (1).
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -20,6 +21,26 @@ from jaxdiff.algorithms.base import ActOutput
 from jaxdiff.algorithms.offline.common import Statistics, policy_inputs, with_guidance
 from jaxdiff.data.normalizer import unnormalize
 from jaxdiff.diffusion import repeat_keys, split_keys
+from jaxdiff.options import Options, at_least
+
+
+@dataclasses.dataclass(frozen=True)
+class BestOfN(Options):
+    """How candidates are drawn.
+
+    Attributes:
+      candidates: actions drawn in each step; a critic chooses one of them.
+      noise: factor of all noise; 0 makes all candidates equal.
+    """
+
+    candidates: int = 1
+    noise: float = 1.0
+
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used."""
+        yield from super().faults()
+        yield from at_least(self, 1, "candidates")
+        yield from at_least(self, 0, "noise")
 
 
 def choose(
@@ -45,7 +66,7 @@ def best_of_n(
     sample: Callable[..., jax.Array],
     value: Callable[..., jax.Array],
     statistics: Statistics,
-    acting: Any,
+    acting: BestOfN,
     *,
     best: bool = True,
 ) -> Callable[..., tuple[ActOutput, Any]]:
@@ -57,7 +78,7 @@ def best_of_n(
         as attributes, with arrays of `guidance` in place of some of them.
       value: `(states, inputs [B, S], actions [B, A], options) -> logits [B]`.
       statistics: of the dataset.
-      acting: options, `candidates` (N) among them.
+      acting: options; N is `candidates`.
       best: as in `choose`.
     """
     count = acting.candidates

@@ -52,19 +52,19 @@ class OfflineConfig(Options):
     Attributes:
       widths: widths of the hidden layers of critics and policy.
       layer_norm: normalise the hidden layers of critics.
-      discount: weight of a reward relative to a reward one step earlier.
+      discount: discount factor of a step.
       target_rate: share of the way that target critics move to the trained critics in
         an update.
       learning_rate: step size of Adam.
-      normalizer: how observations and goals are scaled.
+      normalizer: scaling of observations and goals.
       spread_floor: added to each standard deviation of a Gaussian normalizer. The
         released TD3+BC adds 1e-3.
-      scale_actions: scale each action to [-1, 1], where policies act; without it the
-        actions of the data must lie there.
-      rewards: "raw" keeps rewards, "range" scales them until the returns of episodes
-        lie 1000 apart, "minus-one" subtracts 1, "centred" makes r into 4 (r - 1/2).
+      scale_actions: scale actions to [-1, 1], where policies act; without it the data
+        must already lie there.
+      rewards: "raw" keeps rewards, "range" scales them so that the returns of episodes
+        span 1000, "minus-one" subtracts 1, and "centred" maps r to 4 (r - 1/2).
       reward_scale: factor of rewards, applied after `rewards`.
-      drop_timeouts: leave out the last transition of episodes that ran out of time.
+      drop_timeouts: leave out the last transition of an episode that timed out.
     """
 
     widths: tuple[int, ...] = (256, 256)
@@ -93,14 +93,6 @@ class OfflineConfig(Options):
                 f"`spread_floor={self.spread_floor}` has no effect on "
                 f"`normalizer={self.normalizer}`; leave one of them out"
             )
-
-
-def below(options: Any, bound: float, *names: str) -> Iterator[str]:
-    """Yield a fault for each named option that is not below a bound."""
-    for name in names:
-        value = getattr(options, name)
-        if value >= bound:
-            yield f"`{name}` is {value}; it must be below {bound}"
 
 
 @pytree_dataclass

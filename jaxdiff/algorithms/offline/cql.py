@@ -47,8 +47,8 @@ class CQLConfig(OfflineConfig):
 
     Attributes:
       penalty: weight of the penalty on critics; higher is more cautious.
-      penalty_actions: actions drawn for the penalty, uniformly and from the policy in
-        the state and in the next state, so many each.
+      penalty_actions: actions drawn for the penalty from each of three sources: the
+        uniform distribution, and the policy in the state and in the next state.
       policy_rate: step size of Adam for the policy and the weight of its entropy.
       warm_up: updates in which the policy clones the behaviour.
     """
@@ -76,7 +76,6 @@ def cql(
     return Algorithm(
         learners={"policy": learner},
         act=act_by_mean(actor, statistics, part="actor", squash=jnp.tanh),
-        init_carry=lambda batch: (),
     )
 
 

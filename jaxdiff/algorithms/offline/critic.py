@@ -12,6 +12,7 @@ One update does all three: (2) reads V as it was before (1) changes it, as in th
 released code of SRPO.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,16 +21,28 @@ import jax.numpy as jnp
 import optax
 
 from jaxdiff.algorithms.base import ArrayTree, Averaging, Learner, descent
-from jaxdiff.algorithms.offline.common import below, zeros
+from jaxdiff.algorithms.offline.common import OfflineConfig, zeros
 from jaxdiff.data.transitions import Transitions, draw_transition
 from jaxdiff.networks import TwinQ, Value
-from jaxdiff.options import above
+from jaxdiff.options import above, below
 
 
-def expectile_faults(options: Any) -> Iterator[str]:
-    """Yield a fault if the option `expectile` does not lie between 0 and 1."""
-    yield from above(options, 0, "expectile")
-    yield from below(options, 1, "expectile")
+@dataclasses.dataclass(frozen=True)
+class CriticConfig(OfflineConfig):
+    """Options of an implicit critic.
+
+    Attributes:
+      expectile: expectile of the values of the data's actions that V estimates: 0.5 is
+        their mean, and near 1 is the best.
+    """
+
+    expectile: float = 0.7
+
+    def faults(self) -> Iterator[str]:
+        """Yield a sentence for each value that cannot be used."""
+        yield from super().faults()
+        yield from above(self, 0, "expectile")
+        yield from below(self, 1, "expectile")
 
 
 def expectile_loss(error: jax.Array, expectile: Any) -> jax.Array:
@@ -38,12 +51,12 @@ def expectile_loss(error: jax.Array, expectile: Any) -> jax.Array:
 
 
 def critic_of(
-    config: Any, prepare: Callable[..., Transitions]
+    config: CriticConfig, prepare: Callable[..., Transitions]
 ) -> tuple[Any, Any, Learner]:
     """Build Q, V and their learner from options.
 
     Args:
-      config: options of an `OfflineConfig`, and `expectile`.
+      config: options.
       prepare: as in a `Learner`.
 
     Returns:

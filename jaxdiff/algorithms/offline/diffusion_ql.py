@@ -34,7 +34,7 @@ from jaxdiff.algorithms.offline.behaviour import (
     sample_actions,
     score_network,
 )
-from jaxdiff.algorithms.offline.best_of_n import best_of_n
+from jaxdiff.algorithms.offline.best_of_n import BestOfN, best_of_n
 from jaxdiff.algorithms.offline.common import (
     Statistics,
     make_prepare,
@@ -55,7 +55,7 @@ from jaxdiff.diffusion import (
     vp_schedule,
 )
 from jaxdiff.networks import TwinQ
-from jaxdiff.options import Options, at_least, at_most
+from jaxdiff.options import at_least, at_most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,12 +67,12 @@ class DiffusionQLConfig(BehaviourConfig):
         behaviour.
       one_step: estimate the action of the policy's loss by one step from a noised
         action of the data, as EDP does, in place of the whole chain.
-      diffusion_steps: noise levels, and steps of the chain.
+      diffusion_steps: number of noise levels and of steps of the chain.
       backup_candidates: actions drawn in a next state; the best one gives its value.
       max_gradient: largest norm of the policy's gradient; none for no limit.
       ema_decay: weight of the old average when the policy's slow copy moves.
       ema_every: updates between two moves of the policy's slow copy.
-      ema_start: updates until which the policy's slow copy is a plain copy.
+      ema_start: the policy's slow copy is a plain copy until this update.
       learning_rate_decay: share of the updates over which the learning rate falls to 0
         along a cosine; 0 keeps it.
     """
@@ -100,26 +100,22 @@ class DiffusionQLConfig(BehaviourConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class DiffusionQLActing(Options):
+class DiffusionQLActing(BestOfN):
     """How Diffusion-QL and EDP choose an action.
 
     Attributes:
-      candidates: actions drawn in each step.
       pick: draw a candidate by "softmax" of its value, or take the "best".
       temperature: factor of values in "softmax"; higher is greedier.
-      noise: factor of all noise; 0 makes all candidates equal.
     """
 
     candidates: int = 50
     pick: Literal["softmax", "best"] = "softmax"
     temperature: float = 1.0
-    noise: float = 1.0
 
     def faults(self) -> Iterator[str]:
         """Yield a sentence for each value that cannot be used."""
         yield from super().faults()
-        yield from at_least(self, 1, "candidates")
-        yield from at_least(self, 0, "temperature", "noise")
+        yield from at_least(self, 0, "temperature")
 
 
 def diffusion_ql(
@@ -155,7 +151,6 @@ def diffusion_ql(
     return Algorithm(
         learners={"policy": learner},
         act=best_of_n(sample, value, statistics, acting, best=acting.pick == "best"),
-        init_carry=lambda batch: (),
     )
 
 

@@ -26,27 +26,24 @@ from jaxdiff.algorithms.offline.behaviour import (
     sample_actions,
     score_network,
 )
-from jaxdiff.algorithms.offline.best_of_n import best_of_n
+from jaxdiff.algorithms.offline.best_of_n import BestOfN, best_of_n
 from jaxdiff.algorithms.offline.common import Statistics, make_prepare, offline_entry
-from jaxdiff.algorithms.offline.critic import critic_of, expectile_faults
+from jaxdiff.algorithms.offline.critic import CriticConfig, critic_of
 from jaxdiff.data.spec import Spec
 from jaxdiff.diffusion import ddpm, uniform_row, vp_schedule
-from jaxdiff.options import Options, at_least, at_most
+from jaxdiff.options import at_least, at_most
 
 
 @dataclasses.dataclass(frozen=True)
-class IDQLConfig(BehaviourConfig):
+class IDQLConfig(BehaviourConfig, CriticConfig):
     """Options of IDQL, beside those of data, critics and behaviour model.
 
     Attributes:
-      expectile: which value a state has among those of the actions that the data took
-        there: 0.5 is their mean, and near 1 is the best.
-      diffusion_steps: noise levels of the diffusion model, and steps of its sampler.
+      diffusion_steps: number of noise levels and of denoising steps.
       score_rate_decay: share of the updates over which the diffusion model's learning
         rate falls to 0 along a cosine; 0 keeps it.
     """
 
-    expectile: float = 0.7
     diffusion_steps: int = 5
     score_decay: float = 1e-4
     ema_decay: float = 0.999
@@ -58,31 +55,26 @@ class IDQLConfig(BehaviourConfig):
         yield from at_least(self, 1, "diffusion_steps")
         yield from at_least(self, 0, "score_rate_decay")
         yield from at_most(self, 1, "score_rate_decay")
-        yield from expectile_faults(self)
 
 
 @dataclasses.dataclass(frozen=True)
-class IDQLActing(Options):
+class IDQLActing(BestOfN):
     """How IDQL chooses an action.
 
     Attributes:
-      candidates: actions drawn in each step; 1 clones the behaviour.
       pick: take the "best" candidate, or draw one by "softmax" of its value or by the
         "expectile" of the critic.
       temperature: factor of values in "softmax"; higher is greedier.
-      noise: factor of all noise; 0 makes all candidates equal.
     """
 
     candidates: int = 16
     pick: Literal["best", "softmax", "expectile"] = "best"
     temperature: float = 3.0
-    noise: float = 1.0
 
     def faults(self) -> Iterator[str]:
         """Yield a sentence for each value that cannot be used."""
         yield from super().faults()
-        yield from at_least(self, 1, "candidates")
-        yield from at_least(self, 0, "temperature", "noise")
+        yield from at_least(self, 0, "temperature")
 
 
 def idql(
@@ -130,7 +122,6 @@ def idql(
             ),
         },
         act=best_of_n(sample, value, statistics, acting, best=acting.pick == "best"),
-        init_carry=lambda batch: (),
     )
 
 

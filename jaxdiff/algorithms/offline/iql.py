@@ -22,14 +22,13 @@ import optax
 
 from jaxdiff.algorithms.base import Algorithm, Learner, descent
 from jaxdiff.algorithms.offline.common import (
-    OfflineConfig,
     Statistics,
     act_by_mean,
     make_prepare,
     offline_entry,
     zeros,
 )
-from jaxdiff.algorithms.offline.critic import critic_of, expectile_faults
+from jaxdiff.algorithms.offline.critic import CriticConfig, critic_of
 from jaxdiff.data.spec import Spec
 from jaxdiff.data.transitions import Transitions, draw_transition
 from jaxdiff.networks import Actor
@@ -37,17 +36,15 @@ from jaxdiff.options import Options, at_least, at_most
 
 
 @dataclasses.dataclass(frozen=True)
-class IQLConfig(OfflineConfig):
+class IQLConfig(CriticConfig):
     """Options of IQL, beside those of data and critics.
 
     Attributes:
-      actor: "gaussian" learns the spread of the policy, "dirac" keeps it fixed, which
-        is a regression of actions.
+      actor: "gaussian" learns the spread of the policy; "dirac" keeps it fixed and
+        regresses on actions.
       temperature: factor of advantages in the weights of actions; higher is greedier,
         and 0 clones the behaviour.
       max_weight: largest weight of an action.
-      expectile: which value a state has among those of the actions that the data took
-        there: 0.5 is their mean, and near 1 is the best.
       policy_decay: share of the updates over which the policy's learning rate falls to
         0 along a cosine; 0 keeps it.
     """
@@ -55,7 +52,6 @@ class IQLConfig(OfflineConfig):
     actor: Literal["gaussian", "dirac"] = "gaussian"
     temperature: float = 3.0
     max_weight: float = 100.0
-    expectile: float = 0.7
     policy_decay: float = 0.0
 
     def faults(self) -> Iterator[str]:
@@ -63,7 +59,6 @@ class IQLConfig(OfflineConfig):
         yield from super().faults()
         yield from at_least(self, 0, "temperature", "max_weight", "policy_decay")
         yield from at_most(self, 1, "policy_decay")
-        yield from expectile_faults(self)
 
 
 def iql(
@@ -89,7 +84,6 @@ def iql(
             ),
         },
         act=act_by_mean(actor, statistics),
-        init_carry=lambda batch: (),
     )
 
 

@@ -30,7 +30,7 @@ from jaxdiff.algorithms.offline.behaviour import (
     sample_actions,
     score_network,
 )
-from jaxdiff.algorithms.offline.best_of_n import best_of_n
+from jaxdiff.algorithms.offline.best_of_n import BestOfN, best_of_n
 from jaxdiff.algorithms.offline.common import (
     Statistics,
     make_prepare,
@@ -48,7 +48,7 @@ from jaxdiff.algorithms.offline.joint import Context, bellman_error, joint_learn
 from jaxdiff.data.spec import Spec
 from jaxdiff.diffusion import guide_prediction
 from jaxdiff.networks import TwinQ
-from jaxdiff.options import Options, at_least
+from jaxdiff.options import at_least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,27 +84,23 @@ class QGPOConfig(BehaviourConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class QGPOActing(Options):
+class QGPOActing(BestOfN):
     """How QGPO draws an action.
 
     Attributes:
       sampling_steps: solver steps of an action; none for `support_steps`, as trained.
       guide_scale: factor of the energy's gradient; 1 is exact, and 0 clones the
         behaviour.
-      candidates: actions drawn in each step; the one of the highest value is taken.
-      noise: factor of all noise; 0 makes actions deterministic.
     """
 
     sampling_steps: int | None = None
     guide_scale: float = 1.0
-    candidates: int = 1
-    noise: float = 1.0
 
     def faults(self) -> Iterator[str]:
         """Yield a sentence for each value that cannot be used."""
         yield from super().faults()
-        yield from at_least(self, 1, "sampling_steps", "candidates")
-        yield from at_least(self, 0, "guide_scale", "noise")
+        yield from at_least(self, 1, "sampling_steps")
+        yield from at_least(self, 0, "guide_scale")
 
 
 def qgpo(
@@ -168,7 +164,6 @@ def qgpo(
             ),
         },
         act=best_of_n(sample, value, statistics, acting),
-        init_carry=lambda batch: (),
     )
 
 

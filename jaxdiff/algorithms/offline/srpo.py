@@ -35,7 +35,7 @@ from jaxdiff.algorithms.offline.common import (
     offline_entry,
     zeros,
 )
-from jaxdiff.algorithms.offline.critic import critic_of, expectile_faults, q_gradient
+from jaxdiff.algorithms.offline.critic import CriticConfig, critic_of, q_gradient
 from jaxdiff.data.spec import Spec
 from jaxdiff.data.transitions import Transitions, draw_transition
 from jaxdiff.diffusion import (
@@ -55,11 +55,11 @@ FIRST_TIME, LAST_TIME = 0.02, 0.98
 
 
 @dataclasses.dataclass(frozen=True)
-class SRPOConfig(BehaviourConfig):
+class SRPOConfig(BehaviourConfig, CriticConfig):
     """Options of SRPO, beside those of data, critics and behaviour model.
 
     Attributes:
-      actor: policy of a single action ("dirac"), or Gaussian of a learned spread.
+      actor: "dirac" learns a single action, "gaussian" also learns its spread.
       temperature: weight of values; higher is greedier, and 0 seeks an action that is
         likely in the data.
       omega: weight of noise levels: sigma^2 ("variance"), 1 ("one"), alpha / sigma
@@ -69,8 +69,6 @@ class SRPOConfig(BehaviourConfig):
         levels; the authors' released code does not subtract it.
       unit_gradient: scale the gradient of the critic to a mean square of 1 in every
         state.
-      expectile: which value a state has among those of the actions that the data took
-        there: 0.5 is their mean, and near 1 is the best.
       policy_decay: share of the updates over which the policy's learning rate falls to
         0 along a cosine; 0 keeps it.
       policy_widths: widths of the hidden layers of the policy; by default `widths`.
@@ -81,7 +79,6 @@ class SRPOConfig(BehaviourConfig):
     omega: Omega = "variance"
     baseline: bool = True
     unit_gradient: bool = False
-    expectile: float = 0.7
     policy_decay: float = 0.0
     policy_widths: tuple[int, ...] | None = None
 
@@ -91,7 +88,6 @@ class SRPOConfig(BehaviourConfig):
         yield from at_least(self, 0, "temperature", "policy_decay")
         yield from at_least(self, 1, "policy_widths")
         yield from at_most(self, 1, "policy_decay")
-        yield from expectile_faults(self)
         if self.actor == "gaussian" and not self.baseline:
             yield (
                 "`baseline=False` removes the entropy of `actor='gaussian'`, whose "
@@ -132,7 +128,6 @@ def srpo(
             ),
         },
         act=act_by_mean(actor, statistics),
-        init_carry=lambda batch: (),
     )
 
 

@@ -73,7 +73,6 @@ def td3_bc(
     return Algorithm(
         learners={"policy": learner},
         act=act_by_mean(actor, statistics, part="actor"),
-        init_carry=lambda batch: (),
     )
 
 

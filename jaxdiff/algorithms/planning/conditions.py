@@ -43,12 +43,12 @@ _BINS = 50
 
 @pytree_dataclass
 class Returns:
-    """The returns-to-go of a dataset, in the units of its rewards but for `target`.
+    """Returns-to-go of a dataset, in the units of its rewards except for `target`.
 
     Attributes:
-      low: `[]`, what y = 0 is.
-      high: `[]`, what y = 1 is.
-      target: `[]`, the y that is asked for, equation (2).
+      low: `[]`, the return of y = 0.
+      high: `[]`, the return of y = 1.
+      target: `[]`, the target y, equation (2).
       edges: `[51]`, of the bins of a histogram over all rows with an action.
       counts: `[50]`, rows in them.
     """
@@ -62,7 +62,7 @@ class Returns:
 
 @pytree_dataclass
 class Conditions:
-    """What plans are asked for, as arrays, in place of the acting options.
+    """Conditions of plans, as arrays, in place of the acting options.
 
     Attributes:
       values: `[N, C]`, N conditions: returns on the scale of the dataset, one-hot

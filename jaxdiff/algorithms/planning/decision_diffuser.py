@@ -89,20 +89,20 @@ from jaxdiff.pytree import pytree_dataclass
 
 @dataclasses.dataclass(frozen=True)
 class DecisionDiffuserConfig(PlannerConfig):
-    """What training Decision Diffuser reads.
+    """Options of Decision Diffuser that training reads.
 
     Attributes:
       horizon: steps of a training window, history included; a plan has
         `horizon - history + 1`.
       action_weight: weight of actions in the loss, where they are diffused.
-      condition: what plans are told: their return, their goal, or a region that they
+      condition: condition of plans: their return, their goal, or a region that they
         keep out of.
       regions: regions to keep out of: x, y and radius of each, one after another, in
         the units of the position.
-      discount: weight of a reward in a return relative to the one a step earlier.
+      discount: discount factor of a step in a return.
       termination_penalty: added to the last reward of an episode that terminated.
-      return_range: returns that count as 0 and as 1, in place of those measured.
-      condition_dropout: share of examples that are not told the condition.
+      return_range: returns that count as 0 and as 1, in place of measured ones.
+      condition_dropout: share of examples that train without the condition.
       actions: find actions by inverse dynamics, or diffuse them with the states.
       inverse_kind: predict the mean action, or draw its dimensions one after another.
       inverse_width: width of the hidden layers of the inverse dynamics.
@@ -158,13 +158,13 @@ class DecisionDiffuserConfig(PlannerConfig):
 
 @dataclasses.dataclass(frozen=True)
 class DecisionDiffuserActing(PlannerActing):
-    """What may change after Decision Diffuser is trained.
+    """Options of Decision Diffuser that may change after training.
 
     Attributes:
-      target: return that plans are asked for, where 0 and 1 are the ends of the scale
-        of the data; none for the 95% quantile of the data.
-      guidance_weight: weight of the condition: 0 plans without it, 1 as it was learned,
-        and more makes it count for more.
+      target: target return of plans, where 0 and 1 are the ends of the scale of the
+        data; none for the 95% quantile of the data.
+      guidance_weight: weight of classifier-free guidance: 0 ignores the condition, 1
+        uses it as learned, and more strengthens it.
     """
 
     target: float | None = None

@@ -68,11 +68,11 @@ from jaxdiff.pytree import pytree_dataclass
 
 @dataclasses.dataclass(frozen=True)
 class DiffuserConfig(PlannerConfig):
-    """What training Diffuser reads.
+    """Options of Diffuser that training reads.
 
     Attributes:
       return_model: also train a model of returns, the learner "returns".
-      discount: weight of a reward in a return relative to the one a step earlier.
+      discount: discount factor of a step in a return.
       termination_penalty: added to the last reward of an episode that terminated.
       noised_returns: train the model of returns on noised windows, not on clean ones.
     """
@@ -102,15 +102,14 @@ class DiffuserConfig(PlannerConfig):
 
 @dataclasses.dataclass(frozen=True)
 class DiffuserActing(PlannerActing):
-    """What may change after Diffuser is trained.
+    """Options of Diffuser that may change after training.
 
     Attributes:
       guide_scale: strength of the guidance towards reward, in the units of the rewards;
         0 plans without guidance.
       guide_at: guide before a denoising step, or the mean after it.
-      guide_steps: how often plans are guided in a denoising step.
-      guide_stop: noise level, counted from 0 for the least, below which plans are not
-        guided.
+      guide_steps: number of guidance steps in a denoising step.
+      guide_stop: plans are not guided below this noise level; 0 is the least.
       guide_scale_by: scale guidance by the variance of a denoising step, by its
         standard deviation, or not at all.
     """

@@ -27,8 +27,8 @@ class TrajectoryNetwork(NamedTuple):
 
     Attributes:
       build: `config -> module`, a Flax module `(x [B, H, D], time [B], condition [B, E]
-        or None) -> [B, H, D]`. `config` holds the options of the planner, of which
-        `dim`, `dim_mults` and `patch` may mean what they like.
+        or None) -> [B, H, D]`. `config` holds the options of the planner; a network may
+        give its own meaning to `dim`, `dim_mults` and `patch`.
       multiple: `config -> int`, the number that must divide every horizon.
     """
 

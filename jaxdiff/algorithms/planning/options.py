@@ -20,7 +20,7 @@ from jaxdiff.options import Named, Options, above, at_least, at_most
 
 @dataclasses.dataclass(frozen=True)
 class PlannerConfig(Options):
-    """What training a planner reads.
+    """Options of a planner that training reads.
 
     Attributes:
       horizon: steps of a training window, and of a plan unless another is asked for.
@@ -32,7 +32,7 @@ class PlannerConfig(Options):
       goal_dim: entries of a goal that the last state of a plan is clamped to; 0 plans
         without a goal.
       diffusion_steps: number of noise levels.
-      schedule: how noise grows over the levels.
+      schedule: noise schedule.
       noise_shift: factor of the noise of every level relative to the data.
       network: network that denoises trajectories.
       dim: width of the U-Net, and of the embedding of noise levels.
@@ -43,22 +43,23 @@ class PlannerConfig(Options):
       patch: rows of a trajectory that enter and leave the network as one.
       dit_width: channels of the transformer, a multiple of 32.
       dit_depth: blocks of the transformer.
-      prediction: what the network predicts.
+      prediction: quantity that the network predicts.
       clip: limit of an estimated trajectory in normalised units; none for no limit.
-      normalizer: how actions and observations are scaled.
+      normalizer: scaling of actions and observations.
       padding: let windows run past the end of an episode that terminated, and of one
         that is shorter than they are.
-      norm: whether the loss squares errors or takes their absolute value.
+      norm: norm of the loss, squared or absolute errors.
       action_weight: weight of actions in the loss, relative to observations.
-      first_action_weight: weight of the present action, in place of `action_weight`.
+      first_action_weight: weight of the present action in the loss, in place of
+        `action_weight`.
       loss_discount: weight of a step in the loss relative to the step before.
       learning_rate: step size of Adam.
       learning_rate_decay: share of the updates over which the learning rate falls to 0
         along a cosine; 0 keeps it.
-      accumulate: slices in which a batch is worked through, to save memory.
+      accumulate: slices of a batch, processed one after another to save memory.
       ema_decay: weight of the old average when averaged parameters move.
       ema_every: updates between two moves of the averaged parameters.
-      ema_start: updates until which the averaged parameters are a plain copy.
+      ema_start: the averaged parameters are a plain copy until this update.
     """
 
     horizon: int = 128
@@ -143,31 +144,31 @@ class PlannerConfig(Options):
 
 @dataclasses.dataclass(frozen=True)
 class PlannerActing(Options):
-    """What may change after a planner is trained.
+    """Options of a planner that may change after training.
 
     Attributes:
       sampler: sampler that denoises plans.
-      sampling_steps: denoising steps of a plan; none for as many as there are levels.
+      sampling_steps: denoising steps of a plan; none for all noise levels.
       temperature: standard deviation of the noise in denoising steps, relative to what
         the sampler adds.
       init_temperature: standard deviation of the noise that plans begin from; none for
         that of `temperature`.
       candidates: plans made for each problem and horizon.
-      rank: which candidate is followed: the one most consistent with the dynamics of
-        the data, or the one of the largest expected return.
+      rank: follow the candidate with the least dynamics error, or with the largest
+        expected return.
       choose: plan for `horizon`, or for the earliest arrival at the goal.
-      slack: factor by which an earlier plan may be less consistent with the dynamics
-        than the plan of the longest horizon.
+      slack: factor by which the dynamics error of an earlier plan may exceed that of
+        the longest horizon.
       controller: follow the planned states with gains on position and velocity, or
         execute the planned actions.
       kp: gain of the tracking controller on the error of the position.
       kd: gain of the tracking controller on the error of the velocity.
-      replan_every: steps between two plans; 0 plans once an episode, and without a
-        goal whenever a plan has come to its end.
-      lost: distance from the planned position at which a new plan is made, for the
-        tracking controller; 0 for never.
-      warm_start: levels to which the last plan is noised when it is renewed, and
-        denoising steps of the renewed plan; 0 plans from pure noise.
+      replan_every: steps between two plans; 0 plans once an episode, or without a goal
+        at the end of each plan.
+      lost: distance from the planned position at which the tracking controller asks for
+        a new plan; 0 for never.
+      warm_start: levels of noise added to the last plan, and denoising steps of the new
+        one; 0 plans from pure noise.
     """
 
     sampler: Annotated[str, Named(SAMPLERS)] = "ddpm"

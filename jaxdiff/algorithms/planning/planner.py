@@ -1,4 +1,4 @@
-"""From problems to plans: the one planner, whatever network denoises.
+"""From problems to plans: one planner for every network.
 
 A plan is a sample of the learned distribution of trajectories whose known entries are
 clamped: the history up to the present state, the goal, and whatever else is known. The

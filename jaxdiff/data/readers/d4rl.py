@@ -43,7 +43,7 @@ def recording_of(
     Without that field, a terminated episode repeats its last observation (no learner
     bootstraps from there), and any other episode drops its last transition and ends in
     that observation. Transitions after the last flag become an episode that ran out of
-    time. What is decided about the data and what is left out is said.
+    time. A note says what was decided about the data and what was left out.
 
     Args:
       fields: those of `FIELDS` that the file has.

@@ -24,9 +24,8 @@ _OFFLINE = {
 
 def maze_of(dataset: Dataset) -> str:
     """Return the maze of a dataset, such as "UMaze"."""
-    environment = dataset.evaluation or dataset.environment
-    assert environment is not None
-    found = re.match(r"AntMaze_([A-Za-z]+?)(Dense)?[-_]", environment.id)
+    assert dataset.evaluation is not None
+    found = re.match(r"AntMaze_([A-Za-z]+?)(Dense)?[-_]", dataset.evaluation.id)
     assert found is not None
     return found[1]
 

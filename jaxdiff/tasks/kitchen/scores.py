@@ -1,6 +1,6 @@
 """Scores in a kitchen: which tasks are done, in what order, when, and on which paths.
 
-People who demonstrated did four tasks, and a policy may go on. So only the part of an
+Demonstrations end after four tasks, and a policy may go on. So only the part of an
 episode until its fourth task is done is compared with demonstrations, or all of it if
 there is no fourth. The scores are those of `jaxdiff.tasks.metrics`, with
 

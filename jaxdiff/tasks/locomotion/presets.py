@@ -71,9 +71,8 @@ def quality_of(metadata: Mapping[str, Any]) -> str:
 
 def robot_of(dataset: Dataset) -> str:
     """Return the robot of a dataset, a name of `ROBOTS`."""
-    environment = dataset.evaluation or dataset.environment
-    assert environment is not None
-    return environment.id.rpartition("-v")[0]
+    assert dataset.evaluation is not None
+    return dataset.evaluation.id.rpartition("-v")[0]
 
 
 def _numbers(dataset: Dataset) -> Numbers:

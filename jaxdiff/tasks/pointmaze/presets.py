@@ -9,8 +9,9 @@ Decision Diffuser, for which no options in mazes were published, has the network
 Diffuser and clamps goals as Diffuser does. Where one goal pays (the setting "single"),
 its plans are told a return and no goal.
 
-In a maze that a user drew, horizons and the updates of `demo` scale with the longest
-shortest path, from the smallest of D4RL's mazes whose path is as long, or the largest.
+A maze that a user drew has the options of the smallest of D4RL's mazes with a longest
+shortest path at least as long, or else of the largest maze. Its horizons and the
+updates of `demo` scale with that path.
 """
 
 import dataclasses
@@ -100,9 +101,8 @@ def _size_of(maze: Maze) -> _Size:
 
 
 def _maze(dataset: Dataset) -> Maze:
-    environment = dataset.evaluation or dataset.environment
-    assert environment is not None
-    return maze_of(environment)
+    assert dataset.evaluation is not None
+    return maze_of(dataset.evaluation)
 
 
 def _diffuser_demo(dataset: Dataset, spec: Spec) -> Preset:

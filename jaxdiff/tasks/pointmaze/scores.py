@@ -156,19 +156,15 @@ def d4rl_score(maze: Maze, mean_return: float) -> float:
     return on_scale(mean_return, maze.d4rl_random, maze.d4rl_expert)
 
 
-def plan_paths(played: Rollouts, *, position: tuple[int, int] = (2, 3)) -> list[Any]:
+def plan_paths(played: Rollouts) -> list[Any]:
     """Cut the positions out of first plans, `[H, 2]` each, up to their arrival.
 
     A plan shorter than the longest is filled up by repetitions of its last row.
-
-    Args:
-      played: episodes of a planner in a maze.
-      position: entries of a row `[action | observation]`.
     """
     if played.plans is None:
         raise ValueError("these episodes were played without plans")
     paths = []
-    for plan in played.plans[..., list(position)]:
+    for plan in played.plans[..., 2:4]:  # a row is [action | observation]
         moving = np.flatnonzero((plan[1:] != plan[:-1]).any(-1))
         paths.append(plan[: moving[-1] + 2] if len(moving) else plan[:1])
     return paths

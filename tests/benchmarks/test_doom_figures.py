@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jaxdiff.tasks.doom.figures import plot_first_turns, plot_sights
+from benchmarks.doom_figures import plot_first_turns, plot_sights
 from jaxdiff.tasks.doom.world import Monster
 
 
