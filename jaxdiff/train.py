@@ -63,8 +63,10 @@ def train_learners(
       held_out: data for the held-out loss, prepared and drawn from as `data` is. If it
         cannot be prepared, because it is too short for instance, a note says so.
       hyper: arrays that updates read, beside the number of updates, "num_steps".
-      run: run folder for metrics and checkpoints. Training goes on from the newest
-        whole checkpoint found there; a finished learner is not trained again.
+      run: run folder for metrics and checkpoints. A metric is the mean over the batch
+        and over the updates since the line before, or since a checkpoint or an
+        evaluation. Training goes on from the newest whole checkpoint found there; a
+        finished learner is not trained again.
       evaluate: called with the states of all learners, every `eval_every` updates of
         the last one, because acting may need them all; its highest value marks the
         best checkpoint.

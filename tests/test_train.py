@@ -52,6 +52,19 @@ def test_dispatch_size_changes_nothing():
     )
 
 
+def test_a_line_is_the_mean_of_the_updates_since_the_line_before(tmp_path):
+    each, both = (
+        [
+            fit_line(steps=8, run=tmp_path / str(n), options={"log_every": n}),
+            records(tmp_path / str(n)),
+        ][1]
+        for n in (1, 2)
+    )
+    assert [line["step"] for line in both] == [2, 4, 6, 8]
+    losses = np.array([line["loss"] for line in each]).reshape(4, 2)
+    np.testing.assert_allclose([line["loss"] for line in both], losses.mean(1))
+
+
 def test_seeds_differ():
     assert fit_line().params["slope"] != fit_line(seed=1).params["slope"]
 

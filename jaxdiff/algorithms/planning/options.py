@@ -32,7 +32,9 @@ class PlannerConfig(Options):
       goal_dim: entries of a goal that the last state of a plan is clamped to; 0 plans
         without a goal.
       diffusion_steps: number of noise levels.
-      schedule: how noise grows over the levels.
+      schedule: how noise grows over the levels. The betas of "linear" go from 1e-4 to
+        0.02 however few levels there are, which leaves most of the data in the last of
+        20; "linear_rescaled" multiplies them by 1000 over the number of levels.
       noise_shift: factor of the noise of every level relative to the data.
       network: network that denoises trajectories.
       dim: width of the U-Net, and of the embedding of noise levels.
@@ -154,7 +156,7 @@ class PlannerActing(Options):
         that of `temperature`.
       candidates: plans made for each problem and horizon.
       rank: which candidate is followed: the one most consistent with the dynamics of
-        the data, or the one of the largest expected return.
+        the data, or the one of the largest expected return. Both read finished plans.
       choose: plan for `horizon`, or for the earliest arrival at the goal.
       slack: factor by which an earlier plan may be less consistent with the dynamics
         than the plan of the longest horizon.
