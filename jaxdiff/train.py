@@ -7,6 +7,12 @@ inside the program and fetched while the next one runs.
 Example `i` of update `n` of learner `L` is drawn and noised with a key folded from
 (seed, L, n, i), `i` counted over the whole batch. So one device and eight see the same
 batch, and a resumed run sees the batches that an uninterrupted one would have seen.
+
+One device and eight add up a batch in another order, so that gradients differ by their
+rounding. Some parameters change no prediction, such as a bias before a normalisation of
+its channel alone, the bias of the keys of attention, or the last bias of an energy.
+Their gradients are nothing but rounding, of which Adam makes whole steps, so that these
+parameters, and they alone, come out otherwise on another number of devices.
 """
 
 import contextlib
