@@ -4,10 +4,12 @@ This module knows no task. It is handed a loaded dataset and its `Spec`; the fun
 that find both by name are `jaxdiff.training.train_run` and `jaxdiff.evaluation`.
 """
 
+import contextlib
 import dataclasses
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -44,6 +46,7 @@ class Run(NamedTuple):
       algorithm: built from the four above.
       states: of its learners.
       document: the whole of `config.json`.
+      training: how each of its learners is trained.
       best: whether its states are those of the best evaluation.
     """
 
@@ -56,6 +59,7 @@ class Run(NamedTuple):
     algorithm: Algorithm
     states: Mapping[str, TrainState]
     document: Mapping[str, Any]
+    training: Mapping[str, TrainConfig] = MappingProxyType({})
     best: bool = False
 
     def policy(
@@ -171,13 +175,15 @@ def train(
         if fresh:
             document = checkpoint.create_run(path, asked, arrays)
         else:
-            _check_training(path, document["training"], training)
+            with _fitting(path, document):
+                before = _training_of(document, built)
+            _check_training(path, before, training)
             document = checkpoint.update_run(
                 path, training=asked["training"], acting=asked["acting"]
             )
         run = Run(
             path, algorithm, options.config, options.acting, statistics, spec, built,
-            {}, document,
+            {}, document, training,
         )  # fmt: skip
         if announce is not None and _unfinished(path, training):
             announce(training)
@@ -229,7 +235,7 @@ def load_run(
                 f"{path} --resume`"
             )
         states[name] = found[1]
-        wanted = run.document["training"][name]["num_steps"]
+        wanted = run.training[name].num_steps
         newest = max(checkpoint.saved_steps(run.path, name))
         if newest < wanted:
             behind.append(f"{newest:,} of {wanted:,} updates of {name}")
@@ -254,26 +260,43 @@ def open_run(path: str | Path, *, overrides: Mapping[str, Any] | None = None) ->
     path = Path(path)
     document, arrays = checkpoint.read_run(path)
     entry = ALGORITHMS.find(document["algorithm"])
-    try:
+    with _fitting(path, document):
         config = from_plain(entry.config, document["config"])
         acting = from_plain(entry.acting, document["acting"])
         spec = spec_from_plain(document["spec"])
         statistics = _unpack(entry.statistics, arrays)
+    acting = override(acting, overrides or {}, f"acting with {entry.name}")
+    built = entry.build(config, acting, statistics, spec)
+    with _fitting(path, document):
+        training = _training_of(document, built)
+    return Run(
+        path, entry.name, config, acting, statistics, spec, built, {}, document,
+        training,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _fitting(path: Path, document: Mapping[str, Any]) -> Iterator[None]:
+    """Explain in a sentence what of a configuration cannot be read."""
+    try:
+        yield
     except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
         raise UserError(
             f"{path / 'config.json'} does not fit this version of jaxdiff "
             f"({reason(error)}); use version {document['versions'].get('jaxdiff')} or "
             "train again"
         ) from error
-    acting = override(acting, overrides or {}, f"acting with {entry.name}")
-    built = entry.build(config, acting, statistics, spec)
-    return Run(path, entry.name, config, acting, statistics, spec, built, {}, document)
 
 
-def training_of(run: Run) -> dict[str, TrainConfig]:
-    """Return how the learners of a run were trained."""
-    stored = run.document["training"]
-    return {name: from_plain(TrainConfig, each) for name, each in stored.items()}
+def _training_of(
+    document: Mapping[str, Any], built: Algorithm
+) -> dict[str, TrainConfig]:
+    """Read how the learners of a run are trained."""
+    stored = document["training"]
+    missing = [name for name in built.learners if name not in stored]
+    if missing:
+        raise UserError(f"it does not say how to train {', '.join(missing)}")
+    return {name: from_plain(TrainConfig, stored[name]) for name in built.learners}
 
 
 def load_policy(
@@ -350,18 +373,23 @@ def _unfinished(path: Path, training: Mapping[str, TrainConfig]) -> bool:
 
 
 def _check_training(
-    path: Path, before: Mapping[str, Any], configs: Mapping[str, TrainConfig]
+    path: Path,
+    before: Mapping[str, TrainConfig],
+    configs: Mapping[str, TrainConfig],
 ) -> None:
     """Refuse to resume a run with another kind of training, or with less of it."""
     for name, config in configs.items():
         prefix = f"{name}." if len(configs) > 1 else ""
-        found, now = before.get(name, {}), to_plain(config)
-        for option in _MAY_CHANGE:
-            now.pop(option)
         _refuse_changes(
             path,
-            {prefix + key: found.get(key) for key in now},
-            {prefix + key: value for key, value in now.items()},
+            *(
+                {
+                    prefix + key: value
+                    for key, value in vars(options).items()
+                    if key not in _MAY_CHANGE
+                }
+                for options in (before[name], config)
+            ),
         )
         done = max(checkpoint.saved_steps(path, name), default=0)
         if done > config.num_steps:

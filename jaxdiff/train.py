@@ -7,6 +7,12 @@ inside the program and fetched while the next one runs.
 Example `i` of update `n` of learner `L` is drawn and noised with a key folded from
 (seed, L, n, i), `i` counted over the whole batch. So one device and eight see the same
 batch, and a resumed run sees the batches that an uninterrupted one would have seen.
+
+One device and eight add up a batch in another order, so that gradients differ by their
+rounding. Some parameters change no prediction, such as a bias before a normalisation of
+its channel alone, the bias of the keys of attention, or the last bias of an energy.
+Their gradients are nothing but rounding, of which Adam makes whole steps, so that these
+parameters, and they alone, come out otherwise on another number of devices.
 """
 
 import contextlib
@@ -63,8 +69,10 @@ def train_learners(
       held_out: data for the held-out loss, prepared and drawn from as `data` is. If it
         cannot be prepared, because it is too short for instance, a note says so.
       hyper: arrays that updates read, beside the number of updates, "num_steps".
-      run: run folder for metrics and checkpoints. Training goes on from the newest
-        whole checkpoint found there; a finished learner is not trained again.
+      run: run folder for metrics and checkpoints. A metric is the mean over the batch
+        and over the updates since the line before, or since a checkpoint or an
+        evaluation. Training goes on from the newest whole checkpoint found there; a
+        finished learner is not trained again.
       evaluate: called with the states of all learners, every `eval_every` updates of
         the last one, because acting may need them all; its highest value marks the
         best checkpoint.

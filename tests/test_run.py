@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+import re
 import shutil
 
 import jax
@@ -19,7 +21,7 @@ from jaxdiff.data.episodes import Dataset, fingerprint
 from jaxdiff.data.spec import Environment, Layout, Spec
 from jaxdiff.errors import UserError
 from jaxdiff.options import to_plain
-from jaxdiff.run import load_run, open_run, training_of
+from jaxdiff.run import load_run, open_run
 
 CONFIG = DiffuserConfig(
     horizon=STEPS, diffusion_steps=2, dim=8, dim_mults=(1, 1), action_weight=1.0
@@ -124,7 +126,7 @@ def test_a_run_is_read_back_as_it_was_trained(trained):
     assert run.dataset["name"] == "lines"
     assert run.dataset["references"] == {"random": 1.0}
     assert run.dataset["metadata"] == {"quality": "straight"}
-    assert training_of(run) == {"denoiser": TrainConfig(num_steps=2, batch_size=8)}
+    assert run.training == {"denoiser": TrainConfig(num_steps=2, batch_size=8)}
     assert int(run.states["denoiser"].step) == 2
     assert open_run(trained).states == {}
 
@@ -186,6 +188,44 @@ def test_options_that_came_later_count_as_their_defaults(trained):
     train(trained, 3, resume=True)
     with pytest.raises(UserError, match=r"`discount` was 0\.997 and is now 0\.9"):
         train(trained, 3, resume=True, discount=0.9)
+
+
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ({"denoiser": {"batch_size": "x"}}, "`batch_size` is 'x'; it must be a whole"),
+        ({"denoiser": {"batch_size": -1}}, "`batch_size` is -1; it must be at least 1"),
+        ({"denoiser": {"num_steps": math.nan}}, "`num_steps` is nan"),
+        ({"denoiser": {"num_steps": 1e9}}, "`num_steps` is 1000000000.0"),
+        ({"denoiser": {"keep": True}}, "`keep` is True"),
+        ({"denoiser": {"save_every": None}}, "`save_every` is None"),
+        ({"denoiser": {"log_every": {}}}, "`log_every` is {}"),
+        ({"denoiser": {"batches": 8}}, "unexpected keyword argument 'batches'"),
+        ({"denoiser": [8]}, "no attribute"),
+        ({"denoiser": None}, "no attribute"),
+        ({"returns": {}}, "it does not say how to train denoiser"),
+        ({}, "it does not say how to train denoiser"),
+    ],
+)
+def test_training_that_cannot_be_is_refused_in_one_sentence(trained, training, words):
+    checkpoint.update_run(trained, training=training)
+    for attempt in (
+        lambda: open_run(trained),
+        lambda: load_run(trained),
+        lambda: train(trained, 3, resume=True),
+    ):
+        with pytest.raises(UserError, match=re.escape(words)) as refused:
+            attempt()
+        assert str(refused.value).startswith(f"{trained / 'config.json'} does not fit")
+        assert "\n" not in str(refused.value)
+
+
+def test_options_of_training_that_came_later_count_as_their_defaults(trained):
+    checkpoint.update_run(
+        trained, training={"denoiser": {"num_steps": 2, "batch_size": 8}}
+    )
+    assert load_run(trained).training["denoiser"].keep == TrainConfig().keep
+    train(trained, 3, resume=True)
 
 
 def test_statistics_of_another_version_are_refused_in_one_sentence(trained):
@@ -269,7 +309,7 @@ def test_each_learner_has_its_options_of_training(tmp_path, quick):
         "denoiser": 3, "returns": 5,
     }  # fmt: skip
     del training["nobody"]
-    assert training_of(open_run(tmp_path)) == training
+    assert open_run(tmp_path).training == training
     assert set(load_run(tmp_path).states) == {"denoiser", "returns"}
     # More of the second learner alone; not with other batches, and not less of it.
     training["returns"] = TrainConfig(num_steps=6, batch_size=4)

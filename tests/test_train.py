@@ -1,20 +1,33 @@
 import dataclasses
+import functools
 import json
 import os
+import re
 import shutil
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from toy import OFFSET, SLOPE, line_algorithm, line_data
+from points import straight_lines
+from toy import OFFSET, SLOPE, line_algorithm, line_data, spec_of
 
 from jaxdiff.algorithms.base import TrainConfig, accumulated, cosine_decay, ema
+from jaxdiff.algorithms.offline.energy import Supported, energy_learner
+from jaxdiff.algorithms.planning.diffuser import (
+    DiffuserActing,
+    DiffuserConfig,
+    diffuser,
+)
+from jaxdiff.algorithms.planning.trajectories import measure
 from jaxdiff.errors import UserError
+from jaxdiff.networks import ScoreMLP
 from jaxdiff.train import _stop_requested, train_learners
 
 
@@ -46,10 +59,112 @@ def test_devices_share_one_batch(count):
     chex.assert_trees_all_close(one, many, atol=1e-5)
 
 
+def denoising(**options):
+    """A learner of Diffuser on lines, and its batches' data."""
+    config = DiffuserConfig(
+        horizon=8, diffusion_steps=4, dim=8, dim_mults=(1,), prediction="x0", **options
+    )
+    episodes = straight_lines(20)
+    spec = spec_of(episodes)
+    statistics = measure(config, episodes, spec)
+    built = diffuser(config, DiffuserActing(), statistics, spec)
+    return built.learners["denoiser"], episodes
+
+
+def comparing():
+    """A learner of energies, and its batches' data: four actions in each state."""
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+    data = Supported(
+        inputs=draw(64, 2), actions=draw(64, 1), rewards=draw(64),
+        next_inputs=draw(64, 2), terminals=np.zeros(64, bool), drawn=draw(64, 4, 1),
+    )  # fmt: skip
+    q = SimpleNamespace(apply=lambda params, inputs, actions: actions[None, ..., 0])
+    network = ScoreMLP(1, width=8, blocks=1, time_width=8, dropout=0.0)
+    learner = energy_learner(
+        network, q, lambda data, *_: data, optax.adam(1e-3), temperature=2.0
+    )
+    frozen = {"critic": SimpleNamespace(slow={"target": ()})}
+
+    def update(state, keys, batch, _, hyper, axis_name=None):
+        return learner.update(state, keys, batch, frozen, hyper, axis_name)
+
+    return learner._replace(update=update), data
+
+
+@pytest.mark.parametrize(
+    ("made", "idle"),
+    [
+        # GroupNorm subtracts the biases before it where a group is one channel.
+        (denoising, {r"TemporalConv_\d/bias": slice(None)}),
+        # Softmax subtracts what is common to all keys.
+        (
+            functools.partial(denoising, network="dit", dit_width=32, dit_depth=1),
+            {"Attention_0/Linear_0/bias": slice(32, 64)},
+        ),
+        # Energies are compared in a softmax.
+        (comparing, {"Linear_5/bias": slice(None)}),
+    ],
+    ids=["convolutions", "attention", "energy"],
+)
+def test_devices_differ_in_parameters_that_change_nothing(made, idle):
+    learner, data = made()
+    algorithm = line_algorithm()._replace(learners={"it": learner})
+    config = TrainConfig(num_steps=10, batch_size=32, log_every=10, save_every=10)
+    one, four = (
+        train_learners(
+            algorithm, data, configs={"it": config}, devices=jax.devices()[:count]
+        )["it"]
+        for count in (1, 4)
+    )
+
+    def split(path, leaf):
+        """Which entries of a leaf change nothing."""
+        found = np.zeros(leaf.shape, bool)
+        for name, entries in idle.items():
+            if re.search(name, jax.tree_util.keystr(path, simple=True, separator="/")):
+                found[entries] = True
+        return found
+
+    idles = jax.tree_util.tree_map_with_path(split, one.params)
+    apart = jax.tree.map(lambda a, b: np.abs(a - b), one.params, four.params)
+    every = [np.concatenate([x.ravel() for x in jax.tree.leaves(t)])
+             for t in (apart, idles)]  # fmt: skip
+    assert every[0][every[1]].max() > 1e-5
+    assert every[0][~every[1]].max() < 1e-5
+
+    keys = jax.random.split(jax.random.key(0), (2, 32))
+    prepared = learner.prepare(data, {}, jax.random.key(1))
+    batch = jax.vmap(learner.draw, (None, 0))(prepared, keys[0])
+
+    @jax.jit
+    def loss(params):
+        state = dataclasses.replace(one, params=params)
+        hyper = {"num_steps": np.int32(10)}
+        return learner.update(state, keys[1], batch, {}, hyper)[1]["loss"]
+
+    moved = jax.tree.map(lambda leaf, idle: leaf + idle, one.params, idles)
+    np.testing.assert_allclose(loss(moved), loss(one.params), rtol=1e-5)
+    np.testing.assert_allclose(loss(four.params), loss(one.params), rtol=1e-5)
+
+
 def test_dispatch_size_changes_nothing():
     chex.assert_trees_all_equal(
         fit_line(options={"log_every": 7}), fit_line(options={"log_every": 60})
     )
+
+
+def test_a_line_is_the_mean_of_the_updates_since_the_line_before(tmp_path):
+    each, both = (
+        [
+            fit_line(steps=8, run=tmp_path / str(n), options={"log_every": n}),
+            records(tmp_path / str(n)),
+        ][1]
+        for n in (1, 2)
+    )
+    assert [line["step"] for line in both] == [2, 4, 6, 8]
+    losses = np.array([line["loss"] for line in each]).reshape(4, 2)
+    np.testing.assert_allclose([line["loss"] for line in both], losses.mean(1))
 
 
 def test_seeds_differ():

@@ -56,7 +56,7 @@ WIRES: dict[str, tuple[dict[str, Any], dict[str, dict[str, set[str]]]]] = {
     ),
     # The one-step actor climbs the online critic; its own actions back it up.
     "fql": (
-        {**SCORE, "flow_steps": 2},
+        {**SMALL, "flow_steps": 2},
         {
             "policy": {
                 "params.flow": {"params.flow"},

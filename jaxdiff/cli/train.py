@@ -66,7 +66,7 @@ def _start(
     algorithm: str, dataset: Any, preset: str | None, source: str | None
 ) -> Preset:
     """Return the options to start from: of a preset, or of another run."""
-    from jaxdiff.run import open_run, training_of
+    from jaxdiff.run import open_run
     from jaxdiff.tasks.lookup import find_preset, spec_of
 
     entry = ALGORITHMS[algorithm]
@@ -78,7 +78,7 @@ def _start(
                 f"{path} configures {run.name}, not {algorithm}; give `config` a run "
                 f"of {algorithm}"
             )
-        return Preset(run.config, run.acting, training_of(run), f"taken from {path}")
+        return Preset(run.config, run.acting, run.training, f"taken from {path}")
     if dataset is not None:
         return find_preset(algorithm, dataset, spec_of(dataset), preset)
     return Preset(entry.config(), entry.acting(), {})

@@ -9,7 +9,9 @@
 
 Entries that a `Clamp` fixes in sampling enter the network clean and have no weight. The
 mean is over *all* entries, clamped ones included, and is not divided by the sum of the
-weights, so that published learning rates and losses carry over.
+weights, so that gradients are those of the released code, and published learning rates
+carry over. So do losses of x0. Where noise is predicted, that code counts clamped
+entries, which adds a constant to its losses, (x0 - noise)^2 of these entries.
 """
 
 from collections.abc import Callable

@@ -2,10 +2,10 @@
 
 The defaults, two hidden layers of 256, are those of IQL, TD3+BC and SRPO. LayerNorm
 before each ReLU keeps values from diverging on small data sets (Ball et al., 2023,
-arXiv:2302.02948); the algorithms named above do not use it.
+arXiv:2302.02948); the algorithms named above do not use it. FQL's critics are of GELU.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,17 +21,19 @@ class TwinQ(nn.Module):
 
     Attributes:
       widths: widths of the hidden layers.
-      layer_norm: normalize each hidden layer before its ReLU.
+      layer_norm: normalize each hidden layer.
+      layers: `(features, widths, layer_norm) -> module`, such as `MLP`.
     """
 
     widths: Sequence[int] = (256, 256)
     layer_norm: bool = False
+    layers: Callable[..., nn.Module] = ReLUNet
 
     @nn.compact
     def __call__(self, inputs: jax.Array, actions: jax.Array) -> jax.Array:
         """Map states [..., S] and actions [..., A] to two values [2, ...]."""
         x = jnp.concatenate([inputs, actions], axis=-1)
-        twins = [ReLUNet(1, self.widths, self.layer_norm)(x) for _ in range(2)]
+        twins = [self.layers(1, self.widths, self.layer_norm)(x) for _ in range(2)]
         return jnp.stack(twins)[..., 0]
 
 

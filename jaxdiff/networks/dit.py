@@ -1,9 +1,9 @@
 """A transformer over the rows of a trajectory, modulated by the noise level: DiT.
 
 Peebles & Xie, "Scalable diffusion models with transformers", 2023 (arXiv:2212.09748),
-in one dimension, as CleanDiffuser (Dong et al., 2024) gives it to Decision Diffuser. A
-row is a token; sinusoids of its index are added. With e the embedding of the noise
-level and the condition, and LN a layer norm without parameters, a block is
+in one dimension. A row, or `patch` rows, is a token; sinusoids of its index are added.
+With e = [embedding of the noise level | embedding of the condition] and LN a layer norm
+without parameters, a block is
 
     (s1, b1, g1, s2, b2, g2) = W silu(e)                                             (1)
     x <- x + g1 attention((1 + s1) LN(x) + b1)
@@ -12,6 +12,12 @@ level and the condition, and LN a layer norm without parameters, a block is
 
 W, W' and V start at zero (adaLN-zero): every block starts as the identity, and the
 network starts with an output of zero. The horizon may be of any length.
+
+The block and the last layer are those of Peebles & Xie. Around them four things differ:
+e joins its two parts, which they add; the embedding of the noise level is the U-Net's,
+`dim` numbers with Mish; GELU is exact, and theirs is by tanh; no variance is predicted.
+The sizes are those that CleanDiffuser (Dong et al., 2024) gives Decision Diffuser. Its
+block adds to LN(x) and not to x, so that its weights mean something else here.
 """
 
 import jax

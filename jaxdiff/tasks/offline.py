@@ -3,7 +3,9 @@
 `released` has the options of the authors' code, and of the paper for TD3+BC. `paper`
 exists for SRPO alone, because its paper subtracts a baseline and its code does not.
 IDQL's authors tried 16, 64 and 256 candidates, and QGPO's authors tried strengths of
-guidance from 0 to 10; here QGPO has 1, which is exact. `demo` is for a laptop: 20,000
+guidance from 0 to 10; here QGPO has 1, which is exact. FQL's authors chose a weight for
+each task and none for locomotion, which has AntMaze's weight. All weights start as
+PyTorch's do, because most of the authors use PyTorch. `demo` is for a laptop: 20,000
 updates a learner, actions scaled to [-1, 1], and diffusion models of a sixth of the
 authors' size, or of Diffusion-QL's own size.
 """
@@ -191,7 +193,7 @@ def _diffusion_ql(case: _Case) -> Made:
 
 
 def _fql(case: _Case) -> Made:
-    wide = {} if case.demo else {"widths": (512,) * 4, "layer_norm": True}
+    wide = {} if case.demo else {"widths": (512,) * 4}
     options = case.data | wide | {"alpha": case.numbers.alpha}
     return options, {"policy": case.trained(500_000)}
 

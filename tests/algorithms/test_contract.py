@@ -141,7 +141,7 @@ CASES = {
         DiffusionQLActing(**QUIET),
         LOUD,
     ),
-    "fql": Case(FQLConfig(**SCORE, flow_steps=3), FQLActing(noise=0.0), LOUD),
+    "fql": Case(FQLConfig(**OFFLINE, flow_steps=3), FQLActing(noise=0.0), LOUD),
     "qgpo": Case(
         QGPOConfig(
             **SCORE,

@@ -114,6 +114,34 @@ def test_clamped_entries_cost_nothing_and_teach_nothing(kind):
     assert loss(far) == loss(jnp.ones((4, 3)))
 
 
+def test_a_loss_that_counts_clamped_noise_is_larger_by_a_constant():
+    """As the released code of Diffuser does: clamp what is known into the output."""
+    x0, options = batch(6), {"prediction": "noise"}
+
+    def ours(slope):
+        def network(x_t, time):
+            return slope * x_t
+
+        losses = diffusion.denoising_loss(
+            keys(6), network, DRAW, x0, mask=MASK, **options
+        )
+        return losses.mean()
+
+    def theirs(slope):
+        def network(x_t, time):
+            return jnp.where(MASK, x0, slope * x_t)
+
+        return diffusion.denoising_loss(keys(6), network, DRAW, x0, **options).mean()
+
+    x_t, level = diffusion.noise_examples(keys(6), DRAW, x0)
+    noise = diffusion.from_x0(x0, x_t, level, **options)
+    constant = jnp.where(MASK, (x0 - noise) ** 2, 0.0).mean()
+    for slope in (0.3, -1.0):
+        np.testing.assert_allclose(theirs(slope) - ours(slope), constant, rtol=1e-4)
+        gradients = [jax.grad(loss)(slope) for loss in (ours, theirs)]
+        np.testing.assert_allclose(*gradients, rtol=1e-5)
+
+
 def test_the_mean_is_over_all_entries_and_weights_are_not_normalised():
     x0 = jnp.ones((5, 4, 3))
     loss = lambda **options: diffusion.denoising_loss(  # noqa: E731

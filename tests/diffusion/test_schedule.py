@@ -156,6 +156,26 @@ def test_subgrid_keeps_both_ends_and_rounds_as_documented():
             diffusion.subgrid(levels, num_steps)
 
 
+def test_subgrid_is_the_trailing_spacing():
+    # Steps are counted back from the last level, and no step is a short one.
+    for last, num_steps in ((1000, 50), (1000, 7), (20, 5), (100, 30)):
+        rows = diffusion.subgrid(diffusion.linear_schedule(last), num_steps).time + 1
+        trailing = np.round(np.arange(last, 0, -last / num_steps))[:num_steps]
+        np.testing.assert_array_equal(rows[:0:-1], trailing)
+        assert np.ptp(np.diff(rows)) <= 1
+
+
+def test_linear_betas_have_the_same_ends_for_any_number_of_steps():
+    for num_steps, alpha in ((20, 0.90), (50, 0.78), (1000, 0.0064)):
+        levels = diffusion.linear_schedule(num_steps)
+        betas = 1 - (levels.alpha[1:] / levels.alpha[:-1]) ** 2
+        np.testing.assert_allclose(betas[[0, -1]], [1e-4, 0.02], rtol=1e-9)
+        np.testing.assert_allclose(levels.alpha[-1], alpha, atol=0.005)
+        # Rescaled, all of them hide about as much as a thousand steps do.
+        rescaled = diffusion.linear_schedule(num_steps, rescale=True)
+        assert rescaled.alpha[-1] < 0.01
+
+
 def test_shifted_noise_averages_out_to_the_noise_before():
     levels = diffusion.cosine_schedule(20)
     shifted = diffusion.shift_noise(levels, np.sqrt(9))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff.networks import Norm, sinusoidal_embedding
+from jaxdiff.networks import MLP, Norm, ReLUNet, TwinQ, sinusoidal_embedding
 from jaxdiff.networks.layers import (
     Attention,
     Linear,
@@ -177,3 +177,36 @@ def test_waves_of_time():
     sines, cosines = waves[:, :2], waves[:, 2:]
     np.testing.assert_allclose(sines, [[0, 0], [1, 0], [0, 0]], atol=1e-6)
     np.testing.assert_allclose(cosines, [[1, 1], [0, -1], [-1, 1]], atol=1e-6)
+
+
+def test_an_mlp_normalizes_after_its_activation_and_a_relu_net_before():
+    # Then a hidden layer sums to zero, and one that is rectified afterwards does not.
+    x = draw(0, 5, 3)
+    for net, sums_to_zero in ((MLP, True), (ReLUNet, False)):
+        network = net(1, (8,), layer_norm=True)
+        params = network.init(jax.random.key(0), x)
+        last = params["params"]["Linear_1"]
+        last["kernel"] = jnp.ones_like(last["kernel"])
+        found = network.apply(params, x) - last["bias"]
+        assert (np.abs(found) < 1e-5).all() == sums_to_zero
+
+
+def test_gelu_by_tanh_is_near_gelu():
+    x = jnp.linspace(-4, 4, 81)[:, None]
+    one = {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)}
+    params = {"params": {"Linear_0": one, "Linear_1": one}}
+    found = [MLP(1, (1,), False, each).apply(params, x) for each in (False, True)]
+    # x Phi(x) is odd but for x: gelu(x) - gelu(-x) = x.
+    for each in found:
+        np.testing.assert_allclose(each - each[::-1], x, atol=1e-6)
+    assert 1e-4 < np.abs(found[0] - found[1]).max() < 5e-4
+
+
+def test_critics_are_made_of_the_layers_that_they_are_given():
+    x, actions = draw(0, 5, 3), draw(1, 5, 2)
+    network = TwinQ((8,), True, MLP)
+    params = network.init(jax.random.key(0), x, actions)
+    twin = {"params": params["params"]["MLP_1"]}
+    both = jnp.concatenate([x, actions], axis=-1)
+    alone = MLP(1, (8,), layer_norm=True).apply(twin, both)[:, 0]
+    np.testing.assert_allclose(network.apply(params, x, actions)[1], alone, rtol=1e-6)

@@ -4,7 +4,7 @@ Demonstrated actions may have several modes, such as two ways round an obstacle.
 denoiser of actions learns all of them (Pearce et al., "Imitating human behaviour with
 diffusion models", 2023, arXiv:2301.10677):
 
-(1) min_theta E |noise - network(o, a_t, t / T)|^2,   a_t = alpha a + sigma noise.
+(1) min_theta E |noise - network(o, a_t, t / T)|^2 / A,   a_t = alpha a + sigma noise.
 
 Training is the same for all ways of acting, and each of them is one scan:
 

@@ -5,7 +5,8 @@ In continuous time, with the VP levels alpha_t, sigma_t (equation 6 of
 
 (1) min E_{t, eps} |eps - eps_psi(alpha_t a + sigma_t eps, t, s)|^2,   t ~ U[0.001, 1],
 
-summed over the entries of the action. Actions are drawn along the probability flow,
+summed over the entries of the action, in the logged loss too. Actions are drawn along
+the probability flow,
 
 (2) dx/dt = f(t) x + g(t)^2 / (2 sigma_t) eps_psi(x, t, s),
 

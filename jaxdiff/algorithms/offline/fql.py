@@ -3,21 +3,27 @@
 Three parts train side by side. A flow v models the behaviour along the straight line
 from noise z to an action a of the data,
 
-(1) min_v E |v(x_u, u, s) - (a - z)|^2,   x_u = (1 - u) a + u z,   u ~ U(0, 1],
+(1) min_v E |v(s, x_t, t) - (a - z)|^2 / A,   x_t = (1 - t) z + t a,   t ~ U[0, 1),
 
-and Euler's method from u = 1 to 0 maps z to a draw from it. The policy mu(s, z) learns
-to do so in one step, and climbs Q as well:
+and Euler's method from t = 0 to 1 maps z to a draw from it, clipped to [-1, 1]. The
+policy mu(s, z) learns to do so in one step, and climbs Q as well:
 
-(2) min_mu E [alpha |mu(s, z) - euler(s, z)|^2 / A - mean_i Q_i(s, mu(s, z))]
-(3) min_Q E (r + discount (1 - terminal) mean_i Qtarget_i(s', mu(s', z')) - Q_i(s, a))^2
+(2) min_mu E [alpha |mu(s, z) - euler(s, z)|^2 / A - mean_i Q_i(s, clip mu(s, z))]
+(3) min_Q E (r + discount (1 - terminal) mean_i Qtarget_i(s', clip mu(s', z'))
+             - Q_i(s, a))^2
 
 (Park et al., 2025, arXiv:2502.02538.) No gradient flows through the steps of Euler's
 method, and acting takes none of them. Acting draws a new z each time, so the policy is
-random. With alpha_u = 1 - u and sigma_u = u DDIM is Euler's method, so the sampler of
+random.
+
+All networks are dense layers with GELU. They read their arguments side by side, and the
+time as the one number it is. Critics may normalise each hidden layer after its GELU.
+With alpha = t and sigma = 1 - t DDIM is Euler's method, so the sampler of
 `jaxdiff.diffusion` draws from the flow.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,8 +33,8 @@ import numpy as np
 import optax
 
 from jaxdiff.algorithms.base import ActOutput, Algorithm, ArrayTree, Averaging, Learner
-from jaxdiff.algorithms.offline.behaviour import BehaviourConfig, score_network
 from jaxdiff.algorithms.offline.common import (
+    OfflineConfig,
     Statistics,
     make_prepare,
     offline_entry,
@@ -49,13 +55,13 @@ from jaxdiff.diffusion import (
     sample,
     split_keys,
 )
-from jaxdiff.networks import Actor, TwinQ
+from jaxdiff.networks import MLP, TwinQ
 from jaxdiff.options import Options, at_least
 
 
 @dataclasses.dataclass(frozen=True)
-class FQLConfig(BehaviourConfig):
-    """Options of FQL, beside those of data, critics and the flow's network.
+class FQLConfig(OfflineConfig):
+    """Options of FQL, beside those of data and networks.
 
     Attributes:
       alpha: weight of staying near the flow; lower is greedier.
@@ -63,11 +69,10 @@ class FQLConfig(BehaviourConfig):
       unit_q: divide values in the policy's loss by their mean size.
     """
 
+    layer_norm: bool = True
     alpha: float = 10.0
     flow_steps: int = 10
     unit_q: bool = False
-    score_dropout: float = 0.0
-    score_decay: float = 0.0
 
     def faults(self) -> Iterator[str]:
         """Yield a sentence for each value that cannot be used."""
@@ -97,33 +102,34 @@ def fql(
     config: FQLConfig, acting: FQLActing, statistics: Statistics, spec: Spec
 ) -> Algorithm:
     """Build FQL, with the learner "policy"."""
-    actor: Any = Actor(spec.action_dim, config.widths)
-    q: Any = TwinQ(config.widths, config.layer_norm)
-    flow = score_network(config, spec.action_dim)
+    layers = functools.partial(MLP, approximate=True)
+    network: Any = layers(spec.action_dim, config.widths)
+    q: Any = TwinQ(config.widths, config.layer_norm, layers)
 
     def act(states, carry, keys, observation, reset, goal=None, guidance=None):
         del reset
         inputs = policy_inputs(statistics, observation, goal)
         scale = with_guidance(acting, guidance).noise
         z = scale * normal(keys, (len(inputs), spec.action_dim))
-        actions = one_step(actor, states["policy"].params["actor"], inputs, z)
+        actions = apply(network, states["policy"].params["actor"], inputs, z)
+        actions = jnp.clip(actions, -1, 1)
         return ActOutput(action=unnormalize(statistics.actions, actions)), carry
 
     prepare = make_prepare(config, statistics)
     return Algorithm(
-        learners={"policy": fql_learner(config, actor, flow, q, prepare)},
+        learners={"policy": fql_learner(config, network, network, q, prepare)},
         act=act,
         init_carry=lambda batch: (),
     )
 
 
-def flow_level(time: Any) -> NoiseLevels:
-    """Return the level u = `time` of equation (1)."""
-    return NoiseLevels(time=time, alpha=1 - time, sigma=time)
+def flow_level(noise: Any) -> NoiseLevels:
+    """Return the level of equation (1) whose share of noise, 1 - t, is given."""
+    return NoiseLevels(time=1 - noise, alpha=1 - noise, sigma=noise)
 
 
 def euler(num_steps: int) -> Steps:
-    """Tabulate Euler's method from u = 1 to 0 in equal steps."""
+    """Tabulate Euler's method from t = 0 to 1 in equal steps."""
     return ddim(discretize(flow_level, np.linspace(0, 1, num_steps + 1)[1:]))
 
 
@@ -133,30 +139,29 @@ def follow(
     """Map noise to actions of the behaviour.
 
     Args:
-      flow: `(x [B, A], time [B], inputs [B, S]) -> velocity [B, A]`.
+      flow: `[inputs | x | time] [B, S + A + 1] -> velocity [B, A]`.
       params: of the flow.
       inputs: `[B, S]`.
       z: `[B, A]`.
       steps: from `euler`.
 
     Returns:
-      `[B, A]`.
+      `[B, A]`, in [-1, 1].
     """
 
     def denoise(x, level):
-        time = jnp.broadcast_to(level.time, x.shape[:1])
+        time = jnp.broadcast_to(level.time, (len(x), 1))
         # The end of the line from x, at the velocity there.
-        return x + level.sigma * flow.apply(params, x, time, inputs)
+        return x + level.sigma * apply(flow, params, inputs, x, time)
 
     # The key is unused: the steps add no noise.
-    return sample(jax.random.key(0), denoise, steps, z.shape, init=z).x
+    drawn = sample(jax.random.key(0), denoise, steps, z.shape, init=z).x
+    return jnp.clip(drawn, -1, 1)
 
 
-def one_step(
-    actor: Any, params: ArrayTree, inputs: jax.Array, z: jax.Array
-) -> jax.Array:
-    """Return the actions mu(s, z) `[B, A]` of states `[B, S]` and noise `[B, A]`."""
-    return actor.apply(params, jnp.concatenate([inputs, z], axis=-1))[0]
+def apply(network: Any, params: ArrayTree, *parts: jax.Array) -> jax.Array:
+    """Apply a network to arrays `[B, ...]` side by side."""
+    return network.apply(params, jnp.concatenate(parts, axis=-1))
 
 
 def fql_learner(
@@ -173,7 +178,7 @@ def fql_learner(
 
     Args:
       config: options.
-      actor: `[inputs | z] [B, S + A] -> (actions [B, A], None)`.
+      actor: `[inputs | z] [B, S + A] -> actions [B, A]`, of any size.
       flow: as in `follow`.
       q: `(inputs [B, S], actions [B, A]) -> [2, B]`.
       prepare: as in a `Learner`.
@@ -185,27 +190,28 @@ def fql_learner(
         flow_key, actor_key, q_key = jax.random.split(key, 3)
         both = jnp.concatenate([inputs, actions], axis=-1)
         return {
-            "flow": flow.init(flow_key, actions, jnp.zeros(1), inputs),
+            "flow": flow.init(flow_key, jnp.pad(both, ((0, 0), (0, 1)))),
             "actor": actor.init(actor_key, both),
             "q": q.init(q_key, inputs, actions),
         }
 
     def flow_loss(params, context: Context):
-        time_keys, z_keys, drop_keys = split_keys(context.keys, 3)
+        time_keys, z_keys = split_keys(context.keys)
         actions = context.batch.actions
         z = normal(z_keys, actions.shape)
-        # In (0, 1], like the times of Euler's method.
-        time = 1 - jax.vmap(jax.random.uniform)(time_keys)
-        x = (1 - time[:, None]) * actions + time[:, None] * z
-        found = flow.apply(params, x, time, context.batch.inputs, drop_keys)
+        time = jax.vmap(jax.random.uniform)(time_keys)[:, None]
+        x = (1 - time) * z + time * actions
+        found = apply(flow, params, context.batch.inputs, x, time)
         return jnp.square(found - (actions - z)).mean(), {}
 
     def actor_loss(params, context: Context):
         inputs = context.batch.inputs
         z = normal(context.keys, context.batch.actions.shape)
-        actions = one_step(actor, params, inputs, z)
+        actions = apply(actor, params, inputs, z)
         wanted = follow(flow, context.params["flow"], inputs, z, steps)
-        distance = jnp.square(actions - jnp.clip(wanted, -1, 1)).mean()
+        # The distance is that of actions as they are, or none would come back.
+        distance = jnp.square(actions - wanted).mean()
+        actions = jnp.clip(actions, -1, 1)
         values = q.apply(context.params["q"], inputs, actions).mean(0)
         gain = values.mean()
         if config.unit_q:
@@ -218,21 +224,18 @@ def fql_learner(
     def q_loss(params, context: Context):
         inputs = context.batch.next_inputs
         z = normal(context.keys, context.batch.actions.shape)
-        actions = one_step(actor, context.params["actor"], inputs, z)
+        actions = apply(actor, context.params["actor"], inputs, z)
+        actions = jnp.clip(actions, -1, 1)
         ahead = q.apply(context.slow["target"], inputs, actions).mean(0)
         loss, value = bellman_error(q, params, context.batch, ahead, config.discount)
         return loss, {"q": value}
 
-    adam = optax.adam(config.learning_rate)
+    losses = {"flow": flow_loss, "actor": actor_loss, "q": q_loss}
     return joint_learner(
         prepare,
         init_params,
-        {"flow": flow_loss, "actor": actor_loss, "q": q_loss},
-        {
-            "flow": optax.adamw(config.learning_rate, weight_decay=config.score_decay),
-            "actor": adam,
-            "q": adam,
-        },
+        losses,
+        dict.fromkeys(losses, optax.adam(config.learning_rate)),
         averages={"target": Averaging(1 - config.target_rate, part="q")},
     )
 

@@ -76,6 +76,7 @@ from jaxdiff.data.episodes import Dataset, Episodes, acted_rows
 from jaxdiff.data.normalizer import (
     Normalizer,
     fit_limits,
+    fit_normalizer,
     normalize,
     take_dimensions,
     unnormalize,
@@ -107,6 +108,8 @@ class DecisionDiffuserConfig(PlannerConfig):
       inverse_kind: predict the mean action, or draw its dimensions one after another.
       inverse_width: width of the hidden layers of the inverse dynamics.
       inverse_depth: number of hidden layers of the inverse dynamics.
+      inverse_normalizer: how the actions that the inverse dynamics finds are scaled to
+        [-1, 1].
       bins: bins of each dimension of an action, for autoregressive inverse dynamics.
     """
 
@@ -125,6 +128,7 @@ class DecisionDiffuserConfig(PlannerConfig):
     inverse_kind: Literal["direct", "autoregressive"] = "direct"
     inverse_width: int = 256
     inverse_depth: int = 2
+    inverse_normalizer: Literal["limits", "cdf"] = "limits"
     bins: int = 80
 
     def faults(self) -> Iterator[str]:
@@ -215,7 +219,9 @@ def measure(
         normalizer=found.normalizer,
         dynamics=found.dynamics,
         support=found.support,
-        actions=fit_limits(episodes.actions[acted_rows(episodes)]),
+        actions=fit_normalizer(
+            config.inverse_normalizer, episodes.actions[acted_rows(episodes)]
+        ),
         goals=fit_limits(goals),
         returns=measure_returns(
             episodes,

@@ -3,7 +3,9 @@
 (1) min_theta E w |target - network(x_t, t)|^p,   x_t = alpha x0 + sigma noise,
 
 where what is known of a window (`jaxdiff.algorithms.planning.trajectories`) is shown
-clean and weighs nothing. Windows of several lengths take turns, an update each.
+clean and weighs nothing. Windows of several lengths take turns, an update each. The
+logged loss is the mean over all entries of a window, known ones included, in normalised
+units.
 """
 
 from collections.abc import Callable

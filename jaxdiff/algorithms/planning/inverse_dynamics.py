@@ -5,9 +5,10 @@ conditional generative modeling all you need for decision making?", 2023,
 arXiv:2211.15657, equation 6). With normalised states and actions in [-1, 1], over the
 transitions of a dataset:
 
-(1) direct: min_f E |a - f(s, s')|^2, the mean action where several lead there;
+(1) direct: min_f E |a - f(s, s')|^2 / A, the mean action where several lead there;
 (2) autoregressive: each dimension falls into one of 80 bins, given the dimensions
-    before it; cross-entropy; drawn uniformly within a drawn bin.
+    before it; cross-entropy in nats, summed over dimensions; drawn uniformly within a
+    drawn bin.
 """
 
 from collections.abc import Callable, Sequence

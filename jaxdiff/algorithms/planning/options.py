@@ -32,7 +32,9 @@ class PlannerConfig(Options):
       goal_dim: entries of a goal that the last state of a plan is clamped to; 0 plans
         without a goal.
       diffusion_steps: number of noise levels.
-      schedule: noise schedule.
+      schedule: how noise grows over the levels. The betas of "linear" go from 1e-4 to
+        0.02 however few levels there are, which leaves most of the data in the last of
+        20; "linear_rescaled" multiplies them by 1000 over the number of levels.
       noise_shift: factor of the noise of every level relative to the data.
       network: network that denoises trajectories.
       dim: width of the U-Net, and of the embedding of noise levels.
@@ -155,7 +157,7 @@ class PlannerActing(Options):
         that of `temperature`.
       candidates: plans made for each problem and horizon.
       rank: follow the candidate with the least dynamics error, or with the largest
-        expected return.
+        expected return. Both are read from finished plans.
       choose: plan for `horizon`, or for the earliest arrival at the goal.
       slack: factor by which the dynamics error of an earlier plan may exceed that of
         the longest horizon.

@@ -93,10 +93,12 @@ class Plans:
 
     Attributes:
       trajectories: `[B, C, rows, A + O]`, environment units.
-      dynamics_error: `[B, C]`, smaller is better; see
-        `jaxdiff.algorithms.planning.dynamics`.
-      expected_return: `[B, C]`, by a model of returns, or None without one.
-      value: `[B, C]`, of the value that the plans climbed, or None without one.
+      dynamics_error: `[B, C]`, of `trajectories`, normalised again; smaller is better,
+        see `jaxdiff.algorithms.planning.dynamics`.
+      expected_return: `[B, C]`, by a model of returns, or None without one. It reads
+        the windows that the last denoising step gave, normalised, at the least noise.
+      value: `[B, C]`, of the value that the plans climbed, or None without one; of
+        `trajectories` in environment units.
       ood_distance: `[B, C]`, above 1 where a plan leads where the data never were; see
         `jaxdiff.algorithms.planning.support`. None without goals.
       path: `[S + 1, B, C, rows, A + O]`, the plans at every noise level, or None.
@@ -351,6 +353,9 @@ def strain(plans: Plans) -> jax.Array:
 
 def cost(plans: Plans, rank: str) -> jax.Array:
     """Compute what candidates are ranked by, `[B, C]`, the smallest first.
+
+    Both ranks are those of finished plans. The released code of Diffuser ranks by the
+    value of x_t before the last denoising step.
 
     Args:
       plans: the candidates.

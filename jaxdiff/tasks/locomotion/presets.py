@@ -202,6 +202,8 @@ def _decisions_released(dataset: Dataset, spec: Spec) -> Preset:
         dim=128,
         dim_mults=(1, 4, 8),
         prediction="noise",
+        # The released code scales actions as it scales states.
+        inverse_normalizer="cdf",
         learning_rate=2e-4,
         accumulate=2,
         ema_every=10,

@@ -202,7 +202,6 @@ PRESETS: Presets = {
     ("diffuser", "paper"): _diffuser_paper,
     ("decision-diffuser", "demo"): _decisions_of(_diffuser_demo),
     ("decision-diffuser", "released"): _decisions_of(_diffuser_released),
-    ("decision-diffuser", "paper"): _decisions_of(_diffuser_paper),
     **imitation_presets(
         "demo",
         lambda spec: {},

@@ -25,7 +25,7 @@ from jaxdiff.algorithms.planning.decision_diffuser import (
     measure,
 )
 from jaxdiff.algorithms.planning.planner import Problem
-from jaxdiff.data.episodes import Dataset, Episodes
+from jaxdiff.data.episodes import Dataset, Episodes, acted_rows
 from jaxdiff.data.normalizer import normalize, unnormalize
 from jaxdiff.data.spec import Layout, Spec
 from jaxdiff.errors import UserError
@@ -552,6 +552,25 @@ def test_first_actions_do_not_depend_on_how_many_act(answering):
     together = actions(slice(0, 3))
     for b in range(3):
         np.testing.assert_allclose(together[b], actions(slice(b, b + 1))[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["limits", "cdf"])
+def test_an_inverse_of_zero_acts_in_the_middle_of_its_scale(kind, answering):
+    # The middle is between the extremes, or it has half of the data on either side.
+    answering(lambda x, condition, keep: x)
+    skewed = dataclasses.replace(EPISODES, actions=np.exp(20 * EPISODES.actions))
+    algorithm, statistics = build(skewed, inverse_normalizer=kind)
+    zero = jax.tree.map(np.zeros_like, exact_inverse(statistics))
+    states = {"denoiser": held({}), "inverse": held(zero)}
+    output, _ = jax.jit(algorithm.act)(
+        states, algorithm.init_carry(3), keys_of(3), START, np.ones(3, bool)
+    )
+    data = skewed.actions[acted_rows(skewed)]
+    below = (data < output.action[0]).mean(0)
+    extremes = (data.min(0) + data.max(0)) / 2
+    # Each of 40 episodes has one action.
+    assert (np.abs(below - 0.5) < 0.03).all() == (kind == "cdf")
+    assert np.allclose(output.action, extremes, rtol=1e-4) == (kind == "limits")
 
 
 def test_regions_are_of_the_positions_that_the_layout_names():

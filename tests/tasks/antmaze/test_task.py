@@ -99,4 +99,6 @@ def test_sparse_rewards_have_options_of_their_own():
     assert preset("cql", "demo", large).config.rewards == "centred"
     assert preset("fql", "demo", large).config.alpha == 3.0
     assert preset("fql", "demo", "AntMaze_UMaze-v4").config.alpha == 10.0
+    fql = preset("fql", "released", large).config
+    assert (fql.widths, fql.layer_norm, fql.alpha) == ((512,) * 4, True, 3.0)
     assert preset("td3-bc", "released", large).config.normalizer == "none"

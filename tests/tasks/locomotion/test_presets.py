@@ -85,6 +85,8 @@ def test_decision_diffuser_has_the_options_of_code_and_paper():
     assert (released.config.horizon, released.config.diffusion_steps) == (100, 200)
     assert (released.config.dim, released.acting.target) == (128, 0.9)
     assert released.acting.temperature == 0.5
+    scales = (released.config.normalizer, released.config.inverse_normalizer)
+    assert scales == ("cdf", "cdf")
     paper = preset("decision-diffuser", "paper", "Walker2d-v3")
     assert (paper.config.history, paper.config.diffusion_steps) == (20, 100)
     assert paper.acting.target == 1.0
