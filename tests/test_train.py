@@ -110,30 +110,30 @@ def telling():
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
-    """Learner -> what its last dispatch told; two of them, of 20 and 30 updates."""
+    """Learner and update -> what a dispatch told; two learners of 20 and 30 updates."""
     run = tmp_path_factory.mktemp("told")
-    algorithm = line_algorithm()._replace(
-        learners={"one": telling(), "two": telling()}
-    )
+    algorithm = line_algorithm()._replace(learners={"one": telling(), "two": telling()})
     configs = {
         name: TrainConfig(num_steps=steps, batch_size=16, log_every=10)
         for name, steps in (("one", 20), ("two", 30))
     }
     train_learners(algorithm, line_data(), configs=configs, run=run)
-    return {record["learner"]: record for record in records(run)}
+    return {(record["learner"], record["step"]): record for record in records(run)}
 
 
 def test_each_learner_is_given_its_own_updates_and_those_that_have_finished(told):
-    assert (told["one"]["num_steps"], told["one"]["finished"]) == (20, 0)
-    assert (told["two"]["num_steps"], told["two"]["finished"]) == (30, 1)
+    one, two = told["one", 20], told["two", 30]
+    assert (one["num_steps"], one["finished"]) == (20, 0)
+    assert (two["num_steps"], two["finished"]) == (30, 1)
     # Metrics are means over the updates of a dispatch.
-    assert told["one"]["loss"] == told["two"]["loss"] == 1
+    assert one["loss"] == two["loss"] == 1
 
 
 def test_drawing_and_updating_and_the_learners_have_keys_of_their_own(told):
     # Two independent draws between 0 and 1 are a third apart, equal ones are not.
-    assert told["one"]["apart"] == pytest.approx(1 / 3, abs=0.1)
-    assert told["one"]["drawn"] != told["two"]["drawn"]
+    assert told["one", 10]["apart"] == pytest.approx(1 / 3, abs=0.1)
+    assert told["one", 10]["drawn"] != told["two", 10]["drawn"]
+    assert told["one", 10]["drawn"] != told["one", 20]["drawn"]
 
 
 def test_finished_learner_is_not_trained_again(tmp_path):

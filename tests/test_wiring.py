@@ -304,9 +304,7 @@ def test_a_second_update_reads_all_that_the_first_one_wrote(algorithm, learner):
                     other = parts(update(with_part(once, source, old[source]), frozen))
                     assert apart(other[path], end[path]) > 1e-6, (path, source)
     # Moments are read and written too; the kept part of a mean is nine tenths.
-    forgotten = update(
-        dataclasses.replace(once, opt_state=before.opt_state), frozen
-    )
+    forgotten = update(dataclasses.replace(once, opt_state=before.opt_state), frozen)
     for path in WIRES[algorithm][1][learner]:
         assert apart(parts(forgotten)[path], end[path]) > 1e-6, path
 

@@ -83,7 +83,9 @@ def test_the_spread_of_squashed_actors_is_bounded():
     x = 1e5 * jax.random.normal(jax.random.key(1), (64, 3))
     network: Any = SquashedActor(2, (16,))
     _, std = network.apply(network.init(jax.random.key(0), x), x)
-    np.testing.assert_allclose(jnp.log(jnp.stack([std.min(), std.max()])), [-5, 2], rtol=1e-5)
+    np.testing.assert_allclose(
+        jnp.log(jnp.stack([std.min(), std.max()])), [-5, 2], rtol=1e-5
+    )
 
 
 def test_actors_stay_in_the_box_and_keep_their_spread():

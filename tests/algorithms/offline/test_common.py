@@ -183,7 +183,8 @@ class Opposed:
         return ()
 
     def apply(self, params, inputs, actions):
-        return jnp.stack([actions[..., 0], -actions[..., 0] - 9])
+        first = jnp.tanh(actions[..., 0])
+        return jnp.stack([first, -first - 9])
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def test_levels_are_as_likely_between_their_bounds(bounds, share):
 def test_the_behaviour_learns_at_all_times():
     keys = jax.random.split(jax.random.key(0), 4096)
     times = jax.vmap(every_level())(keys).time
-    np.testing.assert_allclose(jnp.quantile(times, jnp.array([0, 1])), [0.001, 1], atol=2e-3)
+    np.testing.assert_allclose([times.min(), times.max()], [0.001, 1], atol=2e-3)
     np.testing.assert_allclose(times.mean(), 0.5, atol=0.02)
 
 
