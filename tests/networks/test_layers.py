@@ -131,10 +131,10 @@ def test_attention_is_that_of_the_library():
 def test_embeddings_leak_a_hundredth_of_what_is_negative():
     network, x = Embedding(4), draw(0, 3, 2)
     params = network.init(jax.random.key(1), x)
-    first = params["params"]["Linear_0"]
+    first = params["params"]["Linear_1"]  # named after the layer that it is passed to
 
     def rise(bias):
-        layers = {**params["params"], "Linear_0": {**first, "bias": jnp.full(4, bias)}}
+        layers = {**params["params"], "Linear_1": {**first, "bias": jnp.full(4, bias)}}
         above, below = (network.apply({"params": layers}, y) for y in (x, 0 * x))
         return above - below
 
