@@ -21,6 +21,7 @@ from points import straight_lines
 from toy import spec_of
 
 from jaxdiff.algorithms import ALGORITHMS
+from jaxdiff.algorithms.offline.common import OfflineConfig
 from jaxdiff.data.spec import Layout
 
 EPISODES = straight_lines()
@@ -254,6 +255,15 @@ each_learner = pytest.mark.parametrize(
 )
 
 
+def test_every_offline_algorithm_is_here():
+    offline = {
+        name
+        for name in ALGORITHMS
+        if issubclass(ALGORITHMS[name].config, OfflineConfig)
+    }
+    assert offline == set(WIRES)
+
+
 @each_learner
 def test_a_step_depends_on_what_its_equation_reads_and_on_nothing_else(
     algorithm, learner
@@ -303,7 +313,7 @@ def test_a_second_update_reads_all_that_the_first_one_wrote(algorithm, learner):
                 if source != path:
                     other = parts(update(with_part(once, source, old[source]), frozen))
                     assert apart(other[path], end[path]) > 1e-6, (path, source)
-    # Moments are read and written too; the kept part of a mean is nine tenths.
+    # Moments of gradients are read and written too.
     forgotten = update(dataclasses.replace(once, opt_state=before.opt_state), frozen)
     for path in WIRES[algorithm][1][learner]:
         assert apart(parts(forgotten)[path], end[path]) > 1e-6, path
