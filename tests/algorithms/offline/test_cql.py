@@ -142,13 +142,13 @@ def test_the_penalty_is_of_actions_in_the_state_itself():
 
 
 def test_the_smaller_critic_lies_ahead_and_is_climbed():
-    rows = [(0, 0, 0.0, 0, False)] * 2048
+    rows = [(0, 0, 1.0, 0, False)] * 2048
     batch = table(rows, states=1, actions=1)
     batch.actions[:] = 0
     *_, metrics = run(learner(Crossed(), Even(1), penalty=0.0), batch, 1)
-    # Found is 0; of a tanh(xi) the smaller twin is worth -3 |a|.
+    # Found is 0; of an action a that is drawn the smaller twin is worth -3 |a|.
     a = np.tanh(0.9 * np.random.default_rng(0).normal(size=1_000_000))
-    expected = np.mean((DISCOUNT * 3 * a) ** 2)
+    expected = np.mean((1 - DISCOUNT * 3 * np.abs(a)) ** 2)
     np.testing.assert_allclose(metrics["q_loss"], expected, rtol=0.1)
     value = metrics["actor_loss"] + metrics["entropy"]
     np.testing.assert_allclose(value, np.mean(3 * np.abs(a)), rtol=0.1)
