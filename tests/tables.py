@@ -44,6 +44,20 @@ class Slope:
         return jnp.asarray([[3.0], [5.0]]) * actions.sum(-1) + 0 * params[:, None]
 
 
+class Crossed(Slope):
+    """Twins of which one rises by 3 with the action and the other falls by 3."""
+
+    def apply(self, params, inputs, actions):
+        return jnp.stack([3 * actions.sum(-1), -3 * actions.sum(-1)]) + 0 * params.sum()
+
+
+class Places(Slope):
+    """Twins that see the state alone: the second state is worth 1, the first none."""
+
+    def apply(self, params, inputs, actions):
+        return jnp.stack([inputs[..., 1]] * 2) + 0 * params.sum()
+
+
 class Plain:
     """A policy that is its parameters: a mean for each state, perhaps a spread."""
 

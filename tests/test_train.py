@@ -18,7 +18,14 @@ import pytest
 from points import straight_lines
 from toy import OFFSET, SLOPE, line_algorithm, line_data, spec_of
 
-from jaxdiff.algorithms.base import TrainConfig, accumulated, cosine_decay, ema
+from jaxdiff.algorithms.base import (
+    Learner,
+    TrainConfig,
+    TrainState,
+    accumulated,
+    cosine_decay,
+    ema,
+)
 from jaxdiff.algorithms.offline.energy import Supported, energy_learner
 from jaxdiff.algorithms.planning.diffuser import (
     DiffuserActing,
@@ -192,6 +199,56 @@ def test_resume_on_other_devices(tmp_path):
     fit_line(steps=40, run=tmp_path, devices=jax.devices()[:4])
     resumed = fit_line(steps=60, run=tmp_path, devices=jax.devices()[:2])
     chex.assert_trees_all_close(whole, resumed, atol=1e-5)
+
+
+def telling():
+    """A learner that learns nothing: its metrics tell what its updates are given."""
+
+    def update(state, keys, batch, frozen, hyper, axis_name=None):
+        again = jax.vmap(jax.random.uniform)(keys)
+        metrics = {
+            "loss": jnp.float32(1.0),
+            "drawn": batch.mean(),
+            "apart": jnp.abs(batch - again).mean(),
+            "num_steps": jnp.float32(hyper["num_steps"]),
+            "finished": jnp.float32(len(frozen)),
+        }
+        return dataclasses.replace(state, step=state.step + 1), metrics
+
+    return Learner(
+        prepare=lambda data, frozen, key: data,
+        draw=lambda data, key: jax.random.uniform(key),
+        init=lambda key, batch, frozen: TrainState(jnp.int32(0), {}, {}, ()),
+        update=update,
+    )
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """Learner and update -> what a dispatch told; two learners of 20 and 30 updates."""
+    run = tmp_path_factory.mktemp("told")
+    algorithm = line_algorithm()._replace(learners={"one": telling(), "two": telling()})
+    configs = {
+        name: TrainConfig(num_steps=steps, batch_size=16, log_every=10)
+        for name, steps in (("one", 20), ("two", 30))
+    }
+    train_learners(algorithm, line_data(), configs=configs, run=run)
+    return {(record["learner"], record["step"]): record for record in records(run)}
+
+
+def test_each_learner_is_given_its_own_updates_and_those_that_have_finished(told):
+    one, two = told["one", 20], told["two", 30]
+    assert (one["num_steps"], one["finished"]) == (20, 0)
+    assert (two["num_steps"], two["finished"]) == (30, 1)
+    # Metrics are means over the updates of a dispatch.
+    assert one["loss"] == two["loss"] == 1
+
+
+def test_drawing_and_updating_and_the_learners_have_keys_of_their_own(told):
+    # Two independent draws between 0 and 1 are a third apart, equal ones are not.
+    assert told["one", 10]["apart"] == pytest.approx(1 / 3, abs=0.1)
+    assert told["one", 10]["drawn"] != told["two", 10]["drawn"]
+    assert told["one", 10]["drawn"] != told["one", 20]["drawn"]
 
 
 def test_finished_learner_is_not_trained_again(tmp_path):

@@ -4,6 +4,9 @@ A loss that reads the online actor where its paper reads the slow one still fall
 its first step is the same, because slow copies begin as the online ones. Here they
 differ, actions have two dimensions, and Adam has moments, so that its step shows the
 size of a gradient and not only its sign.
+
+Two more wires are seen here: a second update reads all that the first one wrote, and
+no random key is used twice.
 """
 
 import dataclasses
@@ -18,13 +21,14 @@ from points import straight_lines
 from toy import spec_of
 
 from jaxdiff.algorithms import ALGORITHMS
+from jaxdiff.algorithms.offline.common import OfflineConfig
 from jaxdiff.data.spec import Layout
 
 EPISODES = straight_lines()
 SPEC = spec_of(EPISODES, layout=Layout(position=(0, 1), goal=(0, 1)))
 # Large rates show small changes of gradients.
-SMALL = {"widths": (16,), "learning_rate": 0.1}
-SCORE = {**SMALL, "score_width": 16, "score_blocks": 1}
+SMALL = {"widths": (16,), "learning_rate": 0.1, "target_rate": 0.1}
+SCORE = {**SMALL, "score_width": 16, "score_blocks": 1, "ema_decay": 0.9}
 VAE = {**SMALL, "vae_widths": (16,)}
 
 # Algorithm -> options, and learner -> part of its parameters -> the parts that its step
@@ -33,7 +37,7 @@ VAE = {**SMALL, "vae_widths": (16,)}
 WIRES: dict[str, tuple[dict[str, Any], dict[str, dict[str, set[str]]]]] = {
     # Equations (1) and (2) of each module.
     "td3-bc": (
-        SMALL,
+        {**SMALL, "policy_delay": 1},
         {
             "policy": {
                 # The policy climbs the critic after its step, which read the copies.
@@ -46,7 +50,7 @@ WIRES: dict[str, tuple[dict[str, Any], dict[str, dict[str, set[str]]]]] = {
         },
     ),
     "diffusion-ql": (
-        {**SCORE, "eta": 1.0},
+        {**SCORE, "eta": 1.0, "ema_every": 1, "ema_start": 0},
         {
             "policy": {
                 "params.actor": {"params.actor", "params.q"},
@@ -124,6 +128,16 @@ WIRES: dict[str, tuple[dict[str, Any], dict[str, dict[str, set[str]]]]] = {
             },
         },
     ),
+    "idql": (
+        SCORE,
+        {
+            "critic": {
+                "params.v": {"params.v", "slow.target"},
+                "params.q": {"params.q", "params.v"},
+            },
+            "behaviour": {"params": {"params"}},
+        },
+    ),
     "qgpo": (
         {**SCORE, "support_actions": 2, "energy_width": 16, "energy_blocks": 1},
         {
@@ -174,6 +188,22 @@ def with_part(state, path, part):
     return dataclasses.replace(state, **{field: put(getattr(state, field), names)})
 
 
+# The keys that updates consumed, in the order of the draws.
+CONSUMED: list[bytes] = []
+CONSUMERS = ("split", "normal", "uniform", "bernoulli", "categorical", "randint")
+
+
+def recorded(draw):
+    """Let a function of `jax.random` note the key that it consumes."""
+
+    def wrapped(key, *args, **options):
+        data = jax.random.key_data(key)
+        jax.debug.callback(lambda data: CONSUMED.append(data.tobytes()), data)
+        return draw(key, *args, **options)
+
+    return wrapped
+
+
 @functools.cache
 def wired(algorithm):
     """Learner -> its updates, a state whose copies differ, and what was frozen."""
@@ -204,14 +234,37 @@ def wired(algorithm):
                 learner.update(state, keys, batch, frozen, {"num_steps": 4000.0})[0]
             )
         )
+        with pytest.MonkeyPatch.context() as patch:
+            for consumer in CONSUMERS:
+                draw = getattr(jax.random, consumer)
+                patch.setattr(jax.random, consumer, recorded(draw))
+            update = update.lower(state, dict(frozen)).compile()
         found[name] = (update, state, dict(frozen))
         frozen[name] = state
     return found
 
 
-@pytest.mark.parametrize(
+def apart(one, other):
+    """The largest difference of two trees."""
+    away = jax.tree.map(lambda x, y: jnp.abs(x - y).max(), one, other)
+    return max(map(float, jax.tree.leaves(away)))
+
+
+each_learner = pytest.mark.parametrize(
     ("algorithm", "learner"), [(a, name) for a in WIRES for name in WIRES[a][1]]
 )
+
+
+def test_every_offline_algorithm_is_here():
+    offline = {
+        name
+        for name in ALGORITHMS
+        if issubclass(ALGORITHMS[name].config, OfflineConfig)
+    }
+    assert offline == set(WIRES)
+
+
+@each_learner
 def test_a_step_depends_on_what_its_equation_reads_and_on_nothing_else(
     algorithm, learner
 ):
@@ -236,11 +289,64 @@ def test_a_step_depends_on_what_its_equation_reads_and_on_nothing_else(
     usual, found = steps(state, frozen), {}
     for other, changed in others.items():
         for path, step in steps(*changed).items():
-            away = jax.tree.map(lambda x, y: jnp.abs(x - y).max(), step, usual[path])
-            if max(map(float, jax.tree.leaves(away))) > 1e-5:
+            if apart(step, usual[path]) > 1e-5:
                 found.setdefault(path, set()).add(other)
     wanted = WIRES[algorithm][1][learner]
     assert found.keys() == wanted.keys()
     for path, read in wanted.items():
         surely = {name for name in read if not name.startswith("?")}
         assert surely <= found[path] <= {name.lstrip("?") for name in read}, path
+
+
+@each_learner
+def test_a_second_update_reads_all_that_the_first_one_wrote(algorithm, learner):
+    update, before, frozen = wired(algorithm)[learner]
+    once = update(before, frozen)
+    twice = update(once, frozen)
+    assert int(twice.step) == int(before.step) + 2
+    old, new, end = parts(before), parts(once), parts(twice)
+    for path, read in WIRES[algorithm][1][learner].items():
+        # Without what the first update wrote to a part, the second step is another.
+        for source in read:
+            if source in new:
+                assert apart(old[source], new[source]) > 0, source
+                if source != path:
+                    other = parts(update(with_part(once, source, old[source]), frozen))
+                    assert apart(other[path], end[path]) > 1e-6, (path, source)
+    # Moments of gradients are read and written too.
+    forgotten = update(dataclasses.replace(once, opt_state=before.opt_state), frozen)
+    for path in WIRES[algorithm][1][learner]:
+        assert apart(parts(forgotten)[path], end[path]) > 1e-6, path
+
+
+# Slow copies whose parts have other names; all others are named for their part.
+PARTS = {"slow.ema": "params", "slow.target": "params.q"}
+# Nobody reads the averages of these models.
+UNREAD = {("bcq", "behaviour"), ("bear", "behaviour")}
+
+
+@each_learner
+def test_slow_copies_follow_what_an_update_has_written(algorithm, learner):
+    update, before, frozen = wired(algorithm)[learner]
+    once = update(before, frozen)
+    old, new = parts(before), parts(once)
+    for path in new:
+        if path.startswith("slow."):
+            online = PARTS.get(path, path.replace("slow.target", "slow"))
+            online = online.replace("slow", "params")
+            kept = 0.0 if (algorithm, learner) in UNREAD else 0.9
+            expected = jax.tree.map(
+                lambda slow, fast, kept=kept: kept * slow + (1 - kept) * fast,
+                old[path], new[online],
+            )  # fmt: skip
+            assert apart(new[path], expected) < 1e-5, path
+
+
+@each_learner
+def test_no_key_is_used_twice(algorithm, learner):
+    update, state, frozen = wired(algorithm)[learner]
+    jax.effects_barrier()
+    CONSUMED.clear()
+    jax.block_until_ready(update(state, frozen))
+    jax.effects_barrier()
+    assert len(set(CONSUMED)) == len(CONSUMED)

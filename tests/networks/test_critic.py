@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff.networks import Actor, TwinQ, Value
+from jaxdiff.networks import Actor, SquashedActor, TwinQ, Value
 
 # States and actions of HalfCheetah, of Hopper and of AntMaze.
 CHEETAH, HOPPER, ANT = (17, 6), (11, 3), (29, 8)
@@ -66,6 +66,26 @@ def test_layer_norm_makes_hidden_layers_blind_to_scale():
         once, tenfold = (network.apply(params, k * x) for k in (1.0, 10.0))
         expected = once if layer_norm else 10 * once
         np.testing.assert_allclose(tenfold, expected, rtol=1e-2)
+
+
+def test_hidden_layers_are_normalised_before_their_relu():
+    x = jax.random.normal(jax.random.key(1), (4, 3))
+    network: Any = Value((16,), layer_norm=True)
+    params = network.init(jax.random.key(0), x)
+    # The sum of what leaves a ReLU; after a norm it would be zero.
+    params["params"]["ReLUNet_0"]["Linear_1"] = {
+        "kernel": jnp.ones((16, 1)), "bias": jnp.zeros(1),
+    }  # fmt: skip
+    assert (network.apply(params, x) > 1).all()
+
+
+def test_the_spread_of_squashed_actors_is_bounded():
+    x = 1e5 * jax.random.normal(jax.random.key(1), (64, 3))
+    network: Any = SquashedActor(2, (16,))
+    _, std = network.apply(network.init(jax.random.key(0), x), x)
+    np.testing.assert_allclose(
+        jnp.log(jnp.stack([std.min(), std.max()])), [-5, 2], rtol=1e-5
+    )
 
 
 def test_actors_stay_in_the_box_and_keep_their_spread():

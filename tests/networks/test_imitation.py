@@ -81,6 +81,22 @@ def test_sees_each_input_and_mixes_no_batch(name):
         assert jnp.abs(changed[1] - base[1]).max() > 1e-4
 
 
+def test_a_transformer_of_silent_blocks_passes_its_tokens_on():
+    network = Transformer(3, embed=8, width=16, depth=2)
+    inputs, params = made(network)
+    layers = {
+        name: jax.tree.map(jnp.zeros_like, each)
+        if name.startswith(("attentions", "mlps"))
+        else each
+        for name, each in params["params"].items()
+    }
+    silent = {"params": layers}
+    found = network.apply(silent, *inputs)
+    for i, changed in enumerate(inputs):
+        others = [*inputs[:i], changed + 1, *inputs[i + 1 :]]
+        assert (network.apply(silent, *others) != found).all(), i
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_encodes_each_observation_on_its_own(name):
     network = SMALL[name]

@@ -8,6 +8,7 @@ import pytest
 from jaxdiff.networks import MLP, Norm, ReLUNet, TwinQ, sinusoidal_embedding
 from jaxdiff.networks.layers import (
     Attention,
+    Embedding,
     Linear,
     SineEmbedding,
     fourier_features,
@@ -115,6 +116,29 @@ def test_attention_of_equal_tokens_is_their_value():
         params = network.init(jax.random.key(1), x)
         alone = network.apply(params, x[:, :1])
         np.testing.assert_allclose(network.apply(params, x)[:, 2:3], alone, atol=1e-5)
+
+
+def test_attention_is_that_of_the_library():
+    network, x = Attention(heads=2, width=4), 3 * draw(0, 2, 5, 6)
+    params = network.init(jax.random.key(1), x)
+    first, last = (params["params"][f"Linear_{i}"] for i in range(2))
+    parts = jnp.split(x @ first["kernel"] + first["bias"], 3, axis=-1)
+    found = jax.nn.dot_product_attention(*(each.reshape(2, 5, 2, 4) for each in parts))
+    expected = found.reshape(2, 5, 8) @ last["kernel"] + last["bias"]
+    np.testing.assert_allclose(network.apply(params, x), expected, atol=1e-5)
+
+
+def test_embeddings_leak_a_hundredth_of_what_is_negative():
+    network, x = Embedding(4), draw(0, 3, 2)
+    params = network.init(jax.random.key(1), x)
+    first = params["params"]["Linear_1"]  # named after the layer that it is passed to
+
+    def rise(bias):
+        layers = {**params["params"], "Linear_1": {**first, "bias": jnp.full(4, bias)}}
+        above, below = (network.apply({"params": layers}, y) for y in (x, 0 * x))
+        return above - below
+
+    np.testing.assert_allclose(rise(-9.0), 0.01 * rise(9.0), rtol=1e-2, atol=1e-5)
 
 
 def test_attention_knows_no_order_but_the_transformer_does():

@@ -68,3 +68,56 @@ def test_dropout_hides_its_share_in_every_block():
     assert kept.shape == (400, 2, 32)
     np.testing.assert_allclose(kept.mean(), 0.75, atol=0.01)
     assert (kept[:, 0] != kept[:, 1]).any()
+
+
+def with_layer(params, name, kernel, bias):
+    """Parameters whose layer of a name has constant weights and constant biases."""
+    layer = {
+        "kernel": jnp.full_like(params["params"][name]["kernel"], kernel),
+        "bias": jnp.full_like(params["params"][name]["bias"], bias),
+    }
+    return {"params": {**params["params"], name: layer}}
+
+
+# The first layer of the stream, the last one of each block, and the last of all.
+STREAM, BLOCKS, LAST = "Linear_2", ("Linear_3", "Linear_5"), "Linear_7"
+
+
+def test_silent_blocks_pass_the_stream_on():
+    network, params, inputs = score_network()
+    for name in BLOCKS:
+        params = with_layer(params, name, 0.0, 0.0)
+    short: Any = ScoreMLP(2, width=32, blocks=0, time_width=8)
+    names = {f"Linear_{i}": f"Linear_{i}" for i in range(3)} | {"Linear_3": LAST}
+    same = {"params": {new: params["params"][old] for new, old in names.items()}}
+    np.testing.assert_allclose(
+        network.apply(params, *inputs), short.apply(same, *inputs), rtol=1e-5
+    )
+
+
+def test_blocks_are_blind_to_the_scale_of_the_stream():
+    network, params, inputs = score_network()
+    for name in BLOCKS[1:]:
+        params = with_layer(params, name, 0.0, 0.0)
+    silent = with_layer(params, BLOCKS[0], 0.0, 0.0)
+
+    def added(scale):
+        """What the first block adds to a stream that is large, where Mish is linear."""
+        stream = {"kernel": jnp.zeros_like(params["params"][STREAM]["kernel"]),
+                  "bias": scale * jnp.linspace(30, 60, 32)}  # fmt: skip
+        found, without = (
+            network.apply({"params": {**each["params"], STREAM: stream}}, *inputs)
+            for each in (params, silent)
+        )
+        return found - without
+
+    np.testing.assert_allclose(added(8.0), added(1.0), rtol=1e-2, atol=1e-3)
+    assert np.abs(added(1.0)).max() > 0.01
+
+
+def test_a_stream_far_below_zero_says_nothing():
+    network, params, inputs = score_network()
+    params = with_layer(params, STREAM, 0.0, -500.0)
+    np.testing.assert_allclose(
+        network.apply(params, *inputs), jnp.tile(params["params"][LAST]["bias"], (6, 1))
+    )

@@ -128,6 +128,18 @@ def test_density_seeks_the_larger_mode(count, share, expected):
     assert float(found) == pytest.approx(expected, abs=0.08)
 
 
+def test_density_is_a_sum_of_normals_of_the_bandwidth():
+    # Two that are half a bandwidth apart, and three 1.2 bandwidths: at the middle of
+    # the three there are 1 + 2 exp(-0.72) = 1.97, at the two 1 + exp(-0.125) = 1.88.
+    near, far = np.array([0.0, 0.5]), 20 + np.array([0.0, 1.2, 2.4])
+    candidates = jnp.asarray(np.concatenate([near, far])[None, :, None])
+    np.testing.assert_allclose(densest(0.1 * candidates, 0.1), 2.12, rtol=1e-6)
+    # Three 1.35 bandwidths apart are less dense: 1.80.
+    far = 20 + np.array([0.0, 1.35, 2.7])
+    candidates = jnp.asarray(np.concatenate([near, far])[None, :, None])
+    assert densest(0.1 * candidates, 0.1) < 0.1
+
+
 def test_the_densest_is_one_of_the_candidates_and_in_their_middle():
     candidates = jax.random.normal(jax.random.key(0), (5, 40, 3))
     chosen = densest(candidates, 0.5)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tables import Slope, run, table
+from tables import Crossed, Places, Slope, run, table
 
 from jaxdiff.algorithms.base import TrainState
 from jaxdiff.algorithms.offline.bcq import BCQConfig, bcq_learner, careful, moved
@@ -61,6 +61,15 @@ def test_where_the_code_says_nothing_it_becomes_a_normal():
     )
 
 
+def test_the_error_is_that_of_a_draw_of_the_code():
+    batch = jax.tree.map(lambda x: np.repeat(x, 32, axis=0), BATCH)
+    built = vae_learner(Code(), lambda data, frozen, key: data, optax.adam(0.02))
+    *_, metrics = run(built, batch, 1)
+    xi = np.random.default_rng(0).normal(size=1_000_000)
+    expected = np.mean((np.tanh(0.2 + np.exp(-0.5) * xi) - ACTION) ** 2)
+    np.testing.assert_allclose(metrics["error"], expected, rtol=0.05)
+
+
 def test_draws_lie_near_the_middle_of_the_code():
     far, near = (decode(Code(), None, jnp.zeros((1, 1)), x * jnp.ones((1, 2)))
                  for x in (50.0, 0.3))  # fmt: skip
@@ -76,6 +85,14 @@ def test_the_network_has_a_code_twice_as_long():
     assert mean.shape == std.shape == (2, 6)
     assert (std > 0).all()
     assert network.apply(params, inputs, mean, method="decode").shape == (2, 3)
+
+
+def test_the_spread_of_the_code_is_bounded():
+    network = ActionVAE(3, (8,))
+    inputs, actions = 1e5 * jax.random.normal(jax.random.key(1), (2, 32, 3))
+    params = network.init(jax.random.key(0), inputs, actions)
+    _, std = network.apply(params, inputs, actions, method="encode")
+    np.testing.assert_allclose(jnp.log(jnp.stack([std.min(), std.max()])), [-4, 15])
 
 
 # --------------------------------------------------------------------------- actions
@@ -121,10 +138,10 @@ class Push:
 FROZEN = {"behaviour": TrainState(step=jnp.int32(0), params=(), slow={}, opt_state=())}
 
 
-def learner(vae=None, **options):
+def learner(vae=None, q=None, **options):
     config = BCQConfig(discount=DISCOUNT, **options)
     return bcq_learner(
-        config, Push(), vae or Still(), Slope(), lambda data, frozen, key: data
+        config, Push(), vae or Still(), q or Slope(), lambda data, frozen, key: data
     )
 
 
@@ -143,11 +160,21 @@ def test_steps_go_where_the_critic_rises():
     assert 0 < state.slow["mover"] < state.params["mover"]
 
 
+def test_steps_climb_the_first_critic():
+    # The smaller one would lead down from tanh of 1/2.
+    built = learner(q=Crossed(), learning_rate=0.05)
+    _, state, _ = run(built, BATCH, 10, frozen=FROZEN)
+    assert state.params["mover"] > 0.1
+
+
 class Spread:
     """A behaviour that does what the code says."""
 
+    def __init__(self, size=1):
+        self.size = size
+
     def apply(self, params, inputs, code, method):
-        return 10 * code[:, :1]
+        return 10 * code[:, : self.size]
 
 
 def test_the_best_of_several_lies_ahead():
@@ -157,6 +184,25 @@ def test_the_best_of_several_lies_ahead():
     # The best of many is 1, worth 3 to the careful.
     errors = [(slope * ACTION - 1 - DISCOUNT * 3) ** 2 for slope in (3, 5)]
     np.testing.assert_allclose(metrics["q_loss"], np.mean(errors), rtol=0.01)
+
+
+def test_each_draw_is_judged_with_care_before_the_best_is_taken():
+    # Of two entries many draws add up to nothing, where the smaller twin is highest.
+    # The highest of each twin is 6.
+    batch = table([(0, 0, 1.0, 0, False)] * 64, states=1, actions=2)
+    batch.actions[:] = 0
+    built = learner(Spread(2), Crossed(), phi=0.0, backup_candidates=64)
+    *_, metrics = run(built, batch, 1, frozen=FROZEN)
+    np.testing.assert_allclose(metrics["q_loss"], 1, atol=0.05)
+
+
+def test_draws_are_compared_in_their_own_state():
+    # Each of two states leads to itself: found are 0 and 1, wanted 0 and 1/2.
+    rows = [(0, 0, 0.0, 0, False), (1, 0, 0.0, 1, False)] * 4
+    built = learner(Spread(), Places(), backup_candidates=5)
+    batch = table(rows, states=2, actions=1)
+    *_, metrics = run(built, batch, 1, frozen=FROZEN)
+    np.testing.assert_allclose(metrics["q_loss"], (1 - DISCOUNT) ** 2 / 2, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """BEAR: its discrepancy, and the policy that it holds to the behaviour."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tables import Slope, run, table
+from tables import Crossed, Places, Slope, run, table
 
 from jaxdiff.algorithms.base import TrainState
 from jaxdiff.algorithms.offline.bear import BEARConfig, bear_learner, discrepancy
@@ -37,27 +39,78 @@ class Free:
         return params + like, 1e-3 + like
 
 
+class Wide(Free):
+    """A policy of two entries, each nearly -1 or 1 by chance."""
+
+    def init(self, key, inputs):
+        return jnp.zeros(2)
+
+    def apply(self, params, inputs):
+        like = jnp.zeros((len(inputs), 2))
+        return params + like, 10.0 + like
+
+
 class Point:
     """A behaviour that always does the same, before tanh."""
 
     def apply(self, params, inputs, code, method):
-        return jnp.full((len(inputs), 1), MIDDLE)
+        return jnp.full((len(inputs), code.shape[1] // 2), MIDDLE)
 
 
 FROZEN = {"behaviour": TrainState(step=jnp.int32(0), params=(), slow={}, opt_state=())}
 
 
-def trained(steps, **options):
+def learner(actor=None, q=None, **options):
     options = {"discount": DISCOUNT, "kernel": "gaussian", "width": 1.0, **options}
-    built = bear_learner(
-        BEARConfig(**options), Free(), Point(), Slope(), lambda data, frozen, key: data
+    return bear_learner(
+        BEARConfig(**options),
+        actor or Free(),
+        Point(),
+        q or Slope(),
+        lambda data, frozen, key: data,
     )
-    return run(built, BATCH, steps, frozen=FROZEN)
+
+
+def trained(steps, **options):
+    return run(learner(**options), BATCH, steps, frozen=FROZEN)
 
 
 def test_at_first_the_policy_copies_the_behaviour():
     _, state, _ = trained(150, warm_up=1_000, learning_rate=0.02, multiplier_rate=0.0)
     np.testing.assert_allclose(state.params["actor"], MIDDLE, atol=0.05)
+
+
+def test_values_count_from_the_first_update_after_the_warm_up():
+    *_, metrics = trained(3, warm_up=2, multiplier_rate=0.0)
+    # With a multiplier of 1 the loss of the policy is the discrepancy less its value.
+    gain = metrics["discrepancy"] - metrics["actor_loss"]
+    np.testing.assert_allclose(gain[:2], 0, atol=1e-6)
+    assert abs(gain[2]) > 1e-5
+
+
+@pytest.mark.parametrize(("log_multiplier", "bounded"), [(30, 10), (-30, -5), (2, 2)])
+def test_the_multiplier_is_bounded(log_multiplier, bounded):
+    built = learner(warm_up=10)
+    key = jax.random.key(0)
+    state = built.init(key, BATCH, FROZEN)
+    params = {**state.params, "multiplier": jnp.float32(log_multiplier)}
+    state = dataclasses.replace(state, params=params)
+    keys = jax.random.split(key, len(BATCH.rewards))
+    _, metrics = jax.jit(built.update)(state, keys, BATCH, FROZEN, {})
+    weight = metrics["actor_loss"] / metrics["discrepancy"]
+    np.testing.assert_allclose(weight, np.exp(bounded), rtol=1e-4)
+
+
+def test_the_policy_climbs_the_smaller_critic():
+    # Off 0 one of the twins falls, so that the policy stays there without a bound.
+    batch = jax.tree.map(lambda x: x[:8], BATCH)
+    built = learner(q=Crossed(), learning_rate=0.05, multiplier_rate=0.0, bound=9.0)
+    state = built.init(jax.random.key(0), batch, FROZEN)
+    params = {**state.params, "actor": jnp.full(1, -2.0), "multiplier": jnp.float32(-5)}
+    state = dataclasses.replace(state, params=params)
+    keys = jax.random.split(jax.random.key(0), 8)
+    after, _ = jax.jit(built.update)(state, keys, batch, FROZEN, {})
+    assert after.params["actor"] > -2.0
 
 
 def weight_at(action):
@@ -90,6 +143,25 @@ def test_critics_look_ahead_with_care():
     # The slow policy does about 0, of which nothing is to be had.
     errors = [(slope * ACTION - 1) ** 2 for slope in (3, 5)]
     np.testing.assert_allclose(metrics["q_loss"], np.mean(errors), rtol=0.01)
+
+
+def test_each_draw_is_judged_with_care_before_the_best_is_taken():
+    # Of two entries many draws add up to nothing, where the smaller twin is highest.
+    # The highest of each twin is 6, and the mean of the smaller one below 0.
+    batch = table([(0, 0, 1.0, 0, False)] * 64, states=1, actions=2)
+    batch.actions[:] = 0
+    built = learner(Wide(), Crossed(), backup_candidates=64)
+    *_, metrics = run(built, batch, 1, frozen=FROZEN)
+    np.testing.assert_allclose(metrics["q_loss"], 1, atol=0.05)
+
+
+def test_draws_are_compared_in_their_own_state():
+    # Each of two states leads to itself: found are 0 and 1, wanted 0 and 1/2.
+    rows = [(0, 0, 0.0, 0, False), (1, 0, 0.0, 1, False)] * 4
+    built = learner(Wide(), Places(), backup_candidates=5)
+    batch = table(rows, states=2, actions=2)
+    *_, metrics = run(built, batch, 1, frozen=FROZEN)
+    np.testing.assert_allclose(metrics["q_loss"], (1 - DISCOUNT) ** 2 / 2, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

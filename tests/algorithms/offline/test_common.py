@@ -10,6 +10,7 @@ from jaxdiff.algorithms.offline import (
     bcq,
     bear,
     cql,
+    critic,
     diffusion_ql,
     fql,
     idql,
@@ -135,11 +136,12 @@ SMALL = {"widths": (8,), "score_width": 8, "score_blocks": 1, "vae_widths": (8,)
 FEW = {"diffusion_steps": 2, "support_steps": 2, "energy_width": 8}
 
 
-def untrained(entry):
+def untrained(entry, **options):
     """An algorithm of random parameters and the states of its learners."""
     fields = entry.config.__dataclass_fields__
     config = entry.config(**{k: v for k, v in (SMALL | FEW).items() if k in fields})
     acting = {"candidates": 2} if hasattr(entry.acting, "candidates") else {}
+    acting |= options
     statistics = entry.measure(config, DATA, SPEC)
     built = entry.build(config, entry.acting(**acting), statistics, SPEC)
     batch = make_prepare(config, statistics)(DATA, {}, None)
@@ -172,3 +174,43 @@ def test_the_noise_of_an_environment_is_its_own(entry):
     pair = act(states, keys[some], observation[some])
     np.testing.assert_allclose(together[some], pair, atol=1e-5)
     assert (act(states, keys[::-1], observation) != together).any()
+
+
+class Opposed:
+    """Twins of the first entry: the second falls as the first rises, and is smaller."""
+
+    def init(self, key, inputs, actions):
+        return ()
+
+    def apply(self, params, inputs, actions):
+        first = jnp.tanh(actions[..., 0])
+        return jnp.stack([first, -first - 9])
+
+
+@pytest.mark.parametrize(
+    ("module", "best"),
+    [(bcq, 1), (bear, 1), (idql, -1), (diffusion_ql, -1), (qgpo, -1)],
+    ids=lambda each: getattr(each, "__name__", "").rpartition(".")[2],
+)
+def test_of_candidates_the_best_to_one_critic_or_to_both_is_taken(
+    module, best, monkeypatch
+):
+    """BCQ and BEAR ask the first critic, the others the smaller one."""
+    for place in (module, critic):
+        if hasattr(place, "TwinQ"):
+            monkeypatch.setattr(place, "TwinQ", lambda *options: Opposed())
+    pick = {"pick": "best"} if hasattr(module.ENTRY.acting, "pick") else {}
+    one, many = (
+        untrained(module.ENTRY, candidates=count, noise=3.0, **pick)
+        for count in (1, 16)
+    )
+    keys = jax.random.split(jax.random.key(1), 16)
+    observation = jnp.linspace(-1, 1, 32).reshape(16, 2)
+
+    def first(built, states):
+        act = jax.jit(
+            lambda: built.act(states, (), keys, observation, None, -observation)
+        )
+        return act()[0].action[:, 0]
+
+    assert (best * (first(*many) - first(*one))).mean() > 0

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tables import run, table
+from tables import Crossed, run, table
 
 from jaxdiff.algorithms.offline import squashed
 from jaxdiff.algorithms.offline.cql import CQLConfig, cql_learner, soft_maximum
@@ -84,10 +84,27 @@ class Free:
         return params["mean"] + like, jnp.exp(params["log_std"]) + like
 
 
-def learner(q=None, **options):
+class Even:
+    """A policy that is spread nearly evenly over the box of actions."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def init(self, key, inputs):
+        return {"mean": jnp.zeros(self.size)}
+
+    def apply(self, params, inputs):
+        like = jnp.zeros((*inputs.shape[:-1], self.size))
+        return params["mean"] + like, 0.9 + like
+
+
+def learner(q=None, actor=None, **options):
     options = {"discount": DISCOUNT, "target_rate": 1.0, **options}
     return cql_learner(
-        CQLConfig(**options), Free(), q or Flat(), lambda data, frozen, key: data
+        CQLConfig(**options),
+        actor or Free(),
+        q or Flat(),
+        lambda data, frozen, key: data,
     )
 
 
@@ -99,6 +116,42 @@ def test_nothing_is_thought_less_of_where_all_actions_are_alike():
     np.testing.assert_allclose(state.params["q"], 1, atol=0.01)
     # But for what importance sampling from a policy that moves makes of it.
     np.testing.assert_allclose(metrics["penalty"][0], np.log(2), atol=0.05)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_penalty_of_flat_critics_is_the_volume_of_all_actions(size):
+    batch = table([(0, 0, 0.0, 0, True)] * 512, states=1, actions=size)
+    built = learner(actor=Even(size), penalty_actions=32)
+    *_, metrics = run(built, batch, 1)
+    np.testing.assert_allclose(metrics["penalty"], size * np.log(2), atol=0.06)
+
+
+class Steep(Flat):
+    """Critics that think 2 of every action in the second state and 0 in the first."""
+
+    def apply(self, params, inputs, actions):
+        return jnp.stack([2 * inputs[..., 1]] * 2) + 0 * params[:1]
+
+
+def test_the_penalty_is_of_actions_in_the_state_itself():
+    # In the next state they would be worth 2 more or less.
+    rows = [(0, 0, 0.0, 1, True)] * 512
+    built = learner(Steep(), Even(1), penalty_actions=32)
+    *_, metrics = run(built, table(rows, states=2, actions=1), 1)
+    np.testing.assert_allclose(metrics["penalty"], np.log(2), atol=0.06)
+
+
+def test_the_smaller_critic_lies_ahead_and_is_climbed():
+    rows = [(0, 0, 1.0, 0, False)] * 2048
+    batch = table(rows, states=1, actions=1)
+    batch.actions[:] = 0
+    *_, metrics = run(learner(Crossed(), Even(1), penalty=0.0), batch, 1)
+    # Found is 0; of an action a that is drawn the smaller twin is worth -3 |a|.
+    a = np.tanh(0.9 * np.random.default_rng(0).normal(size=1_000_000))
+    expected = np.mean((1 - DISCOUNT * 3 * np.abs(a)) ** 2)
+    np.testing.assert_allclose(metrics["q_loss"], expected, rtol=0.1)
+    value = metrics["actor_loss"] + metrics["entropy"]
+    np.testing.assert_allclose(value, np.mean(3 * np.abs(a)), rtol=0.1)
 
 
 @pytest.mark.parametrize("penalty", [0.0, 2.0])
@@ -141,6 +194,17 @@ def test_at_first_the_policy_clones():
     later = learner(Tilted(), warm_up=0, policy_rate=0.01)
     _, other, _ = run(later, batch, 800)
     assert np.abs(other.params["actor"]["mean"] - 0.5) > 0.2
+
+
+def test_values_count_from_the_first_update_after_the_warm_up():
+    batch = jax.tree.map(lambda x: x[:8], BATCH)
+    batch.actions[:] = 0.5
+    built = learner(warm_up=2, policy_rate=0.0, penalty=0.0, learning_rate=1e-6)
+    *_, metrics = run(built, batch, 3)
+    # Critics that know nothing are worth 0, the data's action its log density.
+    value = -metrics["entropy"] - metrics["actor_loss"]
+    cloned = squashed.log_density(jnp.zeros(1), jnp.ones(1), jnp.full(1, 0.5))
+    np.testing.assert_allclose(value, [cloned, cloned, 0], atol=1e-4)
 
 
 def test_the_entropy_is_what_is_wanted():

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tables import Slope, run, table
+from tables import Crossed, Places, Slope, run, table
 
 from jaxdiff.algorithms.offline.diffusion_ql import (
     DiffusionQLActing,
@@ -32,7 +32,7 @@ class Toward:
         return (x - alpha * params) / sigma
 
 
-def learner(score=None, q=None, **options):
+def learner(score=None, q=None, action_dim=1, **options):
     options = {"ema_every": 1, "ema_start": 0, "ema_decay": 0.0, **options}
     config = DiffusionQLConfig(discount=DISCOUNT, **options)
     return diffusion_ql_learner(
@@ -40,7 +40,7 @@ def learner(score=None, q=None, **options):
         score or Toward(),
         q or Slope(),
         lambda data, frozen, key: data,
-        action_dim=1,
+        action_dim=action_dim,
     )
 
 
@@ -83,6 +83,32 @@ def test_the_best_of_several_draws_lies_ahead():
     errors = [(slope * ACTION - 1 - DISCOUNT * 3) ** 2 for slope in (3, 5)]
     np.testing.assert_allclose(many, np.mean(errors), rtol=0.01)
     assert one > 1.2 * many
+
+
+def test_the_best_draw_of_each_critic_is_taken_before_the_smaller_critic():
+    # The best draws of both twins are worth 6, and no draw is worth 1 to both.
+    batch = table([(0, 0, 1.0, 0, False)] * 64, states=1, actions=2)
+    batch.actions[:] = 0
+    built = learner(Wide(), Crossed(), action_dim=2, backup_candidates=64)
+    *_, metrics = run(built, batch, 1)
+    np.testing.assert_allclose(metrics["q_loss"], (1 + DISCOUNT * 6) ** 2, rtol=0.05)
+
+
+def test_draws_are_compared_in_their_own_state():
+    # Each of two states leads to itself: found are 0 and 1, wanted 0 and 1/2.
+    rows = [(0, 0, 0.0, 0, False), (1, 0, 0.0, 1, False)] * 4
+    batch = table(rows, states=2, actions=1)
+    *_, metrics = run(learner(Wide(), Places(), backup_candidates=5), batch, 1)
+    np.testing.assert_allclose(metrics["q_loss"], (1 - DISCOUNT) ** 2 / 2, rtol=1e-6)
+
+
+def test_cloning_is_a_mean_over_the_action():
+    batch = table([(0, 0, 0.0, 0, False)] * 4096, states=1, actions=3)
+    *_, metrics = run(learner(Wide(), action_dim=3), batch, 1)
+    # Noise of variance 1, within five standard errors.
+    np.testing.assert_allclose(
+        metrics["cloning"], 1, atol=5 * np.sqrt(2 / 3 / len(batch.rewards))
+    )
 
 
 def test_the_slow_policy_waits_and_then_follows():

@@ -169,6 +169,22 @@ def test_critics_look_ahead_to_the_mean_of_both():
     np.testing.assert_allclose(metrics["flow_loss"], 2, rtol=0.2)
 
 
+class Straight(Constant):
+    """The exact velocity to the action 1: what is left of the way in the time left."""
+
+    def apply(self, params, x, time, inputs, keys=None):
+        return (1 - x) / time[:, None] + 0 * params
+
+
+def test_the_flow_is_learned_along_the_line_to_the_action():
+    config = FQLConfig(discount=DISCOUNT)
+    built = fql_learner(
+        config, Alone(), Straight(), Slope(), lambda data, frozen, key: data
+    )
+    *_, metrics = run(built, BATCH, 1)
+    np.testing.assert_allclose(metrics["flow_loss"], 0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("wrong", "option"),
     [({"alpha": -1.0}, "`alpha`"), ({"flow_steps": 0}, "`flow_steps`")],

@@ -95,9 +95,9 @@ CHOICE = table([(0, 0, 0.0, 0, False)] * 64, states=1, actions=2)
 DRAWN = np.eye(2, dtype=np.float32)[[0, 0, 0, 1]]
 
 
-def supported():
+def supported(drawn=DRAWN):
     fields = {name: getattr(CHOICE, name) for name in CHOICE.__annotations__}
-    return Supported(**fields, drawn=np.repeat(DRAWN[None], 64, axis=0))
+    return Supported(**fields, drawn=np.repeat(drawn[None], 64, axis=0))
 
 
 class Tables(TableQ):
@@ -151,7 +151,7 @@ class Clock:
         return params * (time[:, None] if self.of_time else x[:, :1])
 
 
-def energy_run(energy, steps, **options):
+def energy_run(energy, steps, drawn=DRAWN, **options):
     q: Any = Tables()
     built = energy_learner(
         energy, q, lambda data, frozen, key: data, optax.sgd(0.5), temperature=2.0
@@ -163,13 +163,19 @@ def energy_run(energy, steps, **options):
         slow={"target": target},
         opt_state=(),
     )
-    return run(built, supported(), steps, frozen={"critic": critic}, **options)
+    return run(built, supported(drawn), steps, frozen={"critic": critic}, **options)
 
 
 def test_all_draws_of_a_state_share_a_level():
     # An energy that is their time cannot tell them apart, whatever the time.
     *_, metrics = energy_run(Clock(True), 1)
     np.testing.assert_allclose(metrics["loss"], np.log(4), rtol=1e-5)
+
+
+def test_each_draw_of_a_state_has_its_own_noise():
+    # Noise alone tells equal draws apart, and an energy that sees it guesses wrong.
+    *_, metrics = energy_run(Clock(False), 1, DRAWN[[0, 0, 0, 0]])
+    assert metrics["loss"] > np.log(4) + 0.05
 
 
 def test_the_energy_learns_which_draws_are_worth_more():

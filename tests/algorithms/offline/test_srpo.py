@@ -16,6 +16,7 @@ from jaxdiff.algorithms.base import Averaging, TrainState
 from jaxdiff.algorithms.offline.behaviour import (
     FIRST_TIME,
     behaviour_learner,
+    every_level,
     flow_steps,
     sample_actions,
 )
@@ -140,6 +141,38 @@ def test_each_example_has_its_own_level():
     whole, _ = first_step(plain(temperature=0.0))
     # Two states share the batch.
     np.testing.assert_allclose(whole[:, 0], KAPPA * -MEANS / 2, rtol=0.25)
+
+
+class Late:
+    """The noise is 1 at times outside of some bounds, and 0 between them."""
+
+    def __init__(self, first, last):
+        self.first, self.last = first, last
+
+    def apply(self, params, x, time, inputs, keys=None):
+        beyond = (time < self.first) | (time > self.last)
+        return jnp.where(beyond, 1.0, 0.0)[:, None] + 0 * x
+
+
+@pytest.mark.parametrize(
+    ("bounds", "share"), [((0.02, 0.98), 0.0), ((0.116, 1.0), 0.1), ((0, 0.884), 0.1)]
+)
+def test_levels_are_as_likely_between_their_bounds(bounds, share):
+    # Of the 0.96 between the bounds of the paper a tenth is 0.096.
+    batch = jax.tree.map(lambda x: np.repeat(x, 32, axis=0), BATCH)
+    built = regularised_learner(
+        Plain(1), Quadratic(), Late(*bounds), lambda data, frozen, key: data,
+        optax.sgd(1.0), temperature=0.1, kind="one", baseline=False,
+    )  # fmt: skip
+    *_, metrics = run(built, batch, 1, frozen=FROZEN)
+    np.testing.assert_allclose(metrics["score_gradient"], share, atol=0.2 * share)
+
+
+def test_the_behaviour_learns_at_all_times():
+    keys = jax.random.split(jax.random.key(0), 4096)
+    times = jax.vmap(every_level())(keys).time
+    np.testing.assert_allclose([times.min(), times.max()], [0.001, 1], atol=2e-3)
+    np.testing.assert_allclose(times.mean(), 0.5, atol=0.02)
 
 
 def test_a_gaussian_takes_the_spread_of_the_behaviour():

@@ -87,13 +87,26 @@ def test_the_policy_moves_every_second_time_and_copies_with_it():
     )
 
 
+def test_the_policy_climbs_the_critics_that_the_same_update_has_moved():
+    class Blank(Slope):
+        def init(self, key, inputs, actions):
+            return jnp.zeros(2)
+
+    # At the action of the data cloning pulls nowhere, and critics of zero neither.
+    built = learner(Blank(), One(1), policy_delay=1, learning_rate=0.01)
+    _, once, _ = run(built, BATCH, 1)
+    np.testing.assert_allclose(once.params["q"], 0.01, rtol=1e-4)
+    np.testing.assert_allclose(once.params["actor"]["mean"], 1.01, rtol=1e-4)
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 2.5])
 def test_the_policy_is_as_greedy_as_it_is_told(temperature):
     # Q = 3 a: the gradient of alpha Q / mean |Q| is alpha / (number of states |a|), and
     # that of cloning 2 (a - 1) / number of states: a^2 - a - alpha / 2 = 0.
+    # The second twin falls, for the policy climbs the first one alone.
     class Still(Slope):
         def apply(self, params, inputs, actions):
-            return super().apply(jnp.asarray([3.0, 5.0]), inputs, actions)
+            return super().apply(jnp.asarray([3.0, -5.0]), inputs, actions)
 
     built = learner(
         Still(), One(1), temperature=temperature, learning_rate=0.02, policy_delay=1
