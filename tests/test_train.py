@@ -7,7 +7,6 @@ import signal
 import threading
 import time
 from types import SimpleNamespace
-from typing import Any
 
 import chex
 import jax
@@ -17,16 +16,9 @@ import optax
 import pytest
 from flax import linen as nn
 from points import straight_lines
-from toy import OFFSET, SLOPE, line_algorithm, line_data, spec_of
+from toy import OFFSET, SLOPE, cleaning_learner, line_algorithm, line_data, spec_of
 
-from jaxdiff.algorithms.base import (
-    Averaging,
-    TrainConfig,
-    accumulated,
-    cosine_decay,
-    ema,
-    supervised,
-)
+from jaxdiff.algorithms.base import TrainConfig, accumulated, cosine_decay, ema
 from jaxdiff.algorithms.offline.energy import Supported, energy_learner
 from jaxdiff.algorithms.planning.diffuser import (
     DiffuserActing,
@@ -34,7 +26,6 @@ from jaxdiff.algorithms.planning.diffuser import (
     diffuser,
 )
 from jaxdiff.algorithms.planning.trajectories import measure
-from jaxdiff.diffusion import normal
 from jaxdiff.errors import UserError
 from jaxdiff.networks import ScoreMLP
 from jaxdiff.networks.layers import Linear
@@ -72,23 +63,8 @@ def test_devices_share_one_batch(count):
 
 def convolving():
     """A block of the U-Net that removes noise, and its batches' data."""
-    network: Any = nn.Sequential([ConvBlock(8), Linear(2)])
-
-    def loss(params, keys, batch):
-        noised = batch + 0.1 * normal(keys, batch.shape)
-        value = jnp.square(network.apply(params, noised) - batch).mean()
-        return value, {"loss": value}
-
-    learner = supervised(
-        lambda data, *_: data,
-        lambda data, key: data[jax.random.randint(key, (), 0, len(data))],
-        lambda key, batch: network.init(key, batch[:1]),
-        [loss],
-        optax.adam(1e-3),
-        averaging=Averaging(0.9),
-    )
-    rng = np.random.default_rng(0)
-    return learner, jnp.asarray(rng.normal(size=(64, 8, 2)), jnp.float32)
+    learner = cleaning_learner(nn.Sequential([ConvBlock(8), Linear(2)]))
+    return learner, jax.random.normal(jax.random.key(0), (64, 8, 2))
 
 
 def denoising():
