@@ -9,10 +9,10 @@ Example `i` of update `n` of learner `L` is drawn and noised with a key folded f
 batch, and a resumed run sees the batches that an uninterrupted one would have seen.
 
 One device and eight add up a batch in another order, so that gradients differ by their
-rounding. Some parameters change no prediction, such as a bias before a normalisation of
-its channel alone, the bias of the keys of attention, or the last bias of an energy.
-Their gradients are nothing but rounding, of which Adam makes whole steps, so that these
-parameters, and they alone, come out otherwise on another number of devices.
+rounding. Some parameters change nothing, such as the bias of a convolution before a
+GroupNorm whose groups are single channels (`dim=8`), or the last bias of an energy that
+a softmax compares. Their gradients are nothing but rounding, of which Adam makes whole
+steps, so that these parameters come out otherwise on another number of devices.
 """
 
 import contextlib

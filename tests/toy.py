@@ -8,6 +8,7 @@ import optax
 from jaxdiff.algorithms.base import Algorithm, Averaging, supervised
 from jaxdiff.data.episodes import Episodes, starts_of
 from jaxdiff.data.spec import Layout, Spec
+from jaxdiff.diffusion import normal
 
 SLOPE, OFFSET = 2.0, -1.0
 
@@ -42,6 +43,24 @@ def line_learner(*, learning_rate=0.1, learning_rate_decay=0.0):
         optax.adam(learning_rate),
         averaging=Averaging(0.9),
         learning_rate_decay=learning_rate_decay,
+    )
+
+
+def cleaning_learner(network):
+    """A learner of a network that takes a little noise away, from data [N, ...]."""
+
+    def loss(params, keys, batch):
+        noised = batch + 0.1 * normal(keys, batch.shape)
+        value = jnp.mean((network.apply(params, noised) - batch) ** 2)
+        return value, {"loss": value}
+
+    return supervised(
+        lambda data, frozen, key: data,
+        lambda data, key: data[jax.random.randint(key, (), 0, len(data))],
+        lambda key, batch: network.init(key, batch[:1]),
+        [loss],
+        optax.adam(1e-3),
+        averaging=Averaging(0.9),
     )
 
 

@@ -140,6 +140,12 @@ def discrepancy(x: jax.Array, y: jax.Array, *, kernel: str, width: float) -> jax
     return jnp.sqrt(jnp.maximum(square, 0.0) + 1e-6)
 
 
+def _bounded(step: Any, log_multiplier: Any) -> Any:
+    # A clip inside of the loss would have no gradient beyond a bound, and a multiplier
+    # that once went there would never return.
+    return jnp.clip(log_multiplier + step, *_BOUNDS) - log_multiplier
+
+
 def bear_learner(
     config: BEARConfig,
     actor: Any,
@@ -190,9 +196,6 @@ def bear_learner(
             "q": q.init(q_key, inputs, actions),
         }
 
-    def weight(log_multiplier):
-        return jnp.exp(jnp.clip(log_multiplier, *_BOUNDS))
-
     def actor_loss(params, context: Context):
         mine, apart = compare(params, context)
         inputs = jnp.repeat(context.batch.inputs, mine.shape[1], axis=0)
@@ -200,12 +203,12 @@ def bear_learner(
         gain = q.apply(context.params["q"], inputs, actions).min(0).mean()
         gain = jnp.where(context.step < config.warm_up, 0.0, gain)
         apart = apart.mean()
-        loss = weight(context.params["multiplier"]) * apart - gain
+        loss = jnp.exp(context.params["multiplier"]) * apart - gain
         return loss, {"discrepancy": apart}
 
     def multiplier_loss(log_multiplier, context: Context):
         _, apart = compare(context.params["actor"], context)
-        return -weight(log_multiplier) * (apart.mean() - config.bound), {}
+        return -jnp.exp(log_multiplier) * (apart.mean() - config.bound), {}
 
     def q_loss(params, context: Context):
         many, inputs = config.backup_candidates, context.batch.next_inputs
@@ -226,7 +229,9 @@ def bear_learner(
         {"actor": actor_loss, "multiplier": multiplier_loss, "q": q_loss},
         {
             "actor": adam,
-            "multiplier": optax.adam(config.multiplier_rate),
+            "multiplier": optax.chain(
+                optax.adam(config.multiplier_rate), optax.stateless(_bounded)
+            ),
             "q": adam,
         },
         averages={

@@ -91,8 +91,7 @@ def test_networks_have_the_size_of_the_released_ones():
     }
     assert sizes["flow"] == 812_040
     config = FQLConfig(widths=(n,) * 4, normalizer="none", scale_actions=False)
-    units = Statistics(identity(s), identity(a), RewardScale(0.0, 1.0))
-    built = fql(config, FQLActing(), units, Spec((s,), a, 0))
+    built = fql(config, FQLActing(), units(s, a), Spec((s,), a, 0))
     batch = table([(0, 0, 1.0, 0, False)], states=1, actions=1)
     batch = dataclasses.replace(
         batch, inputs=jnp.zeros((1, s)), actions=jnp.zeros((1, a))
@@ -108,14 +107,21 @@ def test_networks_have_the_size_of_the_released_ones():
 
 def test_acting_stays_in_the_box():
     config = FQLConfig(widths=(4,), normalizer="none", scale_actions=False)
-    units = Statistics(identity(1), identity(2), RewardScale(0.0, 1.0))
-    built = fql(config, FQLActing(), units, Spec((1,), 2, 0))
+    built = fql(config, FQLActing(), units(1, 2), Spec((1,), 2, 0))
     params = {"Linear_0": zero_linear(3, 4), "Linear_1": zero_linear(4, 2)}
     params["Linear_1"]["bias"] = jnp.asarray([0.25, -3.0])
     states = {"policy": SimpleNamespace(params={"actor": {"params": params}})}
     keys = jax.random.split(jax.random.key(0), 5)
     out, _ = built.act(states, (), keys, jnp.ones((5, 1)), jnp.ones(5, bool))
     np.testing.assert_allclose(out.action, [[0.25, -1.0]] * 5)
+
+
+def units(inputs, actions):
+    return Statistics(
+        inputs=identity(inputs),
+        actions=identity(actions),
+        rewards=RewardScale(shift=0.0, scale=1.0),
+    )
 
 
 def zero_linear(inputs, features):
