@@ -119,7 +119,6 @@ def fql(
     return Algorithm(
         learners={"policy": fql_learner(config, network, network, q, prepare)},
         act=act,
-        init_carry=lambda batch: (),
     )
 
 
