@@ -29,6 +29,7 @@ another number of devices. One process writes a run: training over several proce
 
 import contextlib
 import fcntl
+import gc
 import hashlib
 import json
 import logging
@@ -36,6 +37,10 @@ import math
 import os
 import re
 import shutil
+import sys
+import tempfile
+import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -348,11 +353,16 @@ def save_state(
     with writing(final, "free some space, then go on with `resume=True`"):
         for leftover in folder.glob(".*.partial"):
             shutil.rmtree(leftover, ignore_errors=True)
-        _save_arrays(partial / "state", state)
-        manifest = {**_owner(run, learner, step), "files": _digests(partial)}
-        _write_sealed(partial / "manifest.json", manifest)
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(partial, final)
+        try:
+            _require_room(folder, state)
+            _save_arrays(partial / "state", state)
+            manifest = {**_owner(run, learner, step), "files": _digests(partial)}
+            _write_sealed(partial / "manifest.json", manifest)
+            shutil.rmtree(final, ignore_errors=True)
+            os.replace(partial, final)
+        except OSError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
     steps = saved_steps(run, learner)
     so_far = [old for old in steps if old <= step]
     kept = {*so_far[-keep:], _best(run, learner).get("step")}
@@ -426,12 +436,17 @@ def restore_state(
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Orbax from printing tracebacks of errors that it also raises."""
-    logger = logging.getLogger("absl")
-    before, logger.disabled = logger.disabled, True
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    before, hook = [logger.disabled for logger in loggers], sys.unraisablehook
+    for logger in loggers:
+        logger.disabled = True
+    sys.unraisablehook = lambda _: None
     try:
         yield
     finally:
-        logger.disabled = before
+        sys.unraisablehook = hook
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
 
 
 def _checkpointer() -> ocp.Checkpointer:
@@ -443,15 +458,34 @@ def _as_dict(state: TrainState) -> dict[str, Any]:
     return {name: getattr(state, name) for name in state.__dataclass_fields__}
 
 
+def _require_room(folder: Path, state: TrainState) -> None:
+    """Meet a full disk here, where it is one error: Orbax writes in many threads."""
+    leaves = jax.tree.leaves(state)
+    size = 2**18 + sum(np.asarray(leaf).nbytes + 2**12 for leaf in leaves)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        while size > 0:
+            size -= file.write(bytes(min(size, 2**24)))
+
+
 def _save_arrays(folder: Path, state: TrainState) -> None:
-    try:
-        with _quiet(), _checkpointer() as checkpointer:
-            checkpointer.save(
-                folder.absolute(), args=ocp.args.StandardSave(_as_dict(state))
-            )
-    except Exception as error:
-        # Orbax and TensorStore raise several types for a folder that takes no more.
-        raise OSError(reason(error)) from error
+    with _quiet():
+        try:
+            with _checkpointer() as checkpointer:
+                checkpointer.save(
+                    folder.absolute(), args=ocp.args.StandardSave(_as_dict(state))
+                )
+        except Exception as error:
+            # Orbax and TensorStore raise several types for a folder that takes no more.
+            # Writes that are still under way fail within moments, and what is left of
+            # them would speak when it is collected.
+            said = reason(error)
+            traceback.clear_frames(error.__traceback__)
+        else:
+            return
+        time.sleep(1)
+        gc.collect()
+    raise OSError(said)
 
 
 def _restore(folder: Path, like: TrainState | None) -> TrainState:
@@ -593,8 +627,12 @@ def _write(path: Path, fill: Callable[[Any], Any]) -> None:
     """Write a file under another name and rename it: all of it or nothing."""
     partial = path.with_name(f".{path.name}.partial")
     refuse_link(partial)
-    with partial.open("wb") as file:
-        fill(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with partial.open("wb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
