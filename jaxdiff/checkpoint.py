@@ -41,7 +41,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,15 @@ import orbax.checkpoint as ocp
 import jaxdiff
 from jaxdiff.algorithms.base import TrainState
 from jaxdiff.errors import UserError, reason, writing
+from jaxdiff.files import (
+    parse,
+    read_sealed,
+    refuse_link,
+    require,
+    sha256,
+    write_sealed,
+    write_whole,
+)
 from jaxdiff.progress import note
 
 FORMAT = 3
@@ -143,15 +152,15 @@ def create_run(
     with writing(path / "config.json", _NO_ROOM):
         path.mkdir(exist_ok=True)
         (path / "metrics.jsonl").unlink(missing_ok=True)
-        _write(path / "statistics.npz", lambda file: np.savez(file, **arrays))
+        write_whole(path / "statistics.npz", lambda file: np.savez(file, **arrays))
         document = {
             "format": FORMAT,
             **config,
             "id": _identity(config),
             "versions": versions(),
-            "statistics": _sha256(path / "statistics.npz"),
+            "statistics": sha256(path / "statistics.npz"),
         }
-        _write_sealed(path / "config.json", document)
+        write_sealed(path / "config.json", document)
     return document
 
 
@@ -175,7 +184,7 @@ def read_run(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     config = _read_config(path, config_file)
     statistics_file = path / "statistics.npz"
     if not statistics_file.is_file() or (
-        _sha256(statistics_file) != config["statistics"]
+        sha256(statistics_file) != config["statistics"]
     ):
         raise UserError(
             f"{statistics_file} is missing or damaged (its SHA-256 differs from the "
@@ -193,17 +202,17 @@ def read_run(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def update_run(path: Path, **parts: Any) -> dict[str, Any]:
     """Replace parts of a run's configuration; return the whole of it."""
-    before = _read_sealed(path / "config.json")
+    before = read_sealed(path / "config.json")
     document = {**before, **parts}
     if document != before:
         with writing(path / "config.json", _NO_ROOM):
-            _write_sealed(path / "config.json", document)
+            write_sealed(path / "config.json", document)
     return document
 
 
 def _read_config(path: Path, config_file: Path) -> dict[str, Any]:
     try:
-        found = _parse(config_file)
+        found = parse(config_file)
         if "format" in found and found["format"] != FORMAT:
             made_by = found.get("versions")
             made_by = made_by.get("jaxdiff") if isinstance(made_by, dict) else None
@@ -212,21 +221,15 @@ def _read_config(path: Path, config_file: Path) -> dict[str, Any]:
                 f"{found['format']}, and this version reads format {FORMAT}; use that "
                 "version or train again"
             )
-        config = _read_sealed(config_file)
-        _require(config, _DOCUMENT)
-        _require(config["dataset"], _DATASET)
+        config = read_sealed(config_file)
+        require(config, _DOCUMENT)
+        require(config["dataset"], _DATASET)
     except (ValueError, RecursionError) as error:
         raise UserError(
             f"{config_file} cannot be read as the configuration of a run "
             f"({reason(error)}); restore the file or train again"
         ) from error
     return config
-
-
-def _require(found: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
-    for name, kind in kinds.items():
-        if not isinstance(found.get(name, ...), kind):
-            raise ValueError(f"{name!r} is missing or of the wrong type")
 
 
 @contextlib.contextmanager
@@ -279,19 +282,6 @@ def _place(run: Path) -> Path:
     )
 
 
-def refuse_link(path: Path) -> None:
-    """Refuse to write where a link in a run folder leads to.
-
-    Raises:
-      UserError: the path is a symbolic link.
-    """
-    if path.is_symlink():
-        raise UserError(
-            f"{path} is a link to {os.readlink(path)}, which jaxdiff does not write "
-            "to; remove the link"
-        )
-
-
 def append_metrics(run: Path, record: Mapping[str, Any]) -> None:
     """Add one line to `metrics.jsonl`."""
     path = _place(run) / "metrics.jsonl"
@@ -326,7 +316,7 @@ def trim_metrics(run: Path, learner: str, *, step: int) -> None:
             with aside.open("ab") as file:
                 file.writelines(damaged)
             note(f"{len(damaged)} lines of {path} are damaged and lie in {aside} now")
-        _write(path, lambda file: file.write(b"".join(kept)))
+        write_whole(path, lambda file: file.write(b"".join(kept)))
 
 
 # ---------------------------------------------------------------------- checkpoints
@@ -357,7 +347,7 @@ def save_state(
             _require_room(folder, state)
             _save_arrays(partial / "state", state)
             manifest = {**_owner(run, learner, step), "files": _digests(partial)}
-            _write_sealed(partial / "manifest.json", manifest)
+            write_sealed(partial / "manifest.json", manifest)
             shutil.rmtree(final, ignore_errors=True)
             os.replace(partial, final)
         except OSError:
@@ -388,7 +378,7 @@ def mark_best(run: Path, learner: str, *, step: int, metric: str, value: float) 
         return False
     path = run / "checkpoints" / learner / "best.json"
     with writing(path, _NO_ROOM):
-        _write_sealed(path, {"step": step, "metric": metric, "value": value})
+        write_sealed(path, {"step": step, "metric": metric, "value": value})
     return True
 
 
@@ -461,7 +451,7 @@ def _as_dict(state: TrainState) -> dict[str, Any]:
 def _require_room(folder: Path, state: TrainState) -> None:
     """Meet a full disk here, where it is one error: Orbax writes in many threads."""
     leaves = jax.tree.leaves(state)
-    size = 2**18 + sum(np.asarray(leaf).nbytes + 2**12 for leaf in leaves)
+    size = 2**16 + sum(np.asarray(leaf).nbytes + 2**9 for leaf in leaves)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
         while size > 0:
@@ -531,8 +521,8 @@ def _best(run: Path, learner: str) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        best = _read_sealed(path)
-        _require(best, {"step": int, "value": float})
+        best = read_sealed(path)
+        require(best, {"step": int, "value": float})
     except ValueError as error:
         note(f"{path} is damaged ({reason(error)}); no checkpoint counts as the best")
         return {}
@@ -551,7 +541,7 @@ def _identity(config: Mapping[str, Any]) -> str:
 def _owner(run: Path, learner: str, step: int) -> dict[str, Any]:
     """Whose a checkpoint is, as its manifest says."""
     config = run / "config.json"
-    document = _read_sealed(config) if config.is_file() else {}
+    document = read_sealed(config) if config.is_file() else {}
     return {
         "run": document.get("id"),
         "dataset": document.get("dataset", {}).get("fingerprint"),
@@ -563,7 +553,7 @@ def _owner(run: Path, learner: str, step: int) -> dict[str, Any]:
 def _fault(folder: Path, owner: Mapping[str, Any]) -> str | None:
     """Say what is wrong with a checkpoint, or None where every byte is as written."""
     try:
-        manifest = _read_sealed(folder / "manifest.json")
+        manifest = read_sealed(folder / "manifest.json")
         recorded = manifest.pop("files")
     except OSError as error:
         return f"its manifest cannot be read: {reason(error)}"
@@ -586,53 +576,7 @@ def _fault(folder: Path, owner: Mapping[str, Any]) -> str | None:
 def _digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of a checkpoint but its manifest, by relative path."""
     return {
-        str(file.relative_to(folder)): _sha256(file)
+        str(file.relative_to(folder)): sha256(file)
         for file in sorted(folder.rglob("*"))
         if file.is_file() and file != folder / "manifest.json"
     }
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _sealed(document: Mapping[str, Any]) -> str:
-    """A JSON document that ends in its own digest."""
-    digest = hashlib.sha256(json.dumps(document).encode()).hexdigest()
-    return json.dumps({**document, "sha256": digest}, indent=2) + "\n"
-
-
-def _write_sealed(path: Path, document: Mapping[str, Any]) -> None:
-    _write(path, lambda file: file.write(_sealed(document).encode()))
-
-
-def _read_sealed(path: Path) -> dict[str, Any]:
-    """Read what `_write_sealed` wrote; ValueError if a byte of it has changed."""
-    document = _parse(path)
-    document.pop("sha256", None)
-    if _sealed(document).encode() != path.read_bytes():
-        raise ValueError("its SHA-256 differs from the one it ends in")
-    return document
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    document = json.loads(path.read_bytes())
-    if not isinstance(document, dict):
-        raise ValueError("it holds no table")
-    return document
-
-
-def _write(path: Path, fill: Callable[[Any], Any]) -> None:
-    """Write a file under another name and rename it: all of it or nothing."""
-    partial = path.with_name(f".{path.name}.partial")
-    refuse_link(partial)
-    try:
-        with partial.open("wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise

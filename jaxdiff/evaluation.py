@@ -1,7 +1,6 @@
 """Closed-loop evaluation: a run plays the task of its dataset and is scored."""
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from jaxdiff import checkpoint
 from jaxdiff.data.spec import Environment
 from jaxdiff.devices import Device
 from jaxdiff.errors import UserError, writing
+from jaxdiff.files import refuse_link, write_whole
 from jaxdiff.options import override, to_plain
 from jaxdiff.run import Run
 from jaxdiff.tasks.base import Task
@@ -189,12 +189,9 @@ def save_evaluation(run: Run, record: Mapping[str, Any]) -> Path:
     """
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
     folder = run.path / "evaluations"
-    checkpoint.refuse_link(folder)
+    refuse_link(folder)
     taken = [int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal()]
     path = folder / f"{max(taken, default=-1) + 1:03d}.json"
-    partial = path.with_suffix(".partial")
-    checkpoint.refuse_link(partial)
     with writing(path, "check the permissions of the run folder or free some space"):
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, lambda file: file.write(text.encode()))
     return path

@@ -14,7 +14,7 @@ PACKAGE = pathlib.Path(jaxdiff.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each part, and the parts that it may import. Leaves may be imported by all.
-LEAVES = {"errors", "options", "pytree", "progress", "devices", "registry"}
+LEAVES = {"errors", "files", "options", "pytree", "progress", "devices", "registry"}
 LOWER = {
     "diffusion": set(),
     "networks": set(),

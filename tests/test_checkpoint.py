@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdiff import checkpoint
+from jaxdiff import checkpoint, files
 from jaxdiff.algorithms.base import TrainState
 from jaxdiff.checkpoint import (
     create_run,
@@ -250,9 +250,9 @@ def made_run(path, **changes):
 
 def edit(path, **changes):
     """Change a configuration as another version might have written it."""
-    document = checkpoint._parse(path / "config.json")
+    document = files.parse(path / "config.json")
     document.pop("sha256")
-    checkpoint._write_sealed(path / "config.json", {**document, **changes})
+    files.write_sealed(path / "config.json", {**document, **changes})
 
 
 def test_run_is_read_back(tmp_path):
@@ -352,7 +352,7 @@ def test_odd_names_beside_checkpoints_are_nobody_s(tmp_path, name):
 @pytest.mark.parametrize("best", [{}, {"step": 10}, {"step": "10", "value": 1.0}])
 def test_a_record_of_the_best_without_its_parts_is_no_record(tmp_path, capsys, best):
     run = save(tmp_path, 10, 20)
-    checkpoint._write_sealed(run / "checkpoints" / LEARNER / "best.json", best)
+    files.write_sealed(run / "checkpoints" / LEARNER / "best.json", best)
     assert restored_step(run, best=True) == 20
     assert "is damaged" in capsys.readouterr().err
 
@@ -415,7 +415,7 @@ def test_nothing_read_can_hold_code(tmp_path):
 
     made_run(tmp_path)
     np.savez(tmp_path / "statistics.npz", mean=np.array([Bomb()], dtype=object))
-    digest = checkpoint._sha256(tmp_path / "statistics.npz")
+    digest = files.sha256(tmp_path / "statistics.npz")
     edit(tmp_path, statistics=digest)
     with pytest.raises(UserError, match=r"statistics\.npz"):
         read_run(tmp_path)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from points import STEPS, straight_lines
 
-from jaxdiff import checkpoint
+from jaxdiff import checkpoint, files
 from jaxdiff import run as runs
 from jaxdiff.algorithms.base import Preset, TrainConfig, TrainState
 from jaxdiff.algorithms.planning.diffuser import DiffuserActing, DiffuserConfig
@@ -141,7 +141,7 @@ def test_a_run_of_release_0_1_is_refused_in_one_sentence(trained):
     document = json.loads((trained / "config.json").read_text())
     del document["sha256"], document["acting"], document["spec"]
     document |= {"format": 1, "versions": {"jaxdiff": "0.1.0"}}
-    checkpoint._write_sealed(trained / "config.json", document)
+    files.write_sealed(trained / "config.json", document)
     before = (trained / "config.json").read_bytes()
     for attempt in (lambda: load_run(trained), lambda: train(trained, resume=True)):
         with pytest.raises(UserError, match=r"by jaxdiff 0\.1\.0 in run format 1") as e:
@@ -181,7 +181,7 @@ def test_acting_options_may_change_when_a_run_is_resumed(trained):
 def test_options_that_came_later_count_as_their_defaults(trained):
     document = json.loads((trained / "config.json").read_text())
     del document["sha256"], document["config"]["discount"]
-    checkpoint._write_sealed(trained / "config.json", document)
+    files.write_sealed(trained / "config.json", document)
     assert load_run(trained).config == CONFIG
     train(trained, 3, resume=True)
     with pytest.raises(UserError, match=r"`discount` was 0\.997 and is now 0\.9"):
@@ -193,7 +193,7 @@ def test_statistics_of_another_version_are_refused_in_one_sentence(trained):
     with np.load(path) as arrays:
         kept = {name: leaf for name, leaf in arrays.items() if "support" not in name}
     np.savez(path, **kept)
-    checkpoint.update_run(trained, statistics=checkpoint._sha256(path))
+    checkpoint.update_run(trained, statistics=files.sha256(path))
     for attempt in (lambda: load_run(trained), lambda: train(trained, resume=True)):
         with pytest.raises(UserError, match="no support/states: another version"):
             attempt()

@@ -16,7 +16,7 @@ from conftest import TINY
 from hypothesis import strategies as st
 
 import jaxdiff
-from jaxdiff import checkpoint
+from jaxdiff import files
 from jaxdiff.algorithms import ALGORITHMS
 from jaxdiff.cli import commands as cli
 from jaxdiff.cli import main
@@ -684,7 +684,7 @@ def test_any_configuration_is_met_with_a_sentence(
     for name in path:
         part = part[name]
     part[last] = data.draw(JSON)
-    checkpoint._write_sealed(run / "config.json", document)
+    files.write_sealed(run / "config.json", document)
     with contextlib.suppress(UserError):
         load_run(run)
     named = ("--dataset", RECIPE, "--run", "/proc/run", "--config", run)
