@@ -1,5 +1,4 @@
 import os
-import resource
 
 import numpy as np
 import pytest
@@ -10,14 +9,6 @@ from jaxdiff.errors import UserError
 
 def save(path, values):
     files.write_whole(path, lambda file: np.savez(file, x=np.arange(values)))
-
-
-@pytest.fixture
-def room():
-    """A function that limits the bytes of a file: EFBIG is as good as ENOSPC."""
-    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path, room):

@@ -10,6 +10,8 @@ from typing import Any
 
 from jaxdiff.errors import UserError, writing
 
+_NO_ROOM = "free some space or choose another folder with MINARI_DATASETS_PATH"
+
 
 def datasets_root(root: str | os.PathLike | None = None) -> pathlib.Path:
     """Return the folder of datasets: `root`, or else the one that Minari uses.
@@ -34,7 +36,9 @@ def replacing(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     partial = folder.with_name(f".{folder.name}.partial")
     old = folder.with_name(f".{folder.name}.old")
     try:
-        with writing(folder, "choose another folder with MINARI_DATASETS_PATH"):
+        with writing(
+            folder, "free some space or choose another folder with MINARI_DATASETS_PATH"
+        ):
             if old.exists() and not folder.exists():
                 # A run was killed between the two renames below.
                 old.rename(folder)
