@@ -378,7 +378,7 @@ def mark_best(run: Path, learner: str, *, step: int, metric: str, value: float) 
         return False
     path = run / "checkpoints" / learner / "best.json"
     with writing(path, _NO_ROOM):
-        write_sealed(path, {"step": step, "metric": metric, "value": value})
+        write_sealed(path, {"step": step, "metric": metric, "value": float(value)})
     return True
 
 
@@ -554,10 +554,11 @@ def _fault(folder: Path, owner: Mapping[str, Any]) -> str | None:
     """Say what is wrong with a checkpoint, or None where every byte is as written."""
     try:
         manifest = read_sealed(folder / "manifest.json")
+        require(manifest, {"files": dict})
         recorded = manifest.pop("files")
     except OSError as error:
         return f"its manifest cannot be read: {reason(error)}"
-    except (ValueError, KeyError):
+    except ValueError:
         return "its manifest is damaged"
     for name, value in owner.items():
         if manifest.get(name) != value:

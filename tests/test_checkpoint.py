@@ -115,6 +115,12 @@ def test_score_that_is_nan_is_never_the_best(tmp_path):
     assert mark_best(tmp_path, LEARNER, step=2, metric="score", value=-1.0)
 
 
+def test_score_may_be_a_whole_number(tmp_path):
+    mark_best(tmp_path, LEARNER, step=10, metric="score", value=1)
+    save(tmp_path, 10, 20)
+    assert restored_step(tmp_path, best=True) == 10
+
+
 def test_best_is_marked_again_where_its_checkpoint_never_came(tmp_path):
     """Killed between the mark and the checkpoint."""
     save(tmp_path, 10)
@@ -333,6 +339,15 @@ def test_a_checkpoint_counts_only_where_it_was_written(tmp_path, capsys, fraud):
         return
     assert restored_step(run) == 10
     assert wrong in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("listed", [None, True, 3, "state", ["state/d"]])
+def test_a_manifest_that_lists_no_files_is_damaged(saved, tmp_path, listed, capsys):
+    shutil.copytree(saved, tmp_path / "run")
+    path = folder(tmp_path / "run", 20) / "manifest.json"
+    files.write_sealed(path, {**files.read_sealed(path), "files": listed})
+    assert restored_step(tmp_path / "run") == 10
+    assert "its manifest is damaged" in capsys.readouterr().err
 
 
 def test_a_whole_run_may_be_copied_and_moved(tmp_path):
