@@ -10,7 +10,7 @@ import gymnasium
 import jax
 import numpy as np
 
-from jaxdiff import checkpoint
+from jaxdiff import run_folder
 from jaxdiff.data.spec import Environment
 from jaxdiff.devices import Device
 from jaxdiff.errors import UserError, writing
@@ -89,7 +89,7 @@ def evaluate(
             "checkpoint": "best" if run.best else "newest",
             "updates": {name: int(state.step) for name, state in run.states.items()},
             "device": (devices or jax.devices())[0].device_kind,
-            "versions": checkpoint.versions(),
+            "versions": run_folder.versions(),
         },
         "seconds": time.monotonic() - started,
     }

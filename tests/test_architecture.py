@@ -21,7 +21,16 @@ LOWER = {
     "data": set(),
     "algorithms": {"data", "diffusion", "networks"},
 }
-MIDDLE = {"train", "checkpoint", "run", "policy", "rollouts", "scoring", "figures"}
+MIDDLE = {
+    "train",
+    "checkpoint",
+    "run_folder",
+    "run",
+    "policy",
+    "rollouts",
+    "scoring",
+    "figures",
+}
 UPPER = {"plans", "evaluation", "training", "tune"}
 TOP = {"demo", "cli", "__main__"}
 ALLOWED = {

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from points import STEPS, straight_lines
 
-from jaxdiff import checkpoint, files
+from jaxdiff import checkpoint, files, run_folder
 from jaxdiff import run as runs
 from jaxdiff.algorithms.base import Preset, TrainConfig, TrainState
 from jaxdiff.algorithms.planning.diffuser import DiffuserActing, DiffuserConfig
-from jaxdiff.checkpoint import append_metrics, read_run, save_state
+from jaxdiff.checkpoint import save_state
 from jaxdiff.data.episodes import Dataset, fingerprint
 from jaxdiff.data.spec import Environment, Layout, Spec
 from jaxdiff.errors import UserError
 from jaxdiff.options import to_plain
 from jaxdiff.run import load_run, open_run, training_of
+from jaxdiff.run_folder import append_metrics, read_run
 
 CONFIG = DiffuserConfig(
     horizon=STEPS, diffusion_steps=2, dim=8, dim_mults=(1, 1), action_weight=1.0
@@ -193,7 +194,7 @@ def test_statistics_of_another_version_are_refused_in_one_sentence(trained):
     with np.load(path) as arrays:
         kept = {name: leaf for name, leaf in arrays.items() if "support" not in name}
     np.savez(path, **kept)
-    checkpoint.update_run(trained, statistics=files.sha256(path))
+    run_folder.update_run(trained, statistics=files.sha256(path))
     for attempt in (lambda: load_run(trained), lambda: train(trained, resume=True)):
         with pytest.raises(UserError, match="no support/states: another version"):
             attempt()
@@ -212,7 +213,7 @@ def test_a_foreign_folder_is_refused_and_left_alone(tmp_path, name, resume):
 def test_a_run_that_is_not_done_says_so(trained, capsys):
     runs.load_run(trained)
     assert not capsys.readouterr().err
-    checkpoint.update_run(
+    run_folder.update_run(
         trained, training={"denoiser": to_plain(TrainConfig(num_steps=50))}
     )
     runs.load_run(trained)

@@ -555,7 +555,9 @@ def test_a_flag_that_is_neither_0_nor_1_is_refused(tmp_path, value):
         flags = np.zeros(6)
         flags[2] = value
         path = save_d4rl(tmp_path / f"{name}.hdf5", 6, **{name: flags})
-        with pytest.raises(UserError, match=f"{name!r} must be one flag, 0 or 1"):
+        with pytest.raises(
+            UserError, match=f"{name!r} must be one flag per row, 0 or 1"
+        ):
             read(path)
 
 

@@ -39,8 +39,8 @@ from tests.faults.tally import COLUMNS
 KINDS = {
     "datasets": (datasets.tally, 240),
     "windows and normalizers": (windows.tally, 60),
-    "run folders": (run_folders.tally, 120),
-    "kills and signals": (kills.tally, 20),
+    "run folders": (run_folders.tally, 80),
+    "kills and signals": (kills.tally, 14),
     "full disk": (disk.tally, 80),
     "command lines": (lines.tally, 120),
     "evaluation": (evaluations.tally, 80),

@@ -15,7 +15,7 @@ from gymnasium import spaces
 from hypothesis import strategies as st
 
 from benchmarks.rows import write_rows
-from jaxdiff import checkpoint, figures
+from jaxdiff import checkpoint, figures, run_folder
 from jaxdiff.algorithms.base import TrainState
 from jaxdiff.data.readers import read
 from jaxdiff.data.storage import replacing, write_minari
@@ -23,8 +23,8 @@ from jaxdiff.evaluation import save_evaluation
 from jaxdiff.plans import RankedPlans, save_plans
 from jaxdiff.tasks.lookup import recipes
 from tests.faults.datasets import record
-from tests.faults.kills import DOCUMENT
 from tests.faults.tally import Case, Tally, fuzz, holds
+from tests.run_documents import DOCUMENT
 
 
 def limited(size, act):
@@ -98,12 +98,12 @@ def configuration(folder, seed):
 
     def write():
         if seed == 0:
-            checkpoint.create_run(run, DOCUMENT, {"x": np.arange(500)})
+            run_folder.create_run(run, DOCUMENT, {"x": np.arange(500)})
         else:
-            checkpoint.update_run(run, acting={"a": list(range(100))})
+            run_folder.update_run(run, acting={"a": list(range(100))})
 
     def holds():
-        document, arrays = checkpoint.read_run(run)
+        document, arrays = run_folder.read_run(run)
         return bool(document["acting"]) == bool(seed) and len(arrays["x"]) == 500
 
     return write, holds
@@ -116,8 +116,8 @@ def metrics(folder, seed):
         run.mkdir(exist_ok=True)
         for step in range(40):
             line = {"learner": "a", "step": 100 * seed + step, "loss": 0.25}
-            checkpoint.append_metrics(run, line)
-        checkpoint.trim_metrics(run, "a", step=100 * seed + 30)
+            run_folder.append_metrics(run, line)
+        run_folder.trim_metrics(run, "a", step=100 * seed + 30)
 
     def holds():
         # The last line may have been cut; a resumed run drops it.

@@ -15,30 +15,15 @@ import time
 import jax
 import numpy as np
 
-from jaxdiff import checkpoint
+from jaxdiff import checkpoint, run_folder
 from jaxdiff.algorithms.base import TrainConfig
+from jaxdiff.errors import UserError
 from jaxdiff.train import train_learners
 from tests.faults.tally import Case, Tally, judge
+from tests.run_documents import DOCUMENT
 from tests.toy import line_algorithm, line_data
 
-UPDATES = 6
-DOCUMENT = {
-    "algorithm": "line",
-    "config": {},
-    "acting": {},
-    "spec": {},
-    "training": {},
-    "seed": 0,
-    "dataset": {
-        "name": "line",
-        "environment": None,
-        "evaluation": None,
-        "fingerprint": "",
-        "references": {},
-        "metadata": {},
-        "stream": False,
-    },
-}
+UPDATES = 4
 CONFIG = TrainConfig(
     num_steps=UPDATES, batch_size=4, save_every=1, log_every=1, eval_every=2
 )
@@ -46,9 +31,9 @@ CONFIG = TrainConfig(
 
 def train(run, evaluate=None):
     """Train the toy in a run folder, or go on with it; return its state."""
-    with checkpoint.locked(run):
-        if checkpoint.is_fresh(run):
-            checkpoint.create_run(run, DOCUMENT, {"x": np.zeros(1)})
+    with run_folder.locked(run):
+        if run_folder.is_fresh(run):
+            run_folder.create_run(run, DOCUMENT, {"x": np.zeros(1)})
         return train_learners(
             line_algorithm(), line_data(), configs={"line": CONFIG}, run=run,
             evaluate=evaluate,
@@ -70,7 +55,7 @@ def lines(run):
 def whole(run):
     """Whether what was saved loads, and no process has left more than it may."""
     found = checkpoint.restore_state(run, "line")
-    return checkpoint.is_fresh(run) or (found is not None and found[0] > 0)
+    return run_folder.is_fresh(run) or (found is not None and found[0] > 0)
 
 
 def _train_in_child(run, reader):
@@ -84,7 +69,7 @@ def _train_in_child(run, reader):
     try:
         train(pathlib.Path(run))
     except BaseException as error:
-        os._exit(2 if isinstance(error, checkpoint.UserError) else 1)
+        os._exit(2 if isinstance(error, UserError) else 1)
     os._exit(0)
 
 

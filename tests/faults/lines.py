@@ -103,11 +103,12 @@ def options_of(name):
 def line_case(draw, data):
     name = draw(st.sampled_from(sorted(ALGORITHMS)))
     options = options_of(name)
-    words, named = [], []
+    words, given, named = [], [], []
     for option in draw(
         st.lists(st.sampled_from(sorted(options)), min_size=1, max_size=2, unique=True)
     ):
         kinds, flag = options[option], f"--{option.replace('_', '-')}"
+        given.append(flag)
         if kinds == {bool}:
             words.append(draw(st.sampled_from([flag, f"--no-{flag[2:]}"])))
             continue
@@ -117,7 +118,8 @@ def line_case(draw, data):
             named.append(flag)
     words = ["train", name, *words, "--dataset", str(data), "--run", "/proc/run"]
     # Of several faults one is enough.
-    return Case(" ".join(map(ascii, words)), lambda: blame(words, named), sound=False)
+    flags = [flag for flag in given if named]
+    return Case(" ".join(map(ascii, words)), lambda: blame(words, flags), sound=False)
 
 
 def fits(value, kinds):

@@ -165,8 +165,6 @@ def _check(fields: Mapping[str, np.ndarray], where: str) -> None:
         flags = fields[name]
         numbers = flags.dtype.kind in "biuf" and flags.size == shape[0]
         if not (numbers and np.isin(flags, (0, 1)).all()):
-            raise UserError(
-                f"{where}: field {name!r} must be one flag, 0 or 1, per row"
-            )
+            raise UserError(f"{where}: field {name!r} must be one flag per row, 0 or 1")
     if shape[0] == 0:
         raise UserError(f"{where} holds no transitions; fetch it again")
