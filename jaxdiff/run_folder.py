@@ -242,10 +242,10 @@ def place(run: Path) -> Path:
         return run
     now = os.fstat(held)
     link = Path(f"/proc/self/fd/{held}")
-    for place in (run, link.resolve() if link.exists() else run):
+    for found in (run, link.resolve() if link.exists() else run):
         with contextlib.suppress(OSError):
-            if os.path.samestat(place.stat(), now):
-                return place
+            if os.path.samestat(found.stat(), now):
+                return found
     raise UserError(
         f"{run} was removed while training, so that nothing of it is left; train again"
     )

@@ -100,11 +100,11 @@ def configuration(folder, seed):
         if seed == 0:
             run_folder.create_run(run, DOCUMENT, {"x": np.arange(500)})
         else:
-            run_folder.update_run(run, acting={"a": list(range(100))})
+            run_folder.update_run(run, acting={"changed": list(range(100))})
 
     def holds():
         document, arrays = run_folder.read_run(run)
-        return bool(document["acting"]) == bool(seed) and len(arrays["x"]) == 500
+        return ("changed" in document["acting"]) == seed and len(arrays["x"]) == 500
 
     return write, holds
 

@@ -133,7 +133,7 @@ def signal_case(rng, folder, truth, *_):
     run, number = folder / "stopped", rng.choice(SIGNALS)
     shutil.rmtree(run, ignore_errors=True)
     run.mkdir()
-    at = rng.randrange(1, UPDATES // CONFIG.eval_every)
+    at = rng.randint(1, UPDATES // CONFIG.eval_every)
     seen = []
 
     def evaluate(states):

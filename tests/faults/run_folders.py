@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from hypothesis import strategies as st
 
-from jaxdiff import files
+from jaxdiff import checkpoint, files, run_folder
 from jaxdiff.cli import main
 from jaxdiff.run import load_run
 from tests.faults.datasets import JSON, damage, flat, record
@@ -28,18 +28,28 @@ FLAGS = (
 )
 
 
-def make(folder, seed=0):
+def make(folder):
     """Train IQL, which has two learners, for a moment on a dataset of our own."""
-    data, run = folder / "data.npz", folder / f"run{seed}"
-    if not data.exists():
-        np.savez(data, **flat(record([30, 20])))
+    data, run = folder / "data.npz", folder / "run"
+    np.savez(data, **flat(record([30, 20])))
     with spoken() as said:
         try:
-            main(["train", "iql", "--dataset", str(data), "--run", str(run),
-                  "--seed", str(seed), *FLAGS])  # fmt: skip
+            main(["train", "iql", "--dataset", str(data), "--run", str(run), *FLAGS])
         except SystemExit:
             raise AssertionError(said()) from None
     return run
+
+
+def another(run, path):
+    """A run of another seed: the same files, other numbers, and its own name."""
+    document, statistics = run_folder.read_run(run)
+    run_folder.create_run(path, {**document, "seed": 1}, statistics)
+    for learner in document["training"]:
+        _, state = checkpoint.restore_state(run, learner)
+        for step in checkpoint.saved_steps(run, learner):
+            grown = jax.tree.map(lambda x, step=step: x + step, state)
+            checkpoint.save_state(path, learner, grown, step=step)
+    return path
 
 
 def tree(path):
@@ -201,7 +211,8 @@ CHANGES += (from_another, link, forge, rewrite, mark, nothing)
 
 def tally(folder: pathlib.Path, count: int) -> Tally:
     """Judge `count` cases."""
-    run, other = make(folder), make(folder, 1)
+    run = make(folder)
+    other = another(run, folder / "other")
     newest = parameters(load_run(run))
     before = folder / "before"
     allowed = {newest}
