@@ -24,8 +24,7 @@ def episodes_of(draw):
 
 def window_case(draw, _):
     episodes, horizon = episodes_of(draw), draw(st.integers(-1, 8))
-    padding, final = draw(st.booleans()), draw(st.booleans())
-    counted = [int(n) + final for n in episodes.lengths]
+    padding, counted = draw(st.booleans()), episodes.lengths.tolist()
     wanted = []
     for start, n, ended in zip(
         episodes.starts, counted, episodes.terminated, strict=True
@@ -37,9 +36,7 @@ def window_case(draw, _):
     sound = None if horizon >= 1 and wanted else False
     return Case(
         f"starts of horizon {horizon} in {counted}, padding {padding}",
-        lambda: window_starts(
-            episodes, horizon, padding=padding, final_observation=final
-        ),
+        lambda: window_starts(episodes, horizon, padding=padding),
         lambda found: found.tolist() == wanted,
         sound=True if sound is None else sound,
     )
