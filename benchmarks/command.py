@@ -1,15 +1,17 @@
 """Benchmarks as commands: options from flags, and the words of the command itself."""
 
+import contextlib
 import dataclasses
 import re
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import tyro
 
+from benchmarks.rows import require_place
 from jaxdiff.cli.parsing import in_flags
 from jaxdiff.devices import request_cpu_devices
 from jaxdiff.errors import UserError
@@ -18,7 +20,7 @@ from jaxdiff.errors import UserError
 def run_command(
     main: Callable[[Any], None], options: type, *, cpu_devices: int | None = None
 ) -> None:
-    """Read the options from the command line, run, and exit with 2 on a `UserError`.
+    """Read the options from the command line and run, see `as_command`.
 
     Args:
       main: takes an instance of `options`.
@@ -27,8 +29,19 @@ def run_command(
     """
     if cpu_devices is not None:
         request_cpu_devices(cpu_devices)
-    try:
+    with as_command():
         main(tyro.cli(options))
+
+
+@contextlib.contextmanager
+def as_command() -> Iterator[None]:
+    """End in one sentence and exit code 2 on a `UserError`.
+
+    A folder of results that cannot be written is met before anything is measured.
+    """
+    try:
+        require_place()
+        yield
     except UserError as error:
         print(in_flags(str(error)), file=sys.stderr)
         sys.exit(2)

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from benchmarks.command import as_command
 from benchmarks.rows import measured, write_rows
 from jaxdiff.networks import TemporalUNet, TemporalValue
 from jaxdiff.networks import temporal_conv as layers
@@ -199,4 +200,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with as_command():
+        main()

@@ -23,6 +23,7 @@ import numpy as np
 
 from benchmarks import pytorch, pytorch_offline
 from benchmarks import updates as shared
+from benchmarks.command import as_command
 from jaxdiff.algorithms.base import Learner
 from jaxdiff.algorithms.offline.common import measure
 from jaxdiff.algorithms.offline.iql import IQLConfig, iql
@@ -147,4 +148,5 @@ SETTINGS: shared.Settings = {
 
 
 if __name__ == "__main__":
-    shared.main(sys.argv[1:], experiment="offline_updates", settings=SETTINGS)
+    with as_command():
+        shared.main(sys.argv[1:], experiment="offline_updates", settings=SETTINGS)

@@ -106,6 +106,8 @@ def make_table(rows: Sequence[Row]) -> str:
 
 def _decimals(values: Sequence[float]) -> int:
     """Choose decimals for a column: for small numbers, those that most of them need."""
+    if all(isinstance(value, int) for value in values):
+        return 0  # counts
     sizes = [abs(value) for value in values]
     largest = max(sizes)
     if largest >= 10:

@@ -3,6 +3,7 @@
 import json
 import platform
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -11,10 +12,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxdiff.errors import writing
+from jaxdiff.files import write_whole
 from jaxdiff.scoring import bootstrap
 
 RESULTS = Path(__file__).parent / "results"
 REQUIRED = ("setting", "method", "metric", "value")
+_NO_PLACE = "results go there, so make the folder writable or free some space"
 OPTIONAL = ("low", "high", "n", "seeds", "seconds")
 PACKAGES = (
     *("jaxdiff", "jax", "jaxlib", "flax", "optax", "numpy"),
@@ -89,6 +93,7 @@ def write_rows(
 
     Raises:
       ValueError: a row lacks a field that it must have, or has one of another name.
+      UserError: the file cannot be written.
     """
     stamp = {
         "command": command,
@@ -109,11 +114,20 @@ def write_rows(
             raise ValueError(f"a row lacks, or has too much: {sorted(wrong)}")
         full = {"experiment": experiment, **empty, **row, **stamp}
         merged[_name(full)] = full
-    directory.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(list(merged.values()), indent=1) + "\n")
-    partial.replace(path)
+    text = json.dumps(list(merged.values()), indent=1) + "\n"
+    with writing(path, _NO_PLACE):
+        write_whole(path, lambda file: file.write(text.encode()))
     return path
+
+
+def require_place(directory: Path = RESULTS) -> None:
+    """Find out before anything is measured that results can be written.
+
+    Raises:
+      UserError: no file can be made in the folder.
+    """
+    with writing(directory / "results", _NO_PLACE):
+        tempfile.TemporaryFile(dir=directory).close()
 
 
 def _name(row: Mapping[str, Any]) -> tuple[str, str, str]:

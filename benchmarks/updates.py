@@ -32,6 +32,7 @@ import numpy as np
 import torch
 
 from benchmarks import pytorch
+from benchmarks.command import as_command
 from benchmarks.rows import RESULTS, measured, write_rows
 from jaxdiff import train
 from jaxdiff.algorithms.base import Learner, TrainConfig, TrainState
@@ -295,4 +296,5 @@ def _use_cores(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with as_command():
+        main()

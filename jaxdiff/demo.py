@@ -11,6 +11,7 @@ from jaxdiff.data.episodes import Dataset
 from jaxdiff.devices import Device
 from jaxdiff.errors import writing
 from jaxdiff.evaluation import evaluate
+from jaxdiff.files import write_whole
 from jaxdiff.plans import plan
 from jaxdiff.progress import note
 from jaxdiff.run import Run, load_run
@@ -84,7 +85,8 @@ def demo(
         "updates": int(run.states["denoiser"].step),
     }
     with writing(out / "demo.json", "name another folder with `out`"):
-        (out / "demo.json").write_text(json.dumps(result, indent=2) + "\n")
+        text = json.dumps(result, indent=2) + "\n"
+        write_whole(out / "demo.json", lambda file: file.write(text.encode()))
     return result
 
 

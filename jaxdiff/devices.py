@@ -14,6 +14,9 @@ from jaxdiff.errors import UserError, reason
 Device: TypeAlias = Any  # jax.Device, which type checkers do not see as a class
 
 
+_MOST = 64  # virtual devices; `select_devices` refuses to give more than there are
+
+
 def request_cpu_devices(count: int) -> None:
     """Ask for `count` virtual CPU devices; no effect once JAX has touched a device.
 
@@ -24,7 +27,7 @@ def request_cpu_devices(count: int) -> None:
         return  # asked for already, and XLA starts no CPU when asked twice
     # RuntimeError: JAX has started, with as many devices as it was asked for then.
     with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", count)
+        jax.config.update("jax_num_cpu_devices", min(max(count, 1), _MOST))
 
 
 def select_devices(

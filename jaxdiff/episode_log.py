@@ -4,7 +4,6 @@ An evaluation may take hours. Each of its episodes is one file that is whole or 
 there, so an evaluation that was killed can go on where it stopped.
 """
 
-import os
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxdiff.errors import writing
+from jaxdiff.files import write_whole
 
 
 class EpisodeLog:
@@ -48,11 +48,9 @@ class EpisodeLog:
           UserError: the folder cannot be written.
         """
         path = self.folder / f"{seed}.npz"
-        partial = path.with_suffix(".partial")
+        known = {k: v for k, v in values.items() if v is not None}
         with writing(path, "check the permissions of the folder or free some space"):
-            with partial.open("wb") as file:
-                np.savez(file, **{k: v for k, v in values.items() if v is not None})
-            os.replace(partial, path)
+            write_whole(path, lambda file: np.savez(file, **known))
 
     def remove(self) -> None:
         """Forget all episodes."""

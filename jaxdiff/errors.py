@@ -23,18 +23,20 @@ def reason(error: BaseException) -> str:
 
 
 def require_at_least(least: int, **counts: int) -> None:
-    """Check that counts are not too small.
+    """Check that counts are not too small, and below 2^31, which arrays can count.
 
     Args:
       least: smallest value.
       **counts: values by the name of their parameter.
 
     Raises:
-      UserError: the first one that is smaller, by its name.
+      UserError: the first one that is outside, by its name.
     """
     for name, count in counts.items():
         if count < least:
             raise UserError(f"`{name}` is {count}; it must be at least {least}")
+        if count >= 2**31:
+            raise UserError(f"`{name}` is {count}; it must be below 2^31")
 
 
 @contextlib.contextmanager

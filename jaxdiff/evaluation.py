@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +11,12 @@ import gymnasium
 import jax
 import numpy as np
 
-from jaxdiff import checkpoint
+from jaxdiff import run_folder
 from jaxdiff.data.spec import Environment
 from jaxdiff.devices import Device
 from jaxdiff.episode_log import EpisodeLog
 from jaxdiff.errors import UserError, writing
+from jaxdiff.files import refuse_link, write_whole
 from jaxdiff.options import override, to_plain
 from jaxdiff.progress import note
 from jaxdiff.rollouts import Session
@@ -83,7 +83,7 @@ def evaluate(
         "checkpoint": "best" if run.best else "newest",
         "updates": {name: int(state.step) for name, state in run.states.items()},
         "device": (devices or jax.devices())[0].device_kind,
-        "versions": checkpoint.versions(),
+        "versions": run_folder.versions(),
     }
     acting = to_plain(run.acting)
     trained = run.document["acting"]
@@ -144,7 +144,7 @@ def _log(run: Run, asked: Mapping[str, Any], *, resume: bool) -> EpisodeLog:
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     folder = run.path / "evaluations" / f"unfinished-{digest}"
     for path in (folder.parent, folder):
-        checkpoint.refuse_link(path)
+        refuse_link(path)
     log = EpisodeLog(folder)
     count = len(log.read())
     if resume and not count:
@@ -273,12 +273,9 @@ def save_evaluation(run: Run, record: Mapping[str, Any]) -> Path:
     """
     text = json.dumps(record, indent=2, allow_nan=False) + "\n"
     folder = run.path / "evaluations"
-    checkpoint.refuse_link(folder)
+    refuse_link(folder)
     taken = [int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal()]
     path = folder / f"{max(taken, default=-1) + 1:03d}.json"
-    partial = path.with_suffix(".partial")
-    checkpoint.refuse_link(partial)
     with writing(path, "check the permissions of the run folder or free some space"):
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, lambda file: file.write(text.encode()))
     return path

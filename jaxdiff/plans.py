@@ -18,6 +18,7 @@ from jaxdiff.algorithms.planning.planner import Plans, Problem, cost
 from jaxdiff.algorithms.planning.trajectories import goal_entries
 from jaxdiff.diffusion import Clamp
 from jaxdiff.errors import UserError, require_at_least, writing
+from jaxdiff.files import write_whole
 from jaxdiff.progress import note
 from jaxdiff.run import Run
 
@@ -312,7 +313,6 @@ def _warn_of_range(run: Run, start: np.ndarray) -> None:
 
 def save_plans(plans: RankedPlans, path: str | Path) -> None:
     """Write plans as an NPZ file with the fields of `RankedPlans` that are not None."""
-    path = Path(path)
     fields = {k: v for k, v in dataclasses.asdict(plans).items() if v is not None}
-    with writing(path, "name another file with `out`"), path.open("wb") as file:
-        np.savez(file, **fields)
+    with writing(path, "name another file with `out`"):
+        write_whole(Path(path).resolve(), lambda file: np.savez(file, **fields))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxdiff import checkpoint
+from jaxdiff import checkpoint, run_folder
 from jaxdiff.algorithms import ALGORITHMS
 from jaxdiff.algorithms.base import Algorithm, Entry, Preset, TrainConfig, TrainState
 from jaxdiff.data.episodes import Dataset, split_episodes
@@ -155,8 +155,8 @@ def train(
         },
     }
     data, held_out = split_episodes(dataset.trained_on())
-    with checkpoint.locked(path):
-        fresh = checkpoint.is_fresh(path)
+    with run_folder.locked(path):
+        fresh = run_folder.is_fresh(path)
         if fresh:
             arrays = _pack(entry.measure(options.config, data, spec))
         elif not resume:
@@ -165,7 +165,7 @@ def train(
                 "another folder with `run`"
             )
         else:
-            document, arrays = checkpoint.read_run(path)
+            document, arrays = run_folder.read_run(path)
             _check_same(path, entry, document, asked)
         statistics = _unpack(entry.statistics, arrays)
         built = entry.build(options.config, options.acting, statistics, spec)
@@ -173,12 +173,12 @@ def train(
         asked["training"] = {name: to_plain(each) for name, each in training.items()}
         # Nothing is written before the options are known to build something.
         if fresh:
-            document = checkpoint.create_run(path, asked, arrays)
+            document = run_folder.create_run(path, asked, arrays)
         else:
             with _fitting(path, document):
                 before = _training_of(document, built)
             _check_training(path, before, training)
-            document = checkpoint.update_run(
+            document = run_folder.update_run(
                 path, training=asked["training"], acting=asked["acting"]
             )
         run = Run(
@@ -258,7 +258,7 @@ def open_run(path: str | Path, *, overrides: Mapping[str, Any] | None = None) ->
       UserError: as in `load_run`.
     """
     path = Path(path)
-    document, arrays = checkpoint.read_run(path)
+    document, arrays = run_folder.read_run(path)
     entry = ALGORITHMS.find(document["algorithm"])
     with _fitting(path, document):
         config = from_plain(entry.config, document["config"])

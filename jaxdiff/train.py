@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiff import checkpoint
+from jaxdiff import checkpoint, run_folder
 from jaxdiff.algorithms.base import (
     Algorithm,
     Learner,
@@ -132,7 +132,7 @@ def _fit_one(
     found = checkpoint.restore_state(job.run, job.name, like) if job.run else None
     step, state = found or (0, jax.tree.map(np.asarray, jax.jit(init)(prepared)))
     if job.run is not None:
-        checkpoint.trim_metrics(job.run, job.name, step=step)
+        run_folder.trim_metrics(job.run, job.name, step=step)
     if step >= config.num_steps:
         return state
 
@@ -322,7 +322,7 @@ def _not_finite(job: _Job, step: int, what: str) -> UserError:
 def _write(job: _Job, step: int, values: Mapping[str, float]) -> None:
     if job.run is not None:
         record = {"learner": job.name, "step": step, **values}
-        checkpoint.append_metrics(job.run, record)
+        run_folder.append_metrics(job.run, record)
 
 
 def _dispatches(step: int, config: TrainConfig) -> Iterator[tuple[int, int]]:

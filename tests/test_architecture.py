@@ -14,7 +14,7 @@ PACKAGE = pathlib.Path(jaxdiff.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each part, and the parts that it may import. Leaves may be imported by all.
-LEAVES = {"errors", "options", "pytree", "progress", "devices", "registry"}
+LEAVES = {"errors", "files", "options", "pytree", "progress", "devices", "registry"}
 LOWER = {
     "diffusion": set(),
     "networks": set(),
@@ -22,7 +22,8 @@ LOWER = {
     "algorithms": {"data", "diffusion", "networks"},
 }
 MIDDLE = {
-    *("train", "checkpoint", "run", "policy", "rollouts", "episode_log", "scoring"),
+    *("train", "checkpoint", "run_folder", "run", "policy", "rollouts", "scoring"),
+    "episode_log",
     "figures",
 }
 UPPER = {"plans", "evaluation", "training", "tune"}

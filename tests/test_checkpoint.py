@@ -1,8 +1,6 @@
 import dataclasses
-import json
 import os
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -12,18 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from run_documents import made_run
 
-from jaxdiff import checkpoint
+from jaxdiff import checkpoint, files, run_folder
 from jaxdiff.algorithms.base import TrainState
-from jaxdiff.checkpoint import (
-    create_run,
-    locked,
-    mark_best,
-    read_run,
-    restore_state,
-    save_state,
-)
+from jaxdiff.checkpoint import mark_best, restore_state, save_state
 from jaxdiff.errors import UserError
+from jaxdiff.run_folder import locked
 
 LEARNER = "line"
 
@@ -113,6 +106,12 @@ def test_newest_and_best_are_kept(tmp_path):
 def test_score_that_is_nan_is_never_the_best(tmp_path):
     assert not mark_best(tmp_path, LEARNER, step=1, metric="score", value=np.nan)
     assert mark_best(tmp_path, LEARNER, step=2, metric="score", value=-1.0)
+
+
+def test_score_may_be_a_whole_number(tmp_path):
+    mark_best(tmp_path, LEARNER, step=10, metric="score", value=1)
+    save(tmp_path, 10, 20)
+    assert restored_step(tmp_path, best=True) == 10
 
 
 def test_best_is_marked_again_where_its_checkpoint_never_came(tmp_path):
@@ -221,89 +220,6 @@ def test_damaged_record_of_the_best_is_no_record(tmp_path, capsys, text):
     assert mark_best(tmp_path, LEARNER, step=20, metric="score", value=0.1)
 
 
-# ---------------------------------------------------------------------------- the run
-
-
-DOCUMENT = {
-    "algorithm": "diffuser",
-    "config": {"horizon": 16},
-    "acting": {"candidates": 2},
-    "spec": {"action_dim": 2},
-    "training": {},
-    "seed": 0,
-    "dataset": {
-        "name": "d",
-        "environment": None,
-        "evaluation": None,
-        "fingerprint": "f",
-        "references": {},
-        "metadata": {},
-        "stream": False,
-    },
-}
-
-
-def made_run(path, **changes):
-    create_run(path, {**DOCUMENT, **changes}, {"mean": np.arange(6.0)})
-    return path
-
-
-def edit(path, **changes):
-    """Change a configuration as another version might have written it."""
-    document = checkpoint._parse(path / "config.json")
-    document.pop("sha256")
-    checkpoint._write_sealed(path / "config.json", {**document, **changes})
-
-
-def test_run_is_read_back(tmp_path):
-    config, statistics = read_run(made_run(tmp_path / "a" / "run"))
-    assert {name: config[name] for name in DOCUMENT} == DOCUMENT
-    assert config["versions"]["jax"] == jax.__version__
-    np.testing.assert_array_equal(statistics["mean"], np.arange(6.0))
-
-
-@pytest.mark.parametrize(("form", "version"), [(1, "0.1.0"), (7, "9.9")])
-def test_other_format_is_refused_with_the_reason(tmp_path, form, version):
-    edit(made_run(tmp_path), format=form, versions={"jaxdiff": version})
-    said = rf"by jaxdiff {re.escape(version)} in run format {form},.* reads format 3;"
-    with pytest.raises(UserError, match=said):
-        read_run(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"algorithm": 3},
-        {"dataset": None},
-        {"dataset": {**DOCUMENT["dataset"], "metadata": "2"}},
-        {"config": []},
-        {"acting": None},
-        {"spec": "flat"},
-    ],
-)
-def test_foreign_configuration_is_refused(tmp_path, change):
-    edit(made_run(tmp_path), **change)
-    with pytest.raises(UserError, match=r"config\.json cannot be read"):
-        read_run(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["config.json", "statistics.npz"])
-def test_every_flipped_byte_of_the_run_is_detected(tmp_path, name):
-    file = made_run(tmp_path) / name
-    content = file.read_bytes()
-    rng = random.Random(1)
-    for where in rng.sample(range(len(content)), 40):
-        changed = bytearray(content)
-        changed[where] ^= 1 << rng.randrange(8)
-        for damaged in (changed, content[:where]):
-            file.write_bytes(damaged)
-            with pytest.raises(UserError, match=name):
-                read_run(tmp_path)
-    file.unlink()
-    with pytest.raises(UserError, match=name):
-        read_run(tmp_path)
-
-
 @pytest.mark.parametrize("fraud", ["renamed", "swapped", "learner", "run"])
 def test_a_checkpoint_counts_only_where_it_was_written(tmp_path, capsys, fraud):
     """Every byte is as written, but it stands for other updates than were made."""
@@ -335,6 +251,15 @@ def test_a_checkpoint_counts_only_where_it_was_written(tmp_path, capsys, fraud):
     assert wrong in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("listed", [None, True, 3, "state", ["state/d"]])
+def test_a_manifest_that_lists_no_files_is_damaged(saved, tmp_path, listed, capsys):
+    shutil.copytree(saved, tmp_path / "run")
+    path = folder(tmp_path / "run", 20) / "manifest.json"
+    files.write_sealed(path, {**files.read_sealed(path), "files": listed})
+    assert restored_step(tmp_path / "run") == 10
+    assert "its manifest is damaged" in capsys.readouterr().err
+
+
 def test_a_whole_run_may_be_copied_and_moved(tmp_path):
     run = save(made_run(tmp_path / "run"), 10)
     shutil.copytree(run, tmp_path / "copy")
@@ -352,7 +277,7 @@ def test_odd_names_beside_checkpoints_are_nobody_s(tmp_path, name):
 @pytest.mark.parametrize("best", [{}, {"step": 10}, {"step": "10", "value": 1.0}])
 def test_a_record_of_the_best_without_its_parts_is_no_record(tmp_path, capsys, best):
     run = save(tmp_path, 10, 20)
-    checkpoint._write_sealed(run / "checkpoints" / LEARNER / "best.json", best)
+    files.write_sealed(run / "checkpoints" / LEARNER / "best.json", best)
     assert restored_step(run, best=True) == 20
     assert "is damaged" in capsys.readouterr().err
 
@@ -365,7 +290,7 @@ def test_a_folder_that_is_moved_while_training_keeps_what_was_learned(tmp_path):
         os.replace(run, moved)
         # The record of the best went with the folder.
         assert not mark_best(run, LEARNER, step=20, metric="score", value=0.5)
-        checkpoint.append_metrics(run, {"learner": LEARNER, "step": 20})
+        run_folder.append_metrics(run, {"learner": LEARNER, "step": 20})
         with pytest.raises(UserError, match=r"run was moved to .*moved .*update 20"):
             save(run, 20)
     assert not run.exists()
@@ -379,90 +304,27 @@ def test_a_folder_that_is_removed_while_training_ends_it(tmp_path):
         shutil.rmtree(run)
         for write in (
             lambda: save(run, 10),
-            lambda: checkpoint.append_metrics(run, {}),
+            lambda: run_folder.append_metrics(run, {}),
         ):
             with pytest.raises(UserError, match="was removed while training"):
                 write()
     assert not run.exists()
 
 
-def test_links_in_a_run_folder_are_not_followed(tmp_path):
-    run = made_run(tmp_path / "run")
-    (run / ".lock").symlink_to(tmp_path / "victim")
-    with pytest.raises(UserError, match=r"lock is a link to .*victim"), locked(run):
-        pass
-    (run / "metrics.jsonl").symlink_to(tmp_path / "victim")
-    (run / ".config.json.partial").symlink_to(tmp_path / "victim")
-    for write in (
-        lambda: checkpoint.append_metrics(run, {}),
-        lambda: checkpoint.update_run(run, seed=1),
-    ):
-        with pytest.raises(UserError, match=r"is a link to .*victim"):
-            write()
-    assert not (tmp_path / "victim").exists()
-
-
-def test_checkpoints_of_a_lost_run_are_not_taken_over(saved, tmp_path):
-    shutil.copytree(saved, tmp_path / "run")
-    with pytest.raises(UserError, match=r"without the config\.json"):
-        made_run(tmp_path / "run")
-
-
-def test_nothing_read_can_hold_code(tmp_path):
-    class Bomb:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "boom"),)
-
-    made_run(tmp_path)
-    np.savez(tmp_path / "statistics.npz", mean=np.array([Bomb()], dtype=object))
-    digest = checkpoint._sha256(tmp_path / "statistics.npz")
-    edit(tmp_path, statistics=digest)
-    with pytest.raises(UserError, match=r"statistics\.npz"):
-        read_run(tmp_path)
-    assert not (tmp_path / "boom").exists()
-
-
-def test_second_process_is_refused(tmp_path):
-    code = (
-        "import sys, pathlib\n"
-        "from jaxdiff.checkpoint import locked\n"
-        "from jaxdiff.errors import UserError\n"
-        "try:\n"
-        "    with locked(pathlib.Path(sys.argv[1])): print('held')\n"
-        "except UserError as error: print(error)\n"
-    )
-
-    def other():
-        command = [sys.executable, "-c", code, str(tmp_path)]
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-
-    with locked(tmp_path):
-        assert other().startswith(f"another process is training in {tmp_path}; ")
-    assert other() == "held"
-
-
 # ----------------------------------------------------------------------- no more room
 
 
-def test_full_disk_is_one_sentence(tmp_path, monkeypatch):
-    save(tmp_path, 10)
-    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "refuse_link", lambda path: None)
-        with pytest.raises(UserError, match=r"metrics\.jsonl cannot .*No space"):
-            checkpoint.append_metrics(tmp_path, {"loss": 1.0})
-
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_full_disk_is_one_sentence(tmp_path, monkeypatch, call):
     def no_room(*_):
         raise OSError(28, "No space left on device")
 
-    for call in ("fsync", "replace"):
-        with monkeypatch.context() as patch:
-            patch.setattr(os, call, no_room)
-            with pytest.raises(UserError, match=r"000000020 cannot .*No space left"):
-                save(tmp_path, 20)
-            with pytest.raises(UserError, match=r"new cannot|config.json cannot"):
-                made_run(tmp_path / "new")
-        assert restored_step(tmp_path) == 10
+    save(tmp_path, 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, no_room)
+        with pytest.raises(UserError, match=r"000000020 cannot .*No space left"):
+            save(tmp_path, 20)
+    assert restored_step(tmp_path) == 10
     save(tmp_path, 20)
     assert kept(tmp_path) == [10, 20]
 
@@ -476,64 +338,40 @@ def test_what_orbax_cannot_write_is_one_sentence(tmp_path, monkeypatch):
         save(tmp_path, 10)
 
 
-def test_disk_that_fills_up_while_saving_is_one_sentence(tmp_path):
-    """No file of this process may grow beyond 300 bytes; Orbax meets it first."""
+def test_room_is_tried_before_a_state_is_written(tmp_path, room, monkeypatch):
+    save(tmp_path, 10)
+
+    def never(*_):
+        raise AssertionError("there is no room for it")
+
+    monkeypatch.setattr(checkpoint, "_save_arrays", never)
+    state = {"x": np.zeros(10_000, np.float32)}
+    room(30_000)
+    with pytest.raises(UserError, match=r"000000020 cannot .*too large.*; free some"):
+        save_state(tmp_path, LEARNER, TrainState(np.int32(1), state, {}, {}), step=20)
+    assert os.listdir(folder(tmp_path, 10).parent) == ["000000010"]
+    assert restored_step(tmp_path) == 10
+
+
+def test_disk_that_fills_up_while_orbax_writes_is_one_sentence(tmp_path):
+    """No file of this process may grow beyond 300 bytes, which Orbax meets first."""
     code = (
         "import pathlib, resource, sys\n"
         "import numpy as np\n"
+        "from jaxdiff import checkpoint\n"
         "from jaxdiff.algorithms.base import TrainState\n"
-        "from jaxdiff.checkpoint import save_state\n"
         "from jaxdiff.errors import UserError\n"
-        "state = TrainState(step=np.int32(1), params=np.random.default_rng(0)"
-        ".normal(size=5000), slow={}, opt_state={})\n"
+        "draw = np.random.default_rng(0).normal\n"
+        "params = {str(i): draw(size=500) for i in range(40)}\n"
+        "state = TrainState(np.int32(1), params, {}, {})\n"
+        "checkpoint._require_room = lambda *_: None\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))\n"
-        "try: save_state(pathlib.Path(sys.argv[1]), 'a', state, step=1)\n"
+        "try: checkpoint.save_state(pathlib.Path(sys.argv[1]), 'a', state, step=1)\n"
         "except UserError as error: print(error)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert "000000001 cannot be written (" in done.stdout
-    # A write of Orbax's that ends after the failed one may still find its event loop
-    # closed and say so from a thread of its own; nothing else may be said.
-    noise = "RuntimeError: Event loop is closed"
-    assert done.stderr == "" or done.stderr.rstrip().endswith(noise)
-    assert "jaxdiff" not in done.stderr
-    assert restore_state(tmp_path, "a") is None
-
-
-def test_folder_that_cannot_be_made_is_one_sentence(tmp_path):
-    (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file" / "run", tmp_path / "file"):
-        with (
-            pytest.raises(UserError, match=r"file.* cannot be written"),
-            locked(path),
-        ):
-            pass
-
-
-# ---------------------------------------------------------------------------- metrics
-
-
-def test_metrics_are_trimmed_to_the_restored_step(tmp_path):
-    for learner, step in (("a", 10), ("b", 10), ("a", 20), ("b", 20), ("b", 30)):
-        checkpoint.append_metrics(tmp_path, {"learner": learner, "step": step})
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(path.read_text() + '{"learner": "b", "st')
-    checkpoint.trim_metrics(tmp_path, "b", step=20)
-    found = [json.loads(line) for line in path.open()]
-    assert [(x["learner"], x["step"]) for x in found] == [
-        ("a", 10),
-        ("b", 10),
-        ("a", 20),
-        ("b", 20),
-    ]
-
-
-def test_damaged_metrics_are_kept_aside_and_mentioned(tmp_path, capsys):
-    path = tmp_path / "metrics.jsonl"
-    good = [json.dumps({"learner": "a", "step": step}) for step in (1, 2)]
-    path.write_text(f"{good[0]}\n\x00\x00broken\n{good[1]}\n")
-    checkpoint.trim_metrics(tmp_path, "a", step=2)
-    assert path.read_text().splitlines() == good
-    assert (tmp_path / "metrics.damaged").read_text() == "\x00\x00broken\n"
-    assert "1 lines of" in capsys.readouterr().err
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+    assert os.listdir(tmp_path / "checkpoints" / "a") == []

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 from points import STEPS, straight_lines
 
-from jaxdiff import checkpoint
+from jaxdiff import checkpoint, files, run_folder
 from jaxdiff import run as runs
 from jaxdiff.algorithms.base import Preset, TrainConfig, TrainState
 from jaxdiff.algorithms.planning.diffuser import DiffuserActing, DiffuserConfig
-from jaxdiff.checkpoint import append_metrics, read_run, save_state
+from jaxdiff.checkpoint import save_state
 from jaxdiff.data.episodes import Dataset, fingerprint
 from jaxdiff.data.spec import Environment, Layout, Spec
 from jaxdiff.errors import UserError
 from jaxdiff.options import to_plain
 from jaxdiff.run import load_run, open_run
+from jaxdiff.run_folder import append_metrics, read_run
 
 CONFIG = DiffuserConfig(
     horizon=STEPS, diffusion_steps=2, dim=8, dim_mults=(1, 1), action_weight=1.0
@@ -143,7 +144,7 @@ def test_a_run_of_release_0_1_is_refused_in_one_sentence(trained):
     document = json.loads((trained / "config.json").read_text())
     del document["sha256"], document["acting"], document["spec"]
     document |= {"format": 1, "versions": {"jaxdiff": "0.1.0"}}
-    checkpoint._write_sealed(trained / "config.json", document)
+    files.write_sealed(trained / "config.json", document)
     before = (trained / "config.json").read_bytes()
     for attempt in (lambda: load_run(trained), lambda: train(trained, resume=True)):
         with pytest.raises(UserError, match=r"by jaxdiff 0\.1\.0 in run format 1") as e:
@@ -183,7 +184,7 @@ def test_acting_options_may_change_when_a_run_is_resumed(trained):
 def test_options_that_came_later_count_as_their_defaults(trained):
     document = json.loads((trained / "config.json").read_text())
     del document["sha256"], document["config"]["discount"]
-    checkpoint._write_sealed(trained / "config.json", document)
+    files.write_sealed(trained / "config.json", document)
     assert load_run(trained).config == CONFIG
     train(trained, 3, resume=True)
     with pytest.raises(UserError, match=r"`discount` was 0\.997 and is now 0\.9"):
@@ -208,7 +209,7 @@ def test_options_that_came_later_count_as_their_defaults(trained):
     ],
 )
 def test_training_that_cannot_be_is_refused_in_one_sentence(trained, training, words):
-    checkpoint.update_run(trained, training=training)
+    run_folder.update_run(trained, training=training)
     for attempt in (
         lambda: open_run(trained),
         lambda: load_run(trained),
@@ -221,7 +222,7 @@ def test_training_that_cannot_be_is_refused_in_one_sentence(trained, training, w
 
 
 def test_options_of_training_that_came_later_count_as_their_defaults(trained):
-    checkpoint.update_run(
+    run_folder.update_run(
         trained, training={"denoiser": {"num_steps": 2, "batch_size": 8}}
     )
     assert load_run(trained).training["denoiser"].keep == TrainConfig().keep
@@ -233,7 +234,7 @@ def test_statistics_of_another_version_are_refused_in_one_sentence(trained):
     with np.load(path) as arrays:
         kept = {name: leaf for name, leaf in arrays.items() if "support" not in name}
     np.savez(path, **kept)
-    checkpoint.update_run(trained, statistics=checkpoint._sha256(path))
+    run_folder.update_run(trained, statistics=files.sha256(path))
     for attempt in (lambda: load_run(trained), lambda: train(trained, resume=True)):
         with pytest.raises(UserError, match="no support/states: another version"):
             attempt()
@@ -252,7 +253,7 @@ def test_a_foreign_folder_is_refused_and_left_alone(tmp_path, name, resume):
 def test_a_run_that_is_not_done_says_so(trained, capsys):
     runs.load_run(trained)
     assert not capsys.readouterr().err
-    checkpoint.update_run(
+    run_folder.update_run(
         trained, training={"denoiser": to_plain(TrainConfig(num_steps=50))}
     )
     runs.load_run(trained)

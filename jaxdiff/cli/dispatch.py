@@ -6,6 +6,7 @@ decide on both.
 
 import io
 import os
+import signal
 import sys
 import traceback
 
@@ -33,13 +34,14 @@ def run(args: list[str] | None = None) -> None:
         # Imported modules add algorithms, tasks and samplers: commands and flags.
         import_modules(values_of(args, "--import"))
         _dispatch(without_flag(args, "--import"))
+        sys.stdout.flush()  # here, where a lost reader is met
         return
     except KeyboardInterrupt:
         message, code = "interrupted", 130
     except BrokenPipeError:
         # The reader of the output has closed it; Python must not flush it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
+        raise SystemExit(128 + signal.SIGPIPE) from None
     except (UserError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
         if debug:
             traceback.print_exc()

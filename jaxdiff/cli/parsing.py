@@ -183,7 +183,13 @@ def words_of(args: Sequence[str], flags: Sequence[Flag]) -> list[str]:
 
 
 def without_flag(args: Sequence[str], name: str) -> list[str]:
-    """Drop a flag and its value wherever it stands."""
+    """Drop a flag and its value wherever it stands.
+
+    Raises:
+      UserError: it stands at the end, without a value.
+    """
+    if args and args[-1] == name:
+        raise UserError(f"{name} is given without a value; write one after it")
     kept, skip = [], False
     for arg in args:
         if skip:

@@ -1,6 +1,7 @@
 """How recipes store datasets, and how a new dataset replaces an old one."""
 
 import contextlib
+import io
 import os
 import pathlib
 import shutil
@@ -8,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from jaxdiff.errors import UserError, writing
+
+_NO_ROOM = "free some space or choose another folder with MINARI_DATASETS_PATH"
 
 
 def datasets_root(root: str | os.PathLike | None = None) -> pathlib.Path:
@@ -33,7 +36,9 @@ def replacing(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     partial = folder.with_name(f".{folder.name}.partial")
     old = folder.with_name(f".{folder.name}.old")
     try:
-        with writing(folder, "choose another folder with MINARI_DATASETS_PATH"):
+        with writing(
+            folder, "free some space or choose another folder with MINARI_DATASETS_PATH"
+        ):
             if old.exists() and not folder.exists():
                 # A run was killed between the two renames below.
                 old.rename(folder)
@@ -60,6 +65,9 @@ def write_minari(
 ) -> None:
     """Write episodes as the Minari dataset `folder`.
 
+    The HDF5 file is made in memory, which takes no more of it than reading the dataset
+    does, because the HDF5 library crashes the process if a write to the disk fails.
+
     Args:
       folder: an empty folder, such as `replacing` yields.
       episodes: for each the observations `[T + 1, ...]` (or a dict of them), actions,
@@ -75,7 +83,7 @@ def write_minari(
     from minari.data_collector import EpisodeBuffer
     from minari.dataset.minari_storage import MinariStorage
 
-    storage = MinariStorage.new(
+    storage: Any = MinariStorage.new(
         folder / "data",
         observation_space=observation_space,
         action_space=action_space,
@@ -83,5 +91,10 @@ def write_minari(
         jpeg_encoding=False,  # it would change pictures
     )
     buffer: Any = EpisodeBuffer  # its annotation asks for lists; arrays work too
+    path, storage._file_path = storage._file_path, io.BytesIO()
     storage.update_episodes(buffer(**episode) for episode in episodes)
-    storage.update_metadata({"minari_version": minari.__version__, **metadata})
+    path.write_bytes(storage._file_path.getbuffer())
+    size = storage.get_size()
+    storage.update_metadata(
+        {"minari_version": minari.__version__, "dataset_size": size, **metadata}
+    )

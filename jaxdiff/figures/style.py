@@ -15,6 +15,7 @@ from matplotlib.colors import Colormap, ListedColormap
 from matplotlib.figure import Figure
 
 from jaxdiff.errors import UserError, writing
+from jaxdiff.files import write_whole
 
 WIDTH = 9.0  # inches; at 150 dots per inch about twice the width of a README's column
 SMALL, TEXT = 8.0, 9.0  # points
@@ -63,10 +64,16 @@ def save(figure: Figure, path: str | pathlib.Path, *, dpi: int = 150) -> None:
     Raises:
       UserError: the file cannot be written, or its ending names no known format.
     """
-    if pathlib.Path(path).suffix[1:].lower() not in _FORMATS:
+    form = pathlib.Path(path).suffix[1:].lower()
+    if form not in _FORMATS:
         raise UserError(
             f"the picture {path} has an ending that names no known format; use .png, "
             ".pdf or .svg"
         )
     with writing(path, "choose another path"):
-        figure.savefig(path, dpi=dpi, facecolor="white", bbox_inches="tight")
+        write_whole(
+            pathlib.Path(path).resolve(),
+            lambda file: figure.savefig(
+                file, format=form, dpi=dpi, facecolor="white", bbox_inches="tight"
+            ),
+        )

@@ -210,3 +210,18 @@ def test_runs_that_cannot_be_compared_are_refused(
     with pytest.raises(UserError, match=r"'large'.*'umaze'.*by themselves"):
         maze.main(maze.Options(runs=(tiny_run, large)), directory=tmp_path)
     assert not (tmp_path / "maze.json").exists()
+
+
+def test_results_that_cannot_be_written_leave_the_old_ones(tmp_path, monkeypatch):
+    path = write_rows("maze", [row()], command="old", directory=tmp_path)
+    rows.require_place(tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+    def no_room(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", no_room)
+    with pytest.raises(UserError, match=r"maze\.json cannot be written \(No space"):
+        write_rows("maze", [row(value=2.0)], command="new", directory=tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert written(path)[0]["command"] == "old"

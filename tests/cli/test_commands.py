@@ -2,11 +2,15 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 import math
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 
 import h5py
 import hypothesis
@@ -16,7 +20,7 @@ from conftest import TINY
 from hypothesis import strategies as st
 
 import jaxdiff
-from jaxdiff import checkpoint
+from jaxdiff import files
 from jaxdiff.algorithms import ALGORITHMS
 from jaxdiff.cli import flags as shared
 from jaxdiff.cli import main
@@ -319,6 +323,27 @@ def test_interrupt_ends_without_a_traceback(capsys, monkeypatch):
         main(["data", "info", "x"])
     assert ended.value.code == 130
     assert capsys.readouterr().err == "jaxdiff: interrupted\n"
+
+
+def test_a_reader_that_is_gone_ends_without_a_traceback():
+    code = "from jaxdiff.cli import main; main(['--help'])"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_name_that_the_terminal_cannot_write_is_spelled_out(encoding, monkeypatch):
+    err = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stderr", err)
+    with pytest.raises(SystemExit) as ended:
+        main(["data", "info", "\u6570\u636e.npz"])
+    assert ended.value.code == 2
+    err.flush()
+    assert rb"\u6570\u636e.npz" in err.buffer.getvalue()
 
 
 # ---------------------------------------------------------------------------- success
@@ -681,7 +706,7 @@ def test_any_configuration_is_met_with_a_sentence(
     for name in path:
         part = part[name]
     part[last] = data.draw(JSON)
-    checkpoint._write_sealed(run / "config.json", document)
+    files.write_sealed(run / "config.json", document)
     with contextlib.suppress(UserError):
         load_run(run)
     named = ("--dataset", RECIPE, "--run", "/proc/run", "--config", run)

@@ -154,6 +154,8 @@ def test_one_flag_can_be_read_before_the_others_are_known():
     assert value_of(words, "--b") == "2"
     assert value_of(words, "--c") is value_of(words, "--d") is None
     assert without_flag(words, "--a") == ["train", "--b=2", "--c"]
+    with pytest.raises(UserError, match="--a is given without a value; write"):
+        without_flag([*words, "--a"], "--a")
     assert without_flag(words, "--b") == ["train", "--a", "1", "--a=3", "--c"]
 
 

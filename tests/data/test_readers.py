@@ -547,3 +547,28 @@ def test_bad_minari(tmp_path):
     (folder / "data" / "metadata.json").write_text("{")
     with pytest.raises(UserError, match="cut-v0 cannot be read as a Minari dataset"):
         load(folder)
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.5, 2.0, -1.0])
+def test_a_flag_that_is_neither_0_nor_1_is_refused(tmp_path, value):
+    for name in ("timeouts", "terminals"):
+        flags = np.zeros(6)
+        flags[2] = value
+        path = save_d4rl(tmp_path / f"{name}.hdf5", 6, **{name: flags})
+        with pytest.raises(
+            UserError, match=f"{name!r} must be one flag per row, 0 or 1"
+        ):
+            read(path)
+
+
+def test_arrays_that_are_not_read_are_named(tmp_path, capsys):
+    episodes = make([3, 2])
+    save(tmp_path / "a.npz", episodes, goal=np.zeros(7))
+    save_d4rl(tmp_path / "a.hdf5", 6, goal=np.zeros(6), **{"infos/qpos": np.zeros(6)})
+    for name in ("a.npz", "a.hdf5"):
+        read(tmp_path / name)
+        said = capsys.readouterr().err
+        assert f"{name}: goal is not read; there are the fields observations" in said
+        assert "qpos" not in said
+    read(save(tmp_path / "b.npz", episodes))
+    assert not capsys.readouterr().err

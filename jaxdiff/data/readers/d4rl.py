@@ -10,7 +10,7 @@ timeout is no longer than a step within an episode, in every number of the obser
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -32,6 +32,18 @@ def states_its_episodes(path: str | os.PathLike) -> str:
         f"{path} states where its episodes end, so that `timeouts` has no effect; "
         "leave it out"
     )
+
+
+def mention_unread(
+    path: os.PathLike, found: Iterable[str], read: Iterable[str]
+) -> None:
+    """Name the arrays of a file that are not read; one may be a field misspelt."""
+    others = sorted({name for name in found if "/" not in name} - {*read})
+    if others:
+        note(
+            f"{os.fspath(path)}: {', '.join(others)} is not read; there are the fields "
+            f"{', '.join(read)}"
+        )
 
 
 def recording_of(
@@ -150,7 +162,9 @@ def _check(fields: Mapping[str, np.ndarray], where: str) -> None:
             "empty are needed"
         )
     for name in ("terminals", "timeouts"):
-        if fields[name].dtype.kind not in "biuf" or fields[name].size != shape[0]:
-            raise UserError(f"{where}: field {name!r} must be one flag per row")
+        flags = fields[name]
+        numbers = flags.dtype.kind in "biuf" and flags.size == shape[0]
+        if not (numbers and np.isin(flags, (0, 1)).all()):
+            raise UserError(f"{where}: field {name!r} must be one flag per row, 0 or 1")
     if shape[0] == 0:
         raise UserError(f"{where} holds no transitions; fetch it again")

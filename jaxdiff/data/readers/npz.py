@@ -43,6 +43,7 @@ def read(path: pathlib.Path, timeouts: d4rl.Timeouts | None = None) -> Recording
         with np.load(path, allow_pickle=False) as file:
             names = d4rl.FIELDS if "terminals" in file else FIELDS
             fields = {name: file[name] for name in names if name in file}
+            d4rl.mention_unread(path, file.files, names)
     except Exception as error:
         # NumPy passes on what zip files and pickles raise.
         raise UserError(

@@ -19,6 +19,7 @@ from PIL import Image
 
 from jaxdiff.errors import writing
 from jaxdiff.figures.style import ACCENT, INK, SMALL, TEXT, WIDTH, blank, time_colours
+from jaxdiff.files import write_whole
 from jaxdiff.run import Run
 from jaxdiff.tasks.pointmaze.scores import MazeRollouts, plan_paths
 from jaxdiff.tasks.pointmaze.world import GOAL_RADIUS, TIME_STEP, Maze, cell_to_xy
@@ -277,9 +278,12 @@ def animate_episode(
     ]
     milliseconds = round(1000 * every * TIME_STEP)
     with writing(path, "choose another path"):
-        frames[0].save(
-            path, format="GIF", save_all=True, append_images=frames[1:], loop=0,
-            duration=[milliseconds] * (len(frames) - 1) + [1000],
+        write_whole(
+            pathlib.Path(path).resolve(),
+            lambda file: frames[0].save(
+                file, format="GIF", save_all=True, append_images=frames[1:], loop=0,
+                duration=[milliseconds] * (len(frames) - 1) + [1000],
+            ),
         )  # fmt: skip
 
 
