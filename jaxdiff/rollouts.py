@@ -461,21 +461,17 @@ def refuse_timeout(session: Session) -> None:
         )
 
 
-def of_seeds(played: Rollouts, seeds: np.ndarray) -> Rollouts:
+def of_seeds(played: Rollouts, seeds: Any) -> Rollouts:
     """Return the episodes of some seeds, which are among those that were played.
 
     Args:
       played: episodes with known seeds.
-      seeds: increasing.
+      seeds: `[M]`, increasing.
     """
-    rows = np.searchsorted(played.seeds, seeds)  # type: ignore
-    fields = {
-        field.name: getattr(played, field.name)
-        for field in dataclasses.fields(Rollouts)
+    rows = np.searchsorted(np.asarray(played.seeds), seeds)
+    arrays: dict[str, Any] = {
+        name: value[rows]
+        for name, value in vars(played).items()
+        if isinstance(value, np.ndarray)
     }
-    return Rollouts(
-        **{
-            name: value[rows] if isinstance(value, np.ndarray) else value
-            for name, value in fields.items()
-        }
-    )
+    return dataclasses.replace(played, **arrays)
