@@ -48,6 +48,14 @@ def run(tmp_path):
     return run
 
 
+def test_counts_are_whole_numbers():
+    table = report.make_table(
+        [row(metric="tried", value=1240, low=None, high=None, n=None),
+         row(metric="lost", value=0, low=None, high=None, n=None)]
+    )  # fmt: skip
+    assert "| umaze | diffuser | 1,240 | 0 | – |" in table
+
+
 def test_table_holds_the_numbers_and_keeps_the_rest(run):
     assert run() == 0
     text = run.readme.read_text()

@@ -1,6 +1,6 @@
 """Try everything that may go wrong, and print what came of it.
 
-    python -m tests.faults                  # the whole table, about ten minutes
+    python -m tests.faults                  # the whole table, about five minutes
     python -m tests.faults --only disk      # one kind
 
 Each kind is a module of this folder, which says what is tried. `lost` counts data or
@@ -40,7 +40,7 @@ KINDS = {
     "datasets": (datasets.tally, 240),
     "windows and normalizers": (windows.tally, 60),
     "run folders": (run_folders.tally, 80),
-    "kills and signals": (kills.tally, 14),
+    "kills and signals": (kills.tally, 20),
     "full disk": (disk.tally, 80),
     "command lines": (lines.tally, 120),
     "evaluation": (evaluations.tally, 80),

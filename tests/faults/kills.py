@@ -1,7 +1,8 @@
 """Training that is killed or stopped, and goes on: bit for bit as if nothing was.
 
 SIGKILL and a lost pipe hit processes of their own, forked from one that has imported
-all it needs. SIGTERM, SIGINT and SIGHUP hit this process, which saves and ends.
+all it needs. SIGTERM, SIGINT and SIGHUP hit this process, which saves and ends. A run
+folder that is moved meanwhile keeps what was learned, and training goes on there.
 """
 
 import multiprocessing
@@ -52,10 +53,15 @@ def lines(run):
     return (run / "metrics.jsonl").read_text()
 
 
-def whole(run):
-    """Whether what was saved loads, and no process has left more than it may."""
+def newest(run):
+    """The step that training would go on from; 0 if nothing was saved."""
     found = checkpoint.restore_state(run, "line")
-    return run_folder.is_fresh(run) or (found is not None and found[0] > 0)
+    return 0 if found is None else found[0]
+
+
+def whole(run):
+    """Whether what is there loads."""
+    return newest(run) == max(checkpoint.saved_steps(run, "line"), default=0)
 
 
 def _train_in_child(run, reader):
@@ -84,19 +90,20 @@ def killed_case(rng, folder, truth, context, seconds):
     run = folder / "killed"
     shutil.rmtree(run, ignore_errors=True)
     run.mkdir()
-    kills = rng.randint(1, 2)
+    kills, lost = rng.randint(1, 2), []
 
     def act():
         for _ in range(kills):
             process = context.Process(target=_train_in_child, args=(str(run), True))
             process.start()
             time.sleep(rng.uniform(0.3, 1.2) * seconds)
+            saved = max(checkpoint.saved_steps(run, "line"), default=0)
             process.kill()
             process.join()
             if process.exitcode not in (0, -signal.SIGKILL):
                 raise AssertionError(f"exit code {process.exitcode}")
-            if not whole(run):
-                raise AssertionError("what was saved does not load")
+            if newest(run) < saved:
+                lost.append(saved)
         return train(run), lines(run)
 
     return Case(
@@ -104,7 +111,7 @@ def killed_case(rng, folder, truth, context, seconds):
         act,
         lambda found: same(found[0], truth[0]) and found[1] == truth[1],
         sound=True,
-        kept=lambda: whole(run),
+        kept=lambda: not lost and whole(run),
     )
 
 
@@ -161,19 +168,50 @@ def signal_case(rng, folder, truth, *_):
     )  # fmt: skip
 
 
+def moved_case(rng, folder, truth, *_):
+    """The folder is moved or removed meanwhile, which ends training in a sentence."""
+    run, moved = folder / "here", folder / "there"
+    for path in (run, moved):
+        shutil.rmtree(path, ignore_errors=True)
+    run.mkdir()
+    removed = rng.random() < 0.3
+
+    def evaluate(states):
+        if not removed:
+            os.replace(run, moved)
+        else:
+            shutil.rmtree(run)
+        return "score", 0.0
+
+    def act():
+        try:
+            train(run, evaluate)
+        except UserError:
+            return None if removed else train(moved, lambda states: ("score", 0.0))
+        raise AssertionError("it went on")
+
+    def right(found):
+        return found is None if removed else same(found, truth[0])
+
+    return Case(
+        f"the folder is {'removed' if removed else 'moved'}", act, right, sound=True,
+        kept=lambda: not run.exists() and (removed or whole(moved)),
+    )  # fmt: skip
+
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def tally(folder: pathlib.Path, count: int) -> Tally:
-    """Judge `count` cases, half of them killed and a tenth with a lost pipe."""
+    """Judge `count` cases, in turns."""
     rng, found = random.Random(0), Tally()
     (folder / "truth").mkdir()
     started = time.monotonic()
     truth = train(folder / "truth"), lines(folder / "truth")
     seconds = time.monotonic() - started
     context = children()
+    turns = [signal_case, killed_case, moved_case, killed_case, lost_pipe_case]
     for i in range(count):
-        make = lost_pipe_case if i % 10 == 9 else (signal_case, killed_case)[i % 2]
-        case = make(rng, folder, truth, context, seconds)
+        case = turns[i % len(turns)](rng, folder, truth, context, seconds)
         found.add(case, *judge(case))
     return found

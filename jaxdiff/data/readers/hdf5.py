@@ -39,8 +39,8 @@ def read(path: pathlib.Path, timeouts: d4rl.Timeouts | None = None) -> Recording
             fields = {
                 name: np.asarray(file[name]) for name in d4rl.FIELDS if name in file
             }
-            kinds = {name: file.get(name, getclass=True) for name in file}
-            arrays = [name for name in kinds if kinds[name] is h5py.Dataset]
+            kinds = [(str(name), file.get(name, getclass=True)) for name in file]
+            arrays = [name for name, kind in kinds if kind is h5py.Dataset]
             d4rl.mention_unread(path, arrays, d4rl.FIELDS)
     except (OSError, KeyError, RuntimeError, TypeError) as error:
         raise UserError(
