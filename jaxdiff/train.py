@@ -11,8 +11,8 @@ batch, and a resumed run sees the batches that an uninterrupted one would have s
 One device and eight add up a batch in another order, so that gradients differ by their
 rounding. Some parameters change nothing, such as the bias of a convolution before a
 GroupNorm whose groups are single channels (`dim=8`), or the last bias of an energy that
-a softmax compares. Their gradients are nothing but rounding, of which Adam makes whole
-steps, so that these parameters come out otherwise on another number of devices.
+a softmax compares. Their gradients are nothing but rounding. Adam makes whole steps of
+it, so these parameters come out otherwise on another number of devices.
 """
 
 import contextlib
