@@ -36,7 +36,7 @@ from jaxdiff.algorithms.planning.conditions import Conditions, keeps_out
 from jaxdiff.devices import select_devices
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import evaluate
-from jaxdiff.rollouts import Rollouts
+from jaxdiff.rollouts import Rollouts, select
 from jaxdiff.run import Run, load_run
 from jaxdiff.tasks.pointmaze.figures import plot_plans
 from jaxdiff.tasks.pointmaze.question import run_maze
@@ -144,12 +144,7 @@ def drive(
         raise UserError(
             f"all of {options.episodes} episodes begin in a region; play more of them"
         )
-    return Rollouts(
-        **{
-            field.name: getattr(played, field.name)[outside]
-            for field in dataclasses.fields(Rollouts)
-        }
-    )
+    return select(played, outside)
 
 
 def outcomes(rollouts: Rollouts, regions: np.ndarray) -> dict[str, np.ndarray]:

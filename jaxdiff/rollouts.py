@@ -461,17 +461,16 @@ def refuse_timeout(session: Session) -> None:
         )
 
 
-def of_seeds(played: Rollouts, seeds: Any) -> Rollouts:
-    """Return the episodes of some seeds, which are among those that were played.
+def select(played: Rollouts, rows: np.ndarray) -> Rollouts:
+    """Return some of the episodes.
 
     Args:
-      played: episodes with known seeds.
-      seeds: `[M]`, increasing.
+      played: N episodes.
+      rows: indices `[M]`, or `[N]` bool.
     """
-    rows = np.searchsorted(np.asarray(played.seeds), seeds)
     arrays: dict[str, Any] = {
-        name: value[rows]
-        for name, value in vars(played).items()
-        if isinstance(value, np.ndarray)
+        field.name: value[rows]
+        for field in dataclasses.fields(Rollouts)
+        if isinstance(value := getattr(played, field.name), np.ndarray)
     }
     return dataclasses.replace(played, **arrays)

@@ -175,7 +175,7 @@ def train(
         if fresh:
             document = run_folder.create_run(path, asked, arrays)
         else:
-            with _fitting(path, document):
+            with _fitting(path, document, UserError):
                 before = _training_of(document, built)
             _check_training(path, before, training)
             document = run_folder.update_run(
@@ -260,14 +260,15 @@ def open_run(path: str | Path, *, overrides: Mapping[str, Any] | None = None) ->
     path = Path(path)
     document, arrays = run_folder.read_run(path)
     entry = ALGORITHMS.find(document["algorithm"])
-    with _fitting(path, document):
+    with _fitting(path, document, UserError):
         config = from_plain(entry.config, document["config"])
         acting = from_plain(entry.acting, document["acting"])
         spec = spec_from_plain(document["spec"])
         statistics = _unpack(entry.statistics, arrays)
     acting = override(acting, overrides or {}, f"acting with {entry.name}")
-    built = entry.build(config, acting, statistics, spec)
     with _fitting(path, document):
+        built = entry.build(config, acting, statistics, spec)
+    with _fitting(path, document, UserError):
         training = _training_of(document, built)
     return Run(
         path, entry.name, config, acting, statistics, spec, built, {}, document,
@@ -275,12 +276,20 @@ def open_run(path: str | Path, *, overrides: Mapping[str, Any] | None = None) ->
     )  # fmt: skip
 
 
+_UNFIT = (LookupError, TypeError, ValueError, AttributeError)
+
+
 @contextlib.contextmanager
-def _fitting(path: Path, document: Mapping[str, Any]) -> Iterator[None]:
-    """Explain in a sentence what of a configuration cannot be read."""
+def _fitting(
+    path: Path, document: Mapping[str, Any], *sentences: type[UserError]
+) -> Iterator[None]:
+    """Explain in a sentence what of a configuration cannot be read.
+
+    A UserError is passed on as it is, unless it is named.
+    """
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
+    except (*_UNFIT, *sentences) as error:
         raise UserError(
             f"{path / 'config.json'} does not fit this version of jaxdiff "
             f"({reason(error)}); use version {document['versions'].get('jaxdiff')} or "

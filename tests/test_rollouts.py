@@ -17,9 +17,9 @@ from jaxdiff.rollouts import (
     RandomPolicy,
     Session,
     joined,
-    of_seeds,
     play_wave,
     rollout,
+    select,
 )
 
 
@@ -408,10 +408,12 @@ def test_episodes_are_kept_as_they_end_and_not_played_again(tmp_path):
     np.testing.assert_array_equal(again.returns, whole.returns)
 
 
-def test_some_seeds_of_episodes(monkeypatch):
+def test_some_of_the_episodes():
     played = rollout(Session(Still, 5, seed=20), Countdown)
-    some = of_seeds(played, np.array([21, 24]))
+    some = select(played, np.array([1, 4]))
     assert some.seeds.tolist() == [21, 24]
     np.testing.assert_array_equal(some.returns, played.returns[[1, 4]])
     np.testing.assert_array_equal(some.observations, played.observations[[1, 4]])
     assert some.goals is None
+    same = select(played, np.array([False, True, False, False, True]))
+    np.testing.assert_array_equal(same.seeds, some.seeds)

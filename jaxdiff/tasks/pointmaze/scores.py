@@ -18,7 +18,7 @@ import numpy as np
 from jaxdiff.data.spec import Environment
 from jaxdiff.options import Options
 from jaxdiff.policy import MakePolicy
-from jaxdiff.rollouts import RandomPolicy, Rollouts, Session, of_seeds, rollout
+from jaxdiff.rollouts import RandomPolicy, Rollouts, Session, rollout, select
 from jaxdiff.scoring import bootstrap, on_scale, require_scale
 from jaxdiff.scoring import score as score_of
 from jaxdiff.tasks.base import Task
@@ -87,11 +87,12 @@ def play(
         lambda: task.make_env(environment, options),
         options=reset_options(maze, setting),
     )
+    rows = np.asarray(played.seeds) - session.seed  # without episodes that went wrong
     return MazeRollouts(
         **vars(played),
         maze=maze,
-        expert=of_seeds(expert, played.seeds),
-        chance=of_seeds(chance, played.seeds),
+        expert=select(expert, rows),
+        chance=select(chance, rows),
     )
 
 
