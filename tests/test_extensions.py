@@ -18,6 +18,7 @@ TINY_PLANNER = (
     *("--horizon", "8", "--horizons", "8", "--diffusion-steps", "4", "--dim", "8"),
     *("--dim-mults", "4", "--num-steps", "4", "--batch-size", "8", "--devices", "1"),
     *("--sampling-steps", "4", "--save-every", "4", "--log-every", "4"),
+    *("--no-return-model", "--rank", "consistency", "--guide-scale", "0"),
 )
 
 

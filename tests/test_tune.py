@@ -71,7 +71,10 @@ ALONE = [(1, 0), (1, 1), (3, 2), (1, 3)]
 
 @pytest.mark.parametrize(
     ("episodes", "options"),
-    [(2, {}), (3, {"guide_at": "mean", "replan_every": 2, "warm_start": 2})],
+    [
+        pytest.param(2, {}, marks=pytest.mark.slow),
+        (3, {"guide_at": "mean", "replan_every": 2, "warm_start": 2}),
+    ],
 )
 def test_every_setting_acts_as_a_run_of_its_options(pointwise, episodes, options):
     scales, stops = np.array(SETTINGS, np.float32).T

@@ -216,6 +216,7 @@ def still_run(path):
 
 
 @simulated
+@pytest.mark.slow
 def test_a_run_is_scored_by_its_kills(tmp_path):
     run = still_run(tmp_path)
     options = {"episodes": 2, "num_envs": 2, "seed": 3, "options": {"latency": 0.0}}
