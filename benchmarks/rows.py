@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxdiff.errors import writing
-from jaxdiff.files import write_whole
+from jaxdiff.files import write_text
 from jaxdiff.scoring import bootstrap
 
 RESULTS = Path(__file__).parent / "results"
@@ -116,7 +116,7 @@ def write_rows(
         merged[_name(full)] = full
     text = json.dumps(list(merged.values()), indent=1) + "\n"
     with writing(path, _NO_PLACE):
-        write_whole(path, lambda file: file.write(text.encode()))
+        write_text(path, text)
     return path
 
 

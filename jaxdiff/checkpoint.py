@@ -176,7 +176,7 @@ def _as_dict(state: TrainState) -> dict[str, Any]:
 def _require_room(folder: Path, state: TrainState) -> None:
     """Meet a full disk here, where it is one error: Orbax writes in many threads."""
     leaves = jax.tree.leaves(state)
-    size = 2**16 + sum(np.asarray(leaf).nbytes + 2**9 for leaf in leaves)
+    size = 2**16 + sum(leaf.nbytes + 2**9 for leaf in leaves)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
         if hasattr(os, "posix_fallocate"):

@@ -11,7 +11,7 @@ from jaxdiff.data.episodes import Dataset
 from jaxdiff.devices import Device
 from jaxdiff.errors import writing
 from jaxdiff.evaluation import evaluate
-from jaxdiff.files import write_whole
+from jaxdiff.files import write_text
 from jaxdiff.plans import plan
 from jaxdiff.progress import note
 from jaxdiff.run import Run, load_run
@@ -86,7 +86,7 @@ def demo(
     }
     with writing(out / "demo.json", "name another folder with `out`"):
         text = json.dumps(result, indent=2) + "\n"
-        write_whole(out / "demo.json", lambda file: file.write(text.encode()))
+        write_text(out / "demo.json", text)
     return result
 
 

@@ -16,7 +16,7 @@ from jaxdiff.data.spec import Environment
 from jaxdiff.devices import Device
 from jaxdiff.episode_log import EpisodeLog
 from jaxdiff.errors import UserError, writing
-from jaxdiff.files import refuse_link, write_whole
+from jaxdiff.files import refuse_link, write_text
 from jaxdiff.options import override, to_plain
 from jaxdiff.progress import note
 from jaxdiff.rollouts import Session
@@ -277,5 +277,5 @@ def save_evaluation(run: Run, record: Mapping[str, Any]) -> Path:
     taken = [int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal()]
     path = folder / f"{max(taken, default=-1) + 1:03d}.json"
     with writing(path, "check the permissions of the run folder or free some space"):
-        write_whole(path, lambda file: file.write(text.encode()))
+        write_text(path, text)
     return path

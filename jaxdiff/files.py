@@ -40,6 +40,11 @@ def write_whole(path: Path, fill: Callable[[BinaryIO], Any]) -> None:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, see `write_whole`."""
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
 def refuse_link(path: Path) -> None:
     """Refuse to write where a link in a run folder leads to.
 
@@ -61,7 +66,7 @@ def sha256(file: Path) -> str:
 
 def write_sealed(path: Path, document: Mapping[str, Any]) -> None:
     """Write a JSON document that ends in its own SHA-256."""
-    write_whole(path, lambda file: file.write(_sealed(document).encode()))
+    write_text(path, _sealed(document))
 
 
 def read_sealed(path: Path) -> dict[str, Any]:

@@ -337,7 +337,7 @@ class _Game:
         self._path.append(self.seen)
 
     def _checked(self, name: str, value: Any) -> np.ndarray:
-        value = np.asarray(value)
+        value = np.array(value)  # a copy: an environment may write over its own array
         if self._shapes[name] is None:
             self._shapes[name] = value.shape
         if value.shape != self._shapes[name]:
@@ -353,7 +353,6 @@ class _Game:
     def _guarded(self) -> Iterator[None]:
         """Turn what an environment raises, and a time that is over, into `_Failed`."""
         began = time.monotonic()
-        late = _Failed(f"the episode took longer than {self._timeout} s")
         try:
             if self._timeout is not None:
                 _set_alarm(max(self._timeout - self._spent, 1e-6))
@@ -361,7 +360,7 @@ class _Game:
         except _Failed:
             raise
         except _Late as error:
-            raise late from error
+            raise self._late() from error
         except Exception as error:
             raise _Failed(f"{type(error).__name__}: {reason(error)}") from error
         finally:
@@ -369,7 +368,10 @@ class _Game:
                 _set_alarm(0)
                 self._spent += time.monotonic() - began
         if self._timeout is not None and self._spent > self._timeout:
-            raise late
+            raise self._late()
+
+    def _late(self) -> _Failed:
+        return _Failed(f"the episode took longer than {self._timeout} s")
 
 
 def _shape_seen(env: Any) -> tuple[int, ...] | None:

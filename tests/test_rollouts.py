@@ -293,6 +293,27 @@ def test_an_episode_that_goes_wrong_is_lost_alone(monkeypatch, what, num_envs):
     assert played.lengths.tolist() == [5, 5, 5]
 
 
+def test_an_environment_may_write_over_its_own_arrays():
+    class Reusing(Countdown):
+        """Shows one array, which every step changes."""
+
+        def reset(self, *, seed=None, options=None):
+            seen, info = super().reset(seed=seed)
+            self.shown = {"observation": seen, "desired_goal": seen.copy()}
+            return self.shown, info
+
+        def step(self, action):
+            seen, *rest = super().step(action)
+            self.shown["observation"][:] = seen
+            self.shown["desired_goal"][:] = seen
+            return self.shown, *rest
+
+    played = rollout(Session(zeros, 3, num_envs=2), Reusing)
+    plain = rollout(Session(zeros, 3, num_envs=2), Countdown)
+    np.testing.assert_array_equal(played.observations, plain.observations)
+    np.testing.assert_array_equal(played.goals, plain.observations[:, 0])
+
+
 def test_a_goal_that_goes_wrong_loses_its_episode_alone():
     class Goals(Countdown):
         def reset(self, *, seed=None, options=None):

@@ -2,9 +2,9 @@
 
 import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from jaxdiff.cli.flags import (
 )
 from jaxdiff.cli.parsing import Flag, flags_of, parse, table, value_of
 from jaxdiff.errors import UserError, writing
+from jaxdiff.options import NoOptions
 
 
 def evaluate_command(prog: str, args: list[str]) -> None:
@@ -42,19 +43,12 @@ def evaluate_command(prog: str, args: list[str]) -> None:
         ENVIRONMENT, TRUST, DEVICES, PLATFORM,
     ]  # fmt: skip
     summary = "Play episodes with a trained run and score them."
-    opened = _opened(prog, args, common, summary)
-    if opened is None:
+    found = _asked(prog, args, common, summary, lambda task: task.options)
+    if found is None:
         return
-    task, acting = opened
-    own = flags_of(task.options)
-    taken = {each.name for each in (*common, *own)}
-    flags = [*common, *own, *flags_of(acting, without=tuple(taken))]
-    asked = parse(prog, args, flags, summary)
-    require_seed(asked["seed"])
-    overrides = _overrides(acting, asked)
+    task, asked, options, overrides = found
     devices = devices_of(asked["devices"], asked["platform"])
     run = load_run(asked["run"], best=asked["best"], overrides=overrides)
-    options = {each.name: asked[each.name] for each in own}
     record, _ = evaluate(
         run, episodes=asked["episodes"], seed=asked["seed"],
         num_envs=asked["num_envs"], options=options_of(task, run, options),
@@ -95,6 +89,43 @@ def _opened(
     return task_of(environment), opened.acting
 
 
+class _Asked(NamedTuple):
+    """What a command that acts with a run was asked.
+
+    Attributes:
+      task: the task of the run.
+      flags: values of all flags, by name.
+      options: those of the task, by name.
+      overrides: acting options that differ from the run's.
+    """
+
+    task: Any
+    flags: dict[str, Any]
+    options: dict[str, Any]
+    overrides: dict[str, Any]
+
+
+def _asked(
+    prog: str,
+    args: list[str],
+    common: list[Flag],
+    summary: str,
+    options_of_task: Callable[[Any], type],
+) -> _Asked | None:
+    """Read flags: common ones, those of the task, and acting options of the run."""
+    opened = _opened(prog, args, common, summary)
+    if opened is None:
+        return None
+    task, acting = opened
+    own = flags_of(options_of_task(task))
+    taken = tuple(each.name for each in (*common, *own))
+    flags = [*common, *own, *flags_of(acting, without=taken)]
+    asked = parse(prog, args, flags, summary)
+    require_seed(asked["seed"])
+    options = {each.name: asked[each.name] for each in own}
+    return _Asked(task, asked, options, _overrides(acting, asked))
+
+
 def _print_flags(title: str, flags: list[Flag]) -> None:
     if not flags:
         return
@@ -131,15 +162,11 @@ def tune_command(prog: str, args: list[str]) -> None:
         SEED, BEST, ENVIRONMENT, TRUST, PLATFORM,
     ]  # fmt: skip
     summary = "Try settings of guidance side by side in the run's environment."
-    opened = _opened(prog, args, common, summary)
-    if opened is None:
+    found = _asked(prog, args, common, summary, lambda task: NoOptions)
+    if found is None:
         return
-    taken = tuple(each.name for each in common)
-    flags = [*common, *flags_of(opened[1], without=taken)]
-    asked = parse(prog, args, flags, summary)
-    require_seed(asked["seed"])
+    _, asked, _, overrides = found
     devices_of(1, asked["platform"])
-    overrides = _overrides(opened[1], asked)
     run = load_run(asked["run"], best=asked["best"], overrides=overrides)
     record = tune_guidance(
         run,
@@ -159,8 +186,8 @@ def tune_command(prog: str, args: list[str]) -> None:
             "`scales`, or train for longer"
         )
     table(record["best"])
-    found = {name: record["best"][name] for name in _TUNED}
-    flags = [_written(name, value) for name, value in {**overrides, **found}.items()]
+    tuned = {name: record["best"][name] for name in _TUNED}
+    flags = [_written(name, value) for name, value in {**overrides, **tuned}.items()]
     same = ("environment", "best", "trust")
     flags += [_written(name, asked[name]) for name in same if asked[name]]
     command = ["jaxdiff evaluate", shlex.quote(str(run.path)), *flags]
@@ -179,6 +206,12 @@ def _written(name: str, value: Any) -> str:
     return " ".join([f"--{spelled}", *(shlex.quote(str(word)) for word in words)])
 
 
+def _question(task: Any) -> Any:
+    if task.question is None:
+        raise UserError(f"nothing can be planned in the task {task.name}")
+    return task.question
+
+
 def plan_command(prog: str, args: list[str]) -> None:
     """Plan from a start, perhaps to a goal."""
     from jaxdiff import figures
@@ -194,23 +227,15 @@ def plan_command(prog: str, args: list[str]) -> None:
         Flag("out", Path | None, "Write the plans into this NPZ file.", None),
     ]  # fmt: skip
     summary = "Plan from a start, perhaps to a goal."
-    opened = _opened(prog, args, common, summary)
-    if opened is None:
+    found = _asked(prog, args, common, summary, lambda task: _question(task).options)
+    if found is None:
         return
-    task, acting = opened
-    if task.question is None:
-        raise UserError(f"nothing can be planned in the task {task.name}")
-    own = flags_of(task.question.options)
-    taken = {each.name for each in (*common, *own)}
-    flags = [*common, *own, *flags_of(acting, without=tuple(taken))]
-    asked = parse(prog, args, flags, summary)
-    require_seed(asked["seed"])
+    task, asked, options, overrides = found
     devices_of(None, asked["platform"])
-    overrides = _overrides(acting, asked)
     overrides.pop("candidates", None)
     run = load_run(asked["run"], best=asked["best"], overrides=overrides)
-    words = task.question.options(**{each.name: asked[each.name] for each in own})
-    request = task.question.read(words, run)
+    question = _question(task)
+    request = question.read(question.options(**options), run)
     plans = plan(
         run, request.start, request.goal,
         horizon=asked["horizon"], candidates=asked["candidates"], seed=asked["seed"],

@@ -36,9 +36,7 @@ def replacing(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     partial = folder.with_name(f".{folder.name}.partial")
     old = folder.with_name(f".{folder.name}.old")
     try:
-        with writing(
-            folder, "free some space or choose another folder with MINARI_DATASETS_PATH"
-        ):
+        with writing(folder, _NO_ROOM):
             if old.exists() and not folder.exists():
                 # A run was killed between the two renames below.
                 old.rename(folder)
