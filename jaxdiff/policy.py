@@ -18,17 +18,19 @@ so that what happens in one does not depend on how many act side by side.
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.extend
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters.partial_eval import dce_jaxpr
 
-from jaxdiff.algorithms.base import Algorithm, TrainState
+from jaxdiff.algorithms.base import ActOutput, Algorithm, TrainState
 from jaxdiff.data.spec import Spec
 from jaxdiff.devices import Device, share, split_batch
 from jaxdiff.errors import UserError, require_at_least
+from jaxdiff.host_program import host_program
 
 
 class ActingPolicy(Protocol):
@@ -61,9 +63,6 @@ class Policy:
       seeds: `[B]` seeds of the noise; by default the index of each environment.
       devices: the batch is split over as many of them as divide it; by default one.
       guidance: arrays that take the place of acting options, see `Algorithm.act`.
-
-    Attributes:
-      last: the `ActOutput` of the newest call, or None before the first.
     """
 
     def __init__(
@@ -80,15 +79,22 @@ class Policy:
         require_at_least(1, num_envs=num_envs)
         devices = list(devices) if devices is not None else jax.devices()[:1]
         self._devices = devices[: math.gcd(len(devices), num_envs)]
-        self.num_envs, self.spec, self.last = num_envs, spec, None
-        self._act, self._guidance = algorithm.act, guidance
+        self.num_envs, self.spec = num_envs, spec
+        self._algorithm, self._guidance = algorithm, guidance
         self._states: Any = dict(states)
-        self._programs: dict[bool, tuple[Callable[..., Any], Any]] = {}
-        self._carry = self._place(algorithm.init_carry(num_envs))
-        self._steps = self._place(np.zeros(num_envs, np.int32))
-        self._nobody = self._place(np.zeros(num_envs, bool))
-        self._seeds = np.arange(num_envs)
+        self._programs: dict[Any, tuple[_Program, list[Any]]] = {}
+        carry, self._carry_tree = jax.tree.flatten(algorithm.init_carry(num_envs))
+        self._carry = self._place(split_batch, carry)
+        self._last: tuple[Any, list[jax.Array]] | None = None
+        self._nobody = np.zeros(num_envs, bool)
+        self._steps = np.zeros(num_envs, np.int32)
+        self._seeds = np.arange(num_envs).astype(np.uint32)
         self.reset(seeds=seeds)
+
+    @property
+    def last(self) -> ActOutput | None:
+        """The `ActOutput` of the newest call, or None before the first."""
+        return None if self._last is None else jax.tree.unflatten(*self._last)
 
     def reset(self, mask: Any = None, seeds: Sequence[int] | None = None) -> None:
         """Begin new episodes.
@@ -110,11 +116,12 @@ class Policy:
                     f"`seeds` has shape {list(np.shape(seeds))}; give one for each of "
                     f"the {self.num_envs} environments"
                 )
-            self._seeds = np.where(mask, np.asarray(seeds), self._seeds)
-        elif self.last is not None:
-            self._seeds = np.where(mask, self._seeds + 1, self._seeds)
-        self._placed_seeds = self._place(self._seeds.astype(np.uint32))
-        self._reset = self._place(mask)
+            given = np.asarray(seeds).astype(np.uint32)
+            self._seeds = np.where(mask, given, self._seeds)
+        elif self._last is not None:
+            self._seeds = np.where(mask, self._seeds + np.uint32(1), self._seeds)
+        self._steps = np.where(mask, np.int32(0), self._steps)
+        self._reset, self._begins = mask, bool(mask.any())
 
     def __call__(self, observation: Any, goal: Any = None) -> np.ndarray:
         """Act.
@@ -133,31 +140,27 @@ class Policy:
         """
         observation, single = self._rows(observation)
         goal = self._goals(goal)
-        program, leaves = self._program(goal is not None)
-        self.last, self._carry, self._steps = program(
-            leaves, self._carry, self._placed_seeds, self._steps,
-            self._place(observation), self._reset, goal,
-        )  # fmt: skip
-        self._reset = self._nobody
-        action = np.asarray(self.last.action)
+        done = False
+        if self._algorithm.follow is not None and not self._begins:
+            output, (*found, done) = self._run("follow", observation, goal)
+        if not done:  # a plan is due somewhere
+            output, found = self._run("act", observation, goal)
+        size = output.num_leaves
+        self._last, self._carry = (output, found[:size]), found[size:]
+        self._reset, self._begins = self._nobody, False
+        self._steps = self._steps + np.int32(1)
+        action = np.asarray(found[0])
         return action[0] if single else action
 
     def warmup(self) -> None:
-        """Compile now what the first call would compile; nothing else changes."""
+        """Compile now what the first calls would compile; nothing else changes."""
         goal = None
         if self.spec.goal_dim:
-            goal = self._place(
-                np.zeros((self.num_envs, self.spec.goal_dim), np.float32)
-            )
+            goal = np.zeros((self.num_envs, self.spec.goal_dim), np.float32)
         shape = (self.num_envs, self.spec.observation_dim)
-        program, leaves = self._program(goal is not None)
-        everyone = self._place(np.ones(self.num_envs, bool))
-        jax.block_until_ready(
-            program(
-                leaves, self._carry, self._placed_seeds, self._steps,
-                self._place(np.zeros(shape, np.float32)), everyone, goal,
-            )
-        )  # fmt: skip
+        for name in ("act", *(["follow"] if self._algorithm.follow else [])):
+            _, found = self._run(name, np.zeros(shape, np.float32), goal)
+            jax.block_until_ready(found)
 
     def _rows(self, observation: Any) -> tuple[np.ndarray, bool]:
         """Give observations as float32 rows, and whether the first axis is missing."""
@@ -176,7 +179,7 @@ class Policy:
         return observation.reshape(self.num_envs, -1), single
 
     def _goals(self, goal: Any) -> Any:
-        """Place goals on the device, or return None where they are not read."""
+        """Give goals as float32 rows, or None where they are not read."""
         if goal is None or not self.spec.goal_dim:
             return None
         goal = np.asarray(goal, np.float32)
@@ -186,92 +189,123 @@ class Policy:
                 f"{self.num_envs} environments whose goals have {self.spec.goal_dim} "
                 "numbers"
             )
-        return self._place(goal.reshape(self.num_envs, -1))
+        return goal.reshape(self.num_envs, -1)
 
-    def _place(self, tree: Any) -> Any:
-        return split_batch(tree, self._devices)
+    def _run(
+        self, name: str, observation: np.ndarray, goal: Any
+    ) -> tuple[Any, list[jax.Array]]:
+        """Run a function of the algorithm.
 
-    def _program(self, has_goal: bool) -> tuple[Callable[..., Any], Any]:
-        if has_goal not in self._programs:
-            shape = (self.num_envs, self.spec.goal_dim)
-            goal = jax.ShapeDtypeStruct(shape, jnp.float32) if has_goal else None
+        Returns:
+          the structure of its `ActOutput`, and all leaves of its result.
+        """
+        program, kept = self._program(name, goal is not None)
+        rows = (observation, self._reset, self._seeds, self._steps, goal)
+        if len(self._devices) > 1:  # one device takes NumPy arrays, which is faster
+            rows = split_batch(rows, self._devices)
+        inputs = (*self._carry, *rows)
+        found = program.call(*kept, *[inputs[i] for i in program.inputs])
+        return program.output, found
+
+    def _place(self, over: Callable[..., Any], arrays: list[Any]) -> list[Any]:
+        """Place arrays on the device, or over the devices by a function."""
+        if len(self._devices) > 1:
+            return over(arrays, self._devices)
+        return jax.device_put(arrays, self._devices[0])
+
+    def _program(self, name: str, has_goal: bool) -> tuple["_Program", list[Any]]:
+        if (name, has_goal) not in self._programs:
+            held = jax.tree.leaves((self._states, self._guidance))
             abstract = jax.tree.map(
                 lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), _dtype(leaf)),
-                (self._states, self._carry, self._guidance),
+                (
+                    (self._states, self._guidance),
+                    jax.tree.unflatten(self._carry_tree, self._carry),
+                ),
             )
             leaves, tree = jax.tree.flatten(abstract)
-            program, used = _compiled(
-                self._act, tuple(leaves), tree, self.num_envs,
-                self.spec.observation_dim, goal,
+            program = _compiled(
+                getattr(self._algorithm, name), tuple(leaves), tree, self.num_envs,
+                self.spec.observation_dim, self.spec.goal_dim if has_goal else None,
             )  # fmt: skip
-            kept = [
-                leaf
-                for leaf, needed in zip(
-                    jax.tree.leaves((self._states, self._guidance)), used, strict=True
-                )
-                if needed
-            ]
-            self._programs[has_goal] = program, share(kept, self._devices)
-        return self._programs[has_goal]
+            kept = [held[i] for i in program.held]
+            host = None
+            if [device.platform for device in self._devices] == ["cpu"]:
+                host = host_program(program.traced, dict(enumerate(kept)))
+            if host is not None:
+                program, kept = program._replace(call=host), []
+            self._programs[name, has_goal] = program, self._place(share, kept)
+        return self._programs[name, has_goal]
+
+
+class _Program(NamedTuple):
+    """A compiled step of a policy.
+
+    Attributes:
+      call: `(*leaves held, *inputs) -> leaves of the result`, compiled.
+      traced: the same before it is compiled.
+      held: which leaves of the states and the guidance it reads.
+      inputs: which of the carry's leaves, observation, reset, seeds, steps and goal it
+        reads, in this order.
+      output: structure of the `ActOutput`, which the result begins with.
+    """
+
+    call: Callable[..., list[Any]]
+    traced: jax.extend.core.ClosedJaxpr
+    held: tuple[int, ...]
+    inputs: tuple[int, ...]
+    output: Any
 
 
 def _dtype(leaf: Any) -> Any:
     return leaf.dtype if hasattr(leaf, "dtype") else jnp.asarray(leaf).dtype
 
 
-@functools.lru_cache(maxsize=16)  # programs are large, so the oldest may go
+@functools.lru_cache(maxsize=32)  # programs are large, so the oldest may go
 def _compiled(
-    act: Callable[..., Any],
+    function: Callable[..., Any],
     leaves: tuple[Any, ...],
     tree: Any,
     num_envs: int,
     observation_dim: int,
-    goal: Any,
-) -> tuple[Callable[..., Any], list[bool]]:
-    """Build the program of one step, and tell which leaves of the states it reads.
+    goal_dim: int | None,
+) -> _Program:
+    """Build the program of one step, from the arrays that it reads alone.
 
-    Traced once: the program is the traced one, whose arguments that nothing reads are
-    never placed on a device. All policies of one algorithm share it.
+    Every argument costs a microsecond in each call, and a key that nothing reads costs
+    more. All policies of one algorithm share the program.
     """
-    states, carry, guidance = jax.tree.unflatten(tree, leaves)
 
-    def step(held, carry, seeds, steps, observation, reset, goal):
+    def step(held, carry, observation, reset, seeds, steps, goal):
         states, guidance = held
-        steps = jnp.where(reset, 0, steps)
         keys = jax.vmap(lambda s, n: jax.random.fold_in(jax.random.key(s), n))(
             seeds, steps
         )
-        output, carry = act(
+        return function(
             states, carry, keys, observation, reset, goal=goal, guidance=guidance
         )
-        return output, carry, steps + 1
 
     def rows(*shape, dtype=jnp.float32):
         return jax.ShapeDtypeStruct((num_envs, *shape), dtype)
 
-    inputs = (
-        carry, rows(dtype=jnp.uint32), rows(dtype=jnp.int32), rows(observation_dim),
-        rows(dtype=bool), goal,
-    )  # fmt: skip
+    held, carry = jax.tree.unflatten(tree, leaves)
     closed, shapes = jax.make_jaxpr(step, return_shape=True)(
-        (states, guidance), *inputs
+        held,
+        carry,
+        rows(observation_dim),
+        rows(dtype=bool),
+        rows(dtype=jnp.uint32),
+        rows(dtype=jnp.int32),
+        None if goal_dim is None else rows(goal_dim),
     )
-    count = len(jax.tree.leaves((states, guidance)))
-    read = {
-        id(variable) for equation in closed.jaxpr.eqns for variable in equation.invars
-    } | {id(variable) for variable in closed.jaxpr.outvars}
-    used = [id(variable) in read for variable in closed.jaxpr.invars[:count]]
-    traced = jax.extend.core.jaxpr_as_fun(closed)
-    structure = jax.tree.structure(shapes)
-    missing = [variable.aval for variable in closed.jaxpr.invars[:count]]
-
-    @jax.jit
-    def program(kept, *inputs):
-        leaves = iter(kept)
-        held = [
-            next(leaves) if needed else jnp.zeros(aval.shape, aval.dtype)
-            for needed, aval in zip(used, missing, strict=True)
-        ]
-        return jax.tree.unflatten(structure, traced(*held, *jax.tree.leaves(inputs)))
-
-    return program, used
+    outputs = [True] * len(closed.jaxpr.outvars)
+    needed, read = dce_jaxpr(closed.jaxpr, outputs)
+    traced = closed.replace(jaxpr=needed)
+    count, used = len(jax.tree.leaves(held)), np.flatnonzero(read)
+    return _Program(
+        call=jax.jit(jax.extend.core.jaxpr_as_fun(traced)),
+        traced=traced,
+        held=tuple(used[used < count].tolist()),
+        inputs=tuple((used[used >= count] - count).tolist()),
+        output=jax.tree.structure(shapes[0]),
+    )

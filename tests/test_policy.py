@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdiff.algorithms import ALGORITHMS
 from jaxdiff.algorithms.base import ActOutput, Algorithm, TrainState
+from jaxdiff.data.episodes import Episodes, starts_of
 from jaxdiff.data.spec import Spec
 from jaxdiff.diffusion import normal
 from jaxdiff.errors import UserError
@@ -78,9 +80,44 @@ def test_goals_are_ignored_where_none_were_trained_on():
 
 def test_only_what_acting_reads_is_held():
     policy = make(bias=2.0)
-    _, leaves = policy._program(False)
-    assert [leaf.shape for leaf in jax.tree.leaves(leaves)] == [(2,)]
+    _, leaves = policy._program("act", False)
+    assert [leaf.shape for leaf in leaves] == [(2,)]
     np.testing.assert_allclose(played(policy) - played(make()), 2.0, atol=1e-6)
+
+
+def test_a_program_is_given_what_it_reads_and_no_more():
+    """No key, no reset, no goal: the observation alone (input 0 without a carry)."""
+
+    def still(states, carry, keys, observation, reset, goal=None, guidance=None):
+        return ActOutput(action=observation[:, :2]), carry
+
+    policy = Policy(Algorithm({}, still), {}, SPEC)
+    np.testing.assert_array_equal(policy([1.0, 2.0, 3.0]), [1.0, 2.0])
+    program, _ = policy._program("act", False)
+    assert program.inputs == (0,)
+
+
+def test_an_algorithm_follows_until_a_plan_is_due():
+    """Acts by 1 where it plans, at every third step, and by 0 where it follows."""
+
+    def result(action, carry, reset):
+        carry = jnp.where(reset, 0, carry)
+        return ActOutput(action=jnp.full((2, 2), action)), carry + 1, carry % 3 == 0
+
+    def plans(states, carry, keys, observation, reset, goal=None, guidance=None):
+        return result(1.0, carry, reset)[:2]
+
+    def follow(states, carry, keys, observation, reset, goal=None, guidance=None):
+        output, carry, due = result(0.0, carry, reset)
+        return output, carry, ~jnp.any(due)
+
+    algorithm = Algorithm({}, plans, lambda batch: jnp.zeros(batch, jnp.int32), follow)
+    policy = Policy(algorithm, {}, SPEC, num_envs=2)
+    policy.warmup()
+    acted = played(policy, 7)[:, :, 0]
+    np.testing.assert_array_equal(acted, [[1, 0, 0, 1, 0, 0, 1]] * 2)
+    policy.reset([True, False])  # one plans at once, the other 2 steps from now
+    np.testing.assert_array_equal(played(policy, 4)[0, :, 0], [1, 0, 1, 1])
 
 
 def test_a_second_policy_of_the_algorithm_compiles_nothing(compilations):
@@ -142,3 +179,40 @@ def test_goals_and_guidance_reach_the_algorithm():
 def test_wrong_shapes_are_named(wrong, words):
     with pytest.raises(UserError, match=words):
         wrong()
+
+
+@pytest.mark.parametrize("name", ["iql", "cql", "bc"])
+def test_policies_of_one_small_network_act_without_xla(name, compilations, monkeypatch):
+    """They compile nothing, and act as the compiled program does."""
+    entry = ALGORITHMS.find(name)
+    lengths = np.full(3, 20)
+    rng = np.random.default_rng(0)
+    rows = int(lengths.sum()) + len(lengths)
+    data = Episodes(
+        observations=rng.normal(size=(rows, 3)).astype(np.float32),
+        actions=rng.uniform(-1, 1, size=(rows, 2)).astype(np.float32),
+        rewards=np.ones(rows, np.float32),
+        starts=starts_of(lengths),
+        lengths=lengths,
+        terminated=np.zeros(3, bool),
+    )
+    options = entry.config(), entry.acting()
+    algorithm = entry.build(*options, entry.measure(options[0], data, SPEC), SPEC)
+    states = {}
+    for learner, functions in algorithm.learners.items():
+        prepared = functions.prepare(data, states, jax.random.key(0))
+        example = functions.draw(prepared, jax.random.key(1))
+        batch = jax.tree.map(lambda x: np.asarray(x)[None], example)
+        shapes = jax.eval_shape(functions.init, jax.random.key(0), batch, states)
+        states[learner] = jax.tree.map(
+            lambda x: rng.normal(0, 0.2, x.shape).astype(x.dtype), shapes
+        )
+    observations = rng.normal(size=(5, 3)).astype(np.float32)
+    host = Policy(algorithm, states, SPEC)
+    compilations.clear()
+    actions = [host(observation) for observation in observations]
+    assert not compilations
+    monkeypatch.setattr("jaxdiff.policy.host_program", lambda *_: None)
+    compiled = Policy(algorithm, states, SPEC)
+    np.testing.assert_allclose(actions, [compiled(o) for o in observations], atol=1e-5)
+    assert compilations

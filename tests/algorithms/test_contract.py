@@ -278,17 +278,17 @@ def test_noise_does_not_depend_on_how_many_act(name, trained):
 
 @names
 def test_acting_holds_only_the_parameters_that_it_reads(name, trained, policy):
-    policy(name)(*problems())
-    _, held = policy(name)._program(True)
-    assert 0 < len(held) < len(jax.tree.leaves(trained(name).states))
+    program, _ = policy(name)._program("act", True)
+    assert 0 < len(program.held) < len(jax.tree.leaves(trained(name).states))
 
 
 @names
 def test_a_second_call_compiles_nothing(name, trained, policy, compilations):
     run = trained(name)
     observation, goal = problems()
-    policy(name)(observation, goal)
+    policy(name).warmup()
     compilations.clear()
+    policy(name)(observation, goal)
     policy(name)(goal, observation)
     policy(name).reset(np.arange(ENVS) == 3)
     policy(name)(observation, goal)
@@ -324,9 +324,8 @@ def test_stopped_and_resumed_is_the_same_and_compiles_once(
     compilations.clear()
     resumed = train(name, path, whole, resume=True)
     chex.assert_trees_all_equal(resumed.states, trained(name).states)
-    # Five dispatches, few programs: each learner's dispatch and its preparation.
-    dispatches = [seconds for seconds in compilations if seconds > 0.5]
-    assert len(dispatches) <= 2 * len(resumed.states)
+    # Five dispatches are one program for each learner, beside its small ones.
+    assert len(compilations) <= 3 * len(resumed.states), compilations
 
 
 @costlier

@@ -51,7 +51,7 @@ def toy_run(path, environment="Ten-v0", references=None, **options):
         path, None, environment, observation_shape=(2,), action_dim=2, dataset="toy",
         references=references, config=CONFIG,
     )  # fmt: skip
-    act, init_carry = receding_horizon(plan, CONFIG, acting, run.spec)
+    act, init_carry, _ = receding_horizon(plan, CONFIG, acting, run.spec)
     return run._replace(
         acting=acting, algorithm=Algorithm({}, act, init_carry, plan=plan)
     )

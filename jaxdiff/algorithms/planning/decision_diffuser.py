@@ -273,10 +273,8 @@ def decision_diffuser(
         )
         pieces = pieces._replace(actions=actions_between(inverse, *scales))
     plan = planner(config, acting, statistics, spec, pieces)
-    act, init_carry = receding_horizon(
-        plan, config, acting, spec, action_to=pieces.actions
-    )
-    return Algorithm(learners=learners, act=act, init_carry=init_carry, plan=plan)
+    acts = receding_horizon(plan, config, acting, spec, action_to=pieces.actions)
+    return Algorithm(learners, **acts._asdict(), plan=plan)
 
 
 def _faults(

@@ -192,8 +192,8 @@ def diffuser(
             expected_return=lambda states, x: expected_return(value(states), levels, x),
         )
     plan = planner(config, acting, statistics, spec, pieces)
-    act, init_carry = receding_horizon(plan, config, acting, spec)
-    return Algorithm(learners=learners, act=act, init_carry=init_carry, plan=plan)
+    acts = receding_horizon(plan, config, acting, spec)
+    return Algorithm(learners, **acts._asdict(), plan=plan)
 
 
 def _faults(config: DiffuserConfig, acting: DiffuserActing) -> Iterator[str]:

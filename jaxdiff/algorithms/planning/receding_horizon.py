@@ -32,7 +32,7 @@ the velocity by g in a step, kd = 1/g cancels a velocity error in one step.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,14 @@ from jaxdiff.algorithms.planning.trajectories import take_rows
 from jaxdiff.data.spec import Spec
 from jaxdiff.diffusion import split_keys
 from jaxdiff.pytree import pytree_dataclass
+
+
+class Acting(NamedTuple):
+    """How a planner acts: `act`, `init_carry` and `follow` of an `Algorithm`."""
+
+    act: Callable[..., tuple[ActOutput, Any]]
+    init_carry: Callable[[int], Any]
+    follow: Callable[..., tuple[ActOutput, Any, jax.Array]]
 
 
 @pytree_dataclass
@@ -79,8 +87,8 @@ def receding_horizon(
     spec: Spec,
     *,
     action_to: Callable[..., jax.Array] | None = None,
-) -> tuple[Callable[..., Any], Callable[[int], Carry]]:
-    """Build the acting pair of a planner.
+) -> Acting:
+    """Build how a planner acts.
 
     Args:
       plan: `(states, keys, problem, *, horizon) -> Plans`, see
@@ -93,8 +101,7 @@ def receding_horizon(
         controller "action"; None executes the actions of the plan.
 
     Returns:
-      `act` and `init_carry` of an `Algorithm`. A plan's last action is followed by
-      zeros.
+      Functions of an `Algorithm`. A plan's last action is followed by zeros.
     """
     past, size = config.history - 1, spec.action_dim
     horizons = [horizon - past for horizon in acting_horizons(config, acting)]
@@ -127,19 +134,48 @@ def receding_horizon(
         best_rows = take_rows(plans.trajectories, best)
         return jnp.pad(best_rows, missing, mode="edge"), take_rows(strain(plans), best)
 
+    def due(carry, observation, reset):
+        """Tell whose plan is renewed: because it was lost, or for any reason."""
+        if acting.lost:
+            reset = reset | (_distance(carry, observation, spec) > acting.lost)
+        remaining = jnp.where(reset, own - 1, carry.remaining)
+        if not every:
+            return reset, reset, remaining
+        # Near the arrival the last plan is followed to its end; planning anew would put
+        # the arrival off for ever. A plan that outlives its renewal is due again as
+        # many steps later.
+        return reset, reset | (carry.index % every == 0) & (remaining > 0), remaining
+
+    def step(states, action_keys, carry, observation, planned):
+        """Take one step along the plans that are followed now."""
+        followed = carry.plan, carry.last, carry.index
+        if acting.controller == "track":
+            action = track(acting, spec, *followed, observation)
+        elif action_to is not None:
+            row = jnp.minimum(carry.index + 1, carry.last)
+            target = take_rows(carry.plan, row)[:, size:]
+            action = action_to(states, action_keys, observation, target)
+        else:
+            row = jnp.minimum(carry.index, carry.last)
+            action = take_rows(carry.plan, row)[:, :size]
+            action = jnp.where((carry.index > carry.last)[:, None], 0.0, action)
+        left = carry.remaining - 1 if config.goal_dim else carry.remaining
+        after = dataclasses.replace(carry, index=carry.index + 1, remaining=left)
+        return ActOutput(action=action, plan=carry.plan, planned=planned), after
+
+    def follow(states, carry, keys, observation, reset, goal=None, guidance=None):
+        del goal, guidance
+        seen = _remembered(carry.seen, observation, reset)
+        _, wanted, _ = due(carry, observation, reset)
+        _, action_keys = split_keys(keys)
+        carry = dataclasses.replace(carry, seen=seen)
+        output, carry = step(states, action_keys, carry, observation, wanted)
+        return output, carry, ~jnp.any(wanted)
+
     def act(states, carry, keys, observation, reset, goal=None, guidance=None):
         seen = _remembered(carry.seen, observation, reset)
         plan_keys, action_keys = split_keys(keys)
-        if acting.lost:
-            reset |= _distance(carry, observation, spec) > acting.lost
-        remaining = jnp.where(reset, own - 1, carry.remaining)
-        wanted = reset
-        if every:
-            # Near the arrival the last plan is followed to its end; planning anew
-            # would put the arrival off for ever. A plan that outlives its renewal is
-            # due again as many steps later.
-            due = carry.index % every == 0
-            wanted |= due & (remaining > 0)
+        reset, wanted, remaining = due(carry, observation, reset)
 
         def solve(asked):
             keys, seen, goal, wanted, reset, remaining, index, *plans = asked
@@ -170,24 +206,12 @@ def receding_horizon(
             last = jnp.where(adopted, last, carry.last)
             remaining = jnp.where(adopted, last, remaining)
         index = jnp.where(adopted, 0, carry.index)
-        if acting.controller == "track":
-            action = track(acting, spec, trajectory, last, index, observation)
-        elif action_to is not None:
-            target = take_rows(trajectory, jnp.minimum(index + 1, last))[:, size:]
-            action = action_to(states, action_keys, observation, target)
-        else:
-            action = take_rows(trajectory, jnp.minimum(index, last))[:, :size]
-            action = jnp.where((index > last)[:, None], 0.0, action)
         carry = Carry(
-            seen=seen,
-            plan=trajectory,
-            last=last,
-            index=index + 1,
-            remaining=remaining - 1 if config.goal_dim else remaining,
+            seen=seen, plan=trajectory, last=last, index=index, remaining=remaining
         )
-        return ActOutput(action=action, plan=trajectory, planned=adopted), carry
+        return step(states, action_keys, carry, observation, adopted)
 
-    return act, init_carry
+    return Acting(act, init_carry, follow)
 
 
 def track(

@@ -181,7 +181,7 @@ def test_both_learners_see_the_same_windows():
 def actor(planner, **options):
     """Acting with plans that we make up: actions of every step, and when it planned."""
     config, acting = replaced(GUIDED, ACTING, options)
-    act, init_carry = receding_horizon(planner, config, acting, POINT)
+    act, init_carry, _ = receding_horizon(planner, config, acting, POINT)
     act = jax.jit(act)
 
     def play(steps, *, starts=(0,)):

@@ -27,17 +27,22 @@ CONFIG = PlannerConfig(horizon=8, horizons=(4, 8, 12), dim_mults=(1, 2), goal_di
 def actor(planner, spec=MOVING, **options):
     """Acting with plans that we make up, compiled."""
     config, acting = replaced(CONFIG, PlannerActing(), options)
-    act, init_carry = receding_horizon(planner, config, acting, spec)
-    act = jax.jit(act)
+    act, init_carry, follow = receding_horizon(planner, config, acting, spec)
+    act, follow = jax.jit(act), jax.jit(follow)
 
     def play(observations, resets):
         """Acts through `[T, B, 4]` observations; the outputs of every step."""
         carry = init_carry(observations.shape[1])
         outputs = []
         for t, observation in enumerate(observations):
-            output, carry = act(
-                {}, carry, keys_of(len(observation), t), observation, resets[t]
-            )
+            now = {}, carry, keys_of(len(observation), t), observation, resets[t]
+            output, carry = act(*now)
+            *followed, nothing_due = follow(*now)
+            if nothing_due:
+                jax.tree.map(np.testing.assert_array_equal, followed, [output, carry])
+            # A plan that was made is dropped if it would put the arrival off.
+            assert not (nothing_due and output.planned.any())
+            assert nothing_due or output.planned.any() or acting.choose == "earliest"
             outputs.append(jax.tree.map(np.asarray, output))
         return outputs
 
@@ -347,7 +352,7 @@ def test_default_gains_track_a_recorded_drive():
     def worst(**gains):
         config = PlannerConfig(horizon=300, goal_dim=2)
         acting = PlannerActing(controller="track", **gains)
-        act, init_carry = receding_horizon(planner, config, acting, MOVING)
+        act, init_carry, _ = receding_horizon(planner, config, acting, MOVING)
         act, carry = jax.jit(act), init_carry(1)
         state, distances = rows[0, 2:].astype(np.float64), []
         place(state)

@@ -166,7 +166,7 @@ def test_candidates_start_from_one_plan_with_noise_of_their_own(monkeypatch):
 def actor(planner, **options):
     """Acting with plans that we make up; resets `[T, B]` to actions `[T, B]`."""
     config, acting = replaced(BASE, ACTING, {"warm_start": 2, **options})
-    act, init_carry = receding_horizon(planner, config, acting, POINT)
+    act, init_carry, _ = receding_horizon(planner, config, acting, POINT)
     act = jax.jit(act)
 
     def play(resets, goal=None):
@@ -282,7 +282,7 @@ def test_a_lost_agent_does_not_go_on_from_its_plan():
             x = jnp.zeros((*plans.trajectories.shape[:3], 6))
             return dataclasses.replace(plans, trajectories=x)
 
-        act, init_carry = receding_horizon(planner, config, acting, MOVING)
+        act, init_carry, _ = receding_horizon(planner, config, acting, MOVING)
         act, carry = jax.jit(act), init_carry(1)
         for t, place in enumerate((0.0, moved)):
             observation = np.full((1, 4), place, np.float32)

@@ -1,0 +1,101 @@
+"""Programs as NumPy calls: equal to XLA's, and refused where they must be."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiff import host_program as module
+from jaxdiff.host_program import MOST_WORK, host_program
+
+
+def both(function, *arrays, constants=()):
+    """What NumPy calls and XLA make of a function; `constants` are positions."""
+    closed = jax.make_jaxpr(function)(*arrays)
+    leaves = jax.tree.leaves(arrays)
+    run = host_program(closed, {i: leaves[i] for i in constants})
+    assert run is not None
+    free = [leaf for i, leaf in enumerate(leaves) if i not in constants]
+    return run(*free), jax.tree.leaves(jax.jit(function)(*arrays))
+
+
+def check(function, *arrays, constants=(), atol=1e-6):
+    found, expected = both(function, *arrays, constants=constants)
+    for mine, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=atol)
+        assert np.asarray(mine).dtype == theirs.dtype
+        assert np.shape(mine) == theirs.shape
+
+
+X = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+W = np.random.default_rng(1).normal(size=(4, 5)).astype(np.float32)
+B = np.arange(5, dtype=np.float32)
+
+
+@pytest.mark.parametrize("constants", [(), (1, 2), (0,)])
+@pytest.mark.parametrize(
+    "activation",
+    [jax.nn.relu, jnp.tanh, jax.nn.gelu, jax.nn.silu, jax.nn.leaky_relu, jax.nn.relu6],
+)
+def test_a_layer_is_that_of_xla(activation, constants):
+    check(lambda x, w, b: activation(x @ w + b), X, W, B, constants=constants)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: (x - x.mean(-1, keepdims=True)) / jnp.sqrt(x.var(-1) + 1)[:, None],
+        lambda x: jnp.split(x, 2, axis=-1),
+        lambda x: jnp.split(x, [1, 3], axis=0),
+        lambda x: jnp.where(x > 0, jnp.exp(-x), jnp.log1p(jnp.abs(x))),
+        lambda x: jnp.concatenate([x[:, 1:3].T, x.reshape(4, 3)], axis=0),
+        lambda x: jnp.take(x, jnp.array([2, 0, 2]), axis=1),
+        lambda x: jnp.clip(x, -0.5, 0.5)[:, None, ::2],
+        lambda x: x.argmax(-1) * 2 + (x.max(0) > 0).any(),
+        lambda x: jnp.broadcast_to(x[0] ** 3, (2, 4)),
+        lambda x: jax.lax.rsqrt(jax.nn.softplus(x)) - jnp.sign(x),
+        lambda x: ((4 * x).astype(jnp.int32) + 1, ~(x > 0) | (x < -1)),
+    ],
+)
+def test_an_operation_is_that_of_xla(function):
+    check(function, X)
+
+
+def test_what_depends_on_constants_alone_is_computed_once(monkeypatch):
+    closed = jax.make_jaxpr(lambda x, w, b: x @ jnp.tanh(w * 2.0) + b[None] * 3)(
+        X, W, B
+    )
+    calls = []
+    tanh = module._ELEMENTWISE["tanh"]
+    monkeypatch.setitem(
+        module._ELEMENTWISE, "tanh", lambda x: (calls.append(x.shape), tanh(x))[1]
+    )
+    run = host_program(closed, {1: W, 2: B})
+    assert calls == [W.shape]
+    for _ in range(2):
+        np.testing.assert_allclose(
+            run(X)[0], X @ np.tanh(W * 2) + 3 * B, rtol=1e-5, atol=1e-5
+        )
+    assert calls == [W.shape]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x + jax.random.normal(jax.random.key(x[0, 0].astype(int)), x.shape),
+        lambda x: jax.lax.scan(lambda c, row: (c + row, c), x[0], x)[0],
+        lambda x: x[x[:, 0].astype(int)],
+        lambda x: jnp.einsum("bi,bj->bij", x, x),
+        lambda x: jnp.cumsum(x, axis=0),
+    ],
+)
+def test_an_operation_that_is_not_known_is_left_to_xla(function):
+    assert host_program(jax.make_jaxpr(function)(X), {}) is None
+
+
+def test_large_products_are_left_to_xla():
+    rows = MOST_WORK // (2 * W.size) + 1
+    few, many = np.zeros((rows // 2, 4), np.float32), np.zeros((rows, 4), np.float32)
+    for x, fits in ((few, True), (many, False)):
+        closed = jax.make_jaxpr(lambda x, w: x @ w)(x, W)
+        assert (host_program(closed, {1: W}) is not None) == fits
