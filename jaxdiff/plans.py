@@ -16,6 +16,7 @@ import numpy as np
 from jaxdiff.algorithms.planning.options import declared_horizons
 from jaxdiff.algorithms.planning.planner import Plans, Problem, cost
 from jaxdiff.algorithms.planning.trajectories import goal_entries
+from jaxdiff.compilation import compiling
 from jaxdiff.diffusion import Clamp
 from jaxdiff.errors import UserError, require_at_least, writing
 from jaxdiff.files import write_whole
@@ -125,17 +126,18 @@ def plan(
         project_args=project_args,
         guidance=guidance,
     )
-    out = planner(
-        run.states,
-        jax.random.key(seed)[None],
-        problem,
-        horizon=horizon,
-        candidates=candidates,
-        return_path=True,
-        value=value,
-        project=project,
-        value_span=value_span,
-    )
+    with compiling(f"plans of {rows} steps"):
+        out = planner(
+            run.states,
+            jax.random.key(seed)[None],
+            problem,
+            horizon=horizon,
+            candidates=candidates,
+            return_path=True,
+            value=value,
+            project=project,
+            value_span=value_span,
+        )
     order = ranking(out, run.acting)
 
     def ordered(numbers: jax.Array | None) -> np.ndarray | None:
@@ -249,18 +251,20 @@ def interpolate(
     # Noise that both share makes mixing before it the same as mixing after it.
     mixed = (1 - share) * first + share * second
     goals = size + goal_entries(run.spec, run.config.goal_dim)
-    out = planner(
-        run.states,
-        jax.numpy.repeat(jax.random.key(seed)[None], len(mixed)),
-        Problem(
-            history=mixed[:, :1, size:],
-            goal=mixed[:, -1, goals] if len(goals) else None,
-            init=mixed,
-        ),
-        horizon=len(first) + run.config.history - 1,
-        candidates=1,
-        init_level=level,
+    problem = Problem(
+        history=mixed[:, :1, size:],
+        goal=mixed[:, -1, goals] if len(goals) else None,
+        init=mixed,
     )
+    with compiling(f"mixtures of plans of {len(first)} steps"):
+        out = planner(
+            run.states,
+            jax.numpy.repeat(jax.random.key(seed)[None], len(mixed)),
+            problem,
+            horizon=len(first) + run.config.history - 1,
+            candidates=1,
+            init_level=level,
+        )
     return np.asarray(out.trajectories[:, 0])
 
 

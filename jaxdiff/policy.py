@@ -27,6 +27,7 @@ import numpy as np
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from jaxdiff.algorithms.base import ActOutput, Algorithm, TrainState
+from jaxdiff.compilation import compiling
 from jaxdiff.data.spec import Spec
 from jaxdiff.devices import Device, share, split_batch
 from jaxdiff.errors import UserError, require_at_least
@@ -199,13 +200,23 @@ class Policy:
         Returns:
           the structure of its `ActOutput`, and all leaves of its result.
         """
-        program, kept = self._program(name, goal is not None)
+        if (name, goal is not None) not in self._programs:
+            return self._first(name, observation, goal)
+        program, kept = self._programs[name, goal is not None]
         rows = (observation, self._reset, self._seeds, self._steps, goal)
         if len(self._devices) > 1:  # one device takes NumPy arrays, which is faster
             rows = split_batch(rows, self._devices)
         inputs = (*self._carry, *rows)
         found = program.call(*kept, *[inputs[i] for i in program.inputs])
         return program.output, found
+
+    def _first(
+        self, name: str, observation: np.ndarray, goal: Any
+    ) -> tuple[Any, list[jax.Array]]:
+        """Run a function for the first time, which compiles it."""
+        with compiling(f"the policy for {self.num_envs} environments ({name})"):
+            self._program(name, goal is not None)
+            return jax.block_until_ready(self._run(name, observation, goal))
 
     def _place(self, over: Callable[..., Any], arrays: list[Any]) -> list[Any]:
         """Place arrays on the device, or over the devices by a function."""

@@ -18,6 +18,7 @@ import numpy as np
 from jaxdiff import checkpoint, run_folder
 from jaxdiff.algorithms import ALGORITHMS
 from jaxdiff.algorithms.base import Algorithm, Entry, Preset, TrainConfig, TrainState
+from jaxdiff.compilation import keep_programs
 from jaxdiff.data.episodes import Dataset, split_episodes
 from jaxdiff.data.spec import (
     Environment,
@@ -136,6 +137,7 @@ def train(
       UserError: the folder holds other files than a run's, or a run while `resume` is
         off, or a run of other options, of another dataset or of more updates.
     """
+    keep_programs()
     path = Path(path)
     entry = ALGORITHMS.find(algorithm)
     asked = {
@@ -257,6 +259,7 @@ def open_run(path: str | Path, *, overrides: Mapping[str, Any] | None = None) ->
     Raises:
       UserError: as in `load_run`.
     """
+    keep_programs()
     path = Path(path)
     document, arrays = run_folder.read_run(path)
     entry = ALGORITHMS.find(document["algorithm"])

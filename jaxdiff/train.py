@@ -37,6 +37,7 @@ from jaxdiff.algorithms.base import (
     TrainConfig,
     TrainState,
 )
+from jaxdiff.compilation import compiling
 from jaxdiff.devices import Device, first_replica, replicate
 from jaxdiff.errors import UserError
 from jaxdiff.progress import note, progress
@@ -141,6 +142,9 @@ def _fit_one(
     placed = replicate(state, job.devices)
     arguments = replicate((prepared, job.finished, job.hyper), job.devices)
     pending: tuple[int, Metrics] | None = None
+    with compiling(f"the updates of {job.name}"):
+        none = replicate((np.int32(step), np.int32(step)), job.devices)
+        placed, _ = jax.block_until_ready(dispatch(placed, arguments, none))
     with (
         progress(config.num_steps, job.name, unit="update", initial=step) as bar,
         _stop_requested() as signals,

@@ -8,6 +8,7 @@ os.environ.setdefault(
     " --xla_cpu_use_fusion_emitters=false",
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["JAXDIFF_CACHE"] = "off"  # tests write nothing into a home
 
 import resource
 

@@ -111,7 +111,8 @@ def test_an_algorithm_follows_until_a_plan_is_due():
         output, carry, due = result(0.0, carry, reset)
         return output, carry, ~jnp.any(due)
 
-    algorithm = Algorithm({}, plans, lambda batch: jnp.zeros(batch, jnp.int32), follow)
+    carry = lambda batch: jnp.zeros(batch, jnp.int32)  # noqa: E731
+    algorithm = Algorithm({}, plans, carry, follow=follow)
     policy = Policy(algorithm, {}, SPEC, num_envs=2)
     policy.warmup()
     acted = played(policy, 7)[:, :, 0]

@@ -239,19 +239,19 @@ class Algorithm(NamedTuple):
         that its noise does not depend on how many act side by side. `guidance` is a
         tree of arrays that takes the place of acting options; None for those options.
       init_carry: `(batch_size) -> carry`; by default acting remembers nothing.
-      follow: `act` where nothing needs to be planned, a fast program of its own. It
-        takes the same arguments and also returns `[]` bool: whether that was so. If
-        not, its result is to be dropped and `act` called. None if `act` is fast.
       plan: for planners, `(states, keys [B], problem, *, horizon=None, candidates=None,
         return_path=False) -> Plans`, see `jaxdiff.algorithms.planning.planner`; None
         for policies.
+      follow: `act` where nothing needs to be planned, a fast program of its own. It
+        takes the same arguments and also returns `[]` bool: whether that was so. If
+        not, its result is to be dropped and `act` called. None if `act` is fast.
     """
 
     learners: Mapping[str, Learner]
     act: Callable[..., tuple[ActOutput, Any]]
     init_carry: Callable[[int], Any] = lambda batch_size: ()
-    follow: Callable[..., tuple[ActOutput, Any, jax.Array]] | None = None
     plan: Callable[..., Any] | None = None
+    follow: Callable[..., tuple[ActOutput, Any, jax.Array]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

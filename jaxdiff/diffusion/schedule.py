@@ -35,7 +35,7 @@ float64 NumPy arrays, because sigma_t^2 - a^2 sigma_s^2 cancels badly in float32
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,9 @@ from jaxdiff.registry import Registry
 Array: TypeAlias = jax.Array | np.ndarray
 Prediction: TypeAlias = Literal["noise", "x0", "v", "score"]
 TimeKind: TypeAlias = Literal["index", "fraction"]
+Spacing: TypeAlias = Literal["even", "quadratic", "logsnr"]
+
+SPACINGS = get_args(Spacing)
 
 _PREDICTIONS = ("noise", "x0", "v", "score")
 
@@ -85,21 +88,53 @@ def take(levels: NoiseLevels, rows: Any) -> NoiseLevels:
     return jax.tree.map(lambda leaf: leaf[rows], levels)
 
 
-def subgrid(levels: NoiseLevels, num_steps: int) -> NoiseLevels:
-    """Keep `num_steps + 1` evenly spaced rows, with the first and the last.
+def subgrid(
+    levels: NoiseLevels, num_steps: int, *, spacing: Spacing = "even"
+) -> NoiseLevels:
+    """Keep `num_steps + 1` rows, with the first and the last.
 
-    Row j of the result is row `round(j N / num_steps)` of `levels`, where halves round
-    to the even row, as in NumPy. Sampling begins at the noisiest row, and its last step
-    is a whole one, from row `round(N / num_steps)` to clean data. The library diffusers
-    calls this spacing "trailing" (Lin et al., 2024, arXiv:2305.08891).
+    With u = j / num_steps, row j of the result is row `round(r)` of `levels`, where
+
+    - "even": r = N u. The library diffusers calls this spacing "trailing" (Lin et al.,
+      2024, arXiv:2305.08891).
+    - "quadratic": r = N u^2 (Song, Meng & Ermon, 2021, appendix D.2). Steps are small
+      near clean data. Choose it for few steps, because there the last step of the even
+      grid removes too much noise at once.
+    - "logsnr": log(alpha / sigma) is evenly spaced from row 1 to row N (Lu et al.,
+      2022, arXiv:2206.00927). The last step is from row 1 to clean data.
+
+    Halves round to the even row, as in NumPy, and rows that would fall together move to
+    the next free ones.
+
+    Args:
+      levels: leaves `[N + 1]`, row 0 clean.
+      num_steps: from 1 to N.
+      spacing: of the rows.
 
     Raises:
-      ValueError: `num_steps` is not in 1..N.
+      ValueError: `num_steps` is not in 1..N, or an unknown spacing.
     """
     last = len(levels.alpha) - 1
     if not 1 <= num_steps <= last:
         raise ValueError(f"num_steps must be in 1..{last}, got {num_steps}")
-    return take(levels, np.round(np.linspace(0, last, num_steps + 1)).astype(int))
+    share = np.linspace(0, 1, num_steps + 1)
+    if spacing == "even":
+        rows = last * share
+    elif spacing == "quadratic":
+        rows = last * share**2
+    elif spacing == "logsnr":
+        noise = np.log(levels.sigma[1:] / levels.alpha[1:])  # grows with the row
+        wanted = np.linspace(noise[0], noise[-1], num_steps)
+        rows = np.append(0, np.interp(wanted, noise, np.arange(1, last + 1)))
+        rows[-1] = last  # also of a single step
+    else:
+        raise ValueError(f"spacing must be one of {', '.join(SPACINGS)}, got {spacing}")
+    rows = np.round(rows).astype(int)
+    order = np.arange(num_steps + 1)
+    # Row j has j rows below it and num_steps - j above it.
+    rows = np.maximum.accumulate(rows - order) + order
+    rows = np.minimum(rows, last - num_steps + order)
+    return take(levels, rows)
 
 
 def shift_noise(levels: NoiseLevels, shift: float) -> NoiseLevels:

@@ -165,6 +165,38 @@ def test_subgrid_is_the_trailing_spacing():
         assert np.ptp(np.diff(rows)) <= 1
 
 
+@pytest.mark.parametrize("spacing", diffusion.schedule.SPACINGS)
+@pytest.mark.parametrize("last", [1, 5, 20, 64])
+def test_every_spacing_keeps_both_ends_and_distinct_rows(spacing, last):
+    levels = diffusion.cosine_schedule(last)
+    for num_steps in range(1, last + 1):
+        rows = diffusion.subgrid(levels, num_steps, spacing=spacing).time + 1
+        assert (rows[0], rows[-1], len(rows)) == (0, last, num_steps + 1)
+        assert (np.diff(rows) >= 1).all()
+    np.testing.assert_array_equal(rows, np.arange(last + 1))  # all of them
+
+
+def test_the_quadratic_spacing_grows_linearly():
+    rows = diffusion.subgrid(diffusion.cosine_schedule(64), 8, spacing="quadratic").time
+    np.testing.assert_array_equal(rows + 1, np.arange(9) ** 2)
+
+
+def test_the_spacing_by_log_snr_divides_noise_by_equal_factors():
+    """The noise of a geometric schedule doubles with every row."""
+    ratio = np.append(0, 2.0 ** np.arange(13))
+    size = np.sqrt(1 + ratio**2)
+    levels = diffusion.NoiseLevels(
+        time=np.arange(14.0), alpha=1 / size, sigma=ratio / size
+    )
+    rows = diffusion.subgrid(levels, 5, spacing="logsnr").time
+    np.testing.assert_array_equal(rows, [0, 1, 4, 7, 10, 13])
+
+
+def test_an_unknown_spacing_is_refused():
+    with pytest.raises(ValueError, match="even, quadratic, logsnr"):
+        diffusion.subgrid(diffusion.cosine_schedule(10), 5, spacing="cubic")
+
+
 def test_linear_betas_have_the_same_ends_for_any_number_of_steps():
     for num_steps, alpha in ((20, 0.90), (50, 0.78), (1000, 0.0064)):
         levels = diffusion.linear_schedule(num_steps)

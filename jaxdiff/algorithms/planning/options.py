@@ -15,6 +15,7 @@ from jaxdiff.algorithms.planning.network import HEAD, NETWORKS
 from jaxdiff.data.episodes import Dataset, Episodes, acted_rows
 from jaxdiff.data.spec import Spec
 from jaxdiff.diffusion import SAMPLERS, SCHEDULES
+from jaxdiff.diffusion.schedule import Spacing
 from jaxdiff.options import Named, Options, above, at_least, at_most
 
 
@@ -151,6 +152,9 @@ class PlannerActing(Options):
     Attributes:
       sampler: sampler that denoises plans.
       sampling_steps: denoising steps of a plan; none for all noise levels.
+      spacing: how these steps lie among the noise levels: "even", "quadratic" with
+        small steps near clean data, which suits few steps, or "logsnr", which removes
+        an equal factor of noise in each.
       temperature: standard deviation of the noise in denoising steps, relative to what
         the sampler adds.
       init_temperature: standard deviation of the noise that plans begin from; none for
@@ -175,6 +179,7 @@ class PlannerActing(Options):
 
     sampler: Annotated[str, Named(SAMPLERS)] = "ddpm"
     sampling_steps: int | None = None
+    spacing: Spacing = "even"
     temperature: float = 1.0
     init_temperature: float | None = None
     candidates: int = 1
@@ -194,6 +199,11 @@ class PlannerActing(Options):
         yield from at_least(self, 1, "sampling_steps", "candidates")
         yield from at_least(self, 0, "temperature", "init_temperature", "slack")
         yield from at_least(self, 0, "replan_every", "lost", "warm_start")
+        if self.spacing != "even" and self.sampling_steps is None:
+            yield (
+                f"`spacing='{self.spacing}'` chooses among the noise levels, and all "
+                "are walked; choose `sampling_steps`"
+            )
         if self.lost and self.controller != "track":
             yield (
                 f"`lost` is {self.lost}, and only the tracking controller knows where "

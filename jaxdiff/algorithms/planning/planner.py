@@ -160,7 +160,7 @@ def planner(
     dim = size + spec.observation_dim
     walked = noise_levels(config)
     if acting.sampling_steps is not None:
-        walked = subgrid(walked, acting.sampling_steps)
+        walked = subgrid(walked, acting.sampling_steps, spacing=acting.spacing)
     supported = size + goal_entries(spec, statistics.support.states.shape[-1])
     tabulate = SAMPLERS[acting.sampler]
     first_noise = acting.init_temperature
