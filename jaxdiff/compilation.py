@@ -39,10 +39,8 @@ def cache_folder() -> Path | None:
 
 def keep_programs() -> None:
     """Let JAX keep compiled programs, from now on; see the head of this module."""
-    if jax.config.jax_compilation_cache_dir is not None:
-        return
     folder = cache_folder()
-    if folder is None:
+    if folder is None or getattr(jax.config, "jax_compilation_cache_dir", None):
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,11 +66,11 @@ class _Compiler:
     def __init__(self) -> None:
         self.busy, self.seconds = False, 0.0
 
-    def hear(self, event: str, seconds: float, **_) -> None:
+    def hear(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event.endswith("/jaxpr_trace_duration"):
             self.busy = True  # what was traced is compiled next
         elif event.endswith("/backend_compile_duration"):
-            self.busy, self.seconds = False, self.seconds + seconds
+            self.busy, self.seconds = False, self.seconds + duration_secs
 
 
 _compiler = _Compiler()

@@ -98,8 +98,9 @@ class _Code:
         where.update(zip(jaxpr.invars, inputs, strict=True))
 
         def find(atom: Any) -> int:
+            aval: Any = atom.aval
             if isinstance(atom, jax.extend.core.Literal):
-                return self.constant(np.asarray(atom.val, atom.aval.dtype))
+                return self.constant(np.asarray(atom.val, aval.dtype))
             return where[atom]
 
         for equation in jaxpr.eqns:
