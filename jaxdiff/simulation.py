@@ -85,38 +85,41 @@ def simulate(
     count = min(num_envs, episodes)
     devices = list(devices) if devices is not None else jax.devices()[:1]
     devices = devices[: math.gcd(len(devices), count)]
-    program = _program(run.algorithm.act, simulator.step, simulator.length)
-    held = share((dict(run.states), guidance, simulator.world), devices)
+    seeds = np.arange(seed, seed + episodes, dtype=np.uint32)
+    start, goal = simulator.reset(seeds.tolist())
+    told = goal if run.spec.goal_dim else None
     memory = split_batch(run.algorithm.init_carry(count), devices)
+    held = share((dict(run.states), guidance, simulator.world), devices)
+
+    def placed(first: int) -> tuple[Any, ...]:
+        # A place without an episode of its own repeats the last one in vain.
+        rows = np.minimum(np.arange(first, first + count), episodes - 1)
+        wave = jax.tree.map(lambda x: x[rows], (seeds, start, goal, told))
+        return *held, memory, *split_batch(wave, devices)
+
+    program = _program(run.algorithm.act, simulator.step, simulator.length)
+    compiled = program.lower(*placed(0)).compile()
     played: list[Episode | Failure] = []
     seconds = 0.0
     with progress(episodes, run.name, unit="episode") as bar:
-        for first in range(seed, seed + episodes, count):
-            wave = range(first, min(first + count, seed + episodes))
-            # A place without an episode of its own repeats the last one in vain.
-            seeds = [*wave] + [wave[-1]] * (count - len(wave))
-            start, goal = simulator.reset(seeds)
-            told = goal if run.spec.goal_dim else None
-            placed = split_batch((np.uint32(seeds), start, goal, told), devices)
-            compiled = program.lower(*held, memory, *placed).compile()
+        for first in range(0, episodes, count):
+            arguments = placed(first)
             began = time.perf_counter()
-            seen, rewards, successes, plans = jax.device_get(
-                compiled(*held, memory, *placed)
-            )
+            seen, rewards, successes, plans = jax.device_get(compiled(*arguments))
             seconds += time.perf_counter() - began
-            paths = np.concatenate([start[:, None], seen.swapaxes(0, 1)], axis=1)
-            for i, own in enumerate(wave):
+            for i, row in enumerate(range(first, min(first + count, episodes))):
+                path = np.concatenate([start[None, row], seen[:, i]])
                 episode = Episode(
-                    seed=own,
+                    seed=int(seeds[row]),
                     total=float(rewards[:, i].sum(dtype=np.float64)),
                     peak=float(rewards[:, i].max()),
                     success=bool(successes[:, i].any()),
-                    observations=paths[i],
-                    goal=None if goal is None else goal[i],
+                    observations=path,
+                    goal=None if goal is None else goal[row],
                     plan=None if plans is None else plans[i],
                 )
                 played.append(_checked(episode))
-            bar(len(wave))
+            bar(min(count, episodes - first))
     return Simulated(**vars(joined(played)), seconds=seconds)
 
 

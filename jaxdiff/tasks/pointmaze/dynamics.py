@@ -20,14 +20,14 @@ them. Equation (2) is thus a convex problem in two unknowns that three terms mak
 piecewise quadratic. Newton's method solves it exactly once it knows which walls push;
 two million random problems knew after three steps, and it takes four.
 
-**How far it is from MuJoCo 3.11.** This computes in float32 and MuJoCo in float64. From
-the same state one step differs by at most 3e-7 m/s in free flight. In contact it differs
-by 8e-7 m/s in the median, 2e-5 in the 99th percentile and 7e-5 at worst, in 18,000 steps
-of random pushes. A ball whose gap is zero up to rounding may be pushed in one of the two
-and not in the other; then the velocities differ by metres a second for that step. After
-300 steps of the waypoint expert the paths are 4e-6 m apart at worst. After 300 random
-pushes, which bounce from wall to wall and amplify differences, they are 5e-5 m apart in
-the median, 2e-3 m in the 90th percentile and 0.3 m at worst.
+**How far it is from MuJoCo 3.11**, which computes in float64, and this in float32. From
+the same state a step differs by at most 3e-7 m/s in free flight. In contact it differs
+by 8e-7 m/s in the median, 2e-5 in the 99th percentile and 7e-5 at worst, in 18,000
+steps of random pushes. A ball whose gap is zero up to rounding may be pushed in one of
+the two and not in the other; then the velocities differ by metres a second for that
+step. After 300 steps of the waypoint expert the paths are 4e-6 m apart at worst. After
+300 random pushes, which bounce from wall to wall and amplify differences, they are 5e-5
+m apart in the median, 2e-3 m in the 90th percentile and 0.3 m at worst.
 
 Source: the chapter "Computation" of MuJoCo's documentation (constraint model), and the
 file point.xml of Gymnasium-Robotics.
