@@ -65,6 +65,7 @@ def simulate(
     seed: int = 0,
     devices: Sequence[Device] | None = None,
     guidance: Any = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Simulated:
     """Play episodes in a simulator, many side by side in one program.
 
@@ -77,6 +78,7 @@ def simulate(
       devices: episodes are split over as many of them as divide `num_envs`; by default
         one.
       guidance: arrays that take the place of acting options.
+      clock: what `seconds` are read from.
 
     Raises:
       UserError: a count is too small, or no episode stayed finite.
@@ -104,9 +106,9 @@ def simulate(
     with progress(episodes, run.name, unit="episode") as bar:
         for first in range(0, episodes, count):
             arguments = placed(first)
-            began = time.perf_counter()
+            began = clock()
             seen, rewards, successes, plans = jax.device_get(compiled(*arguments))
-            seconds += time.perf_counter() - began
+            seconds += clock() - began
             for i, row in enumerate(range(first, min(first + count, episodes))):
                 path = np.concatenate([start[None, row], seen[:, i]])
                 episode = Episode(
