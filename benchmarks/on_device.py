@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
 
@@ -46,9 +47,11 @@ from jaxdiff.rollouts import joined, play_wave
 from jaxdiff.run import Run, load_run
 from jaxdiff.simulation import Simulated, simulate
 from jaxdiff.tasks.pointmaze import TASK
+from jaxdiff.tasks.pointmaze.dynamics import simulate as simulator_of
 from jaxdiff.tasks.pointmaze.dynamics import step
 from jaxdiff.tasks.pointmaze.environment import make_maze, reset_options
 from jaxdiff.tasks.pointmaze.question import run_maze
+from jaxdiff.tasks.pointmaze.scores import MazeOptions
 from jaxdiff.tasks.pointmaze.world import Maze, free_table
 from jaxdiff.tasks.pointmaze.world import environment_of as environment_of_map
 
@@ -132,14 +135,14 @@ def physics(maze: Maze, options: Options) -> Found:
 
         yield 1, _rate(name, LENGTH, _timed(call, options.budget))
     env.close()
-    walls = ~free_table(maze)
+    walls = jnp.asarray(~free_table(maze))
 
     @jax.jit
     def pushed(states: Any, actions: Any) -> Any:
         many = jax.vmap(step, (None, 0, 0))
         return jax.lax.scan(lambda s, a: (many(walls, s, a), None), states, actions)[0]
 
-    simulator = TASK.simulate(environment_of_map(maze), TASK.options())
+    simulator = simulator_of(environment_of_map(maze), MazeOptions())
     for batch in options.batches:
         states, _ = simulator.reset(range(options.seed, options.seed + batch))
         arguments = jax.device_put((states, _pushes(batch)))
@@ -202,8 +205,7 @@ def closed_loop(run: Run, options: Options) -> Found:
 
 def _on_device(run: Run, batch: int, options: Options) -> Callable[[], Simulated]:
     """Return what plays a wave in one program."""
-    environment = environment_of(run)
-    simulator = TASK.simulate(environment, options_of(TASK, run))
+    simulator = simulator_of(environment_of(run), options_of(TASK, run))
     return lambda: simulate(
         run, simulator, episodes=batch, num_envs=batch, seed=options.seed,
         clock=_clock,

@@ -21,7 +21,7 @@ from jaxdiff.options import override, to_plain
 from jaxdiff.progress import note
 from jaxdiff.rollouts import Session
 from jaxdiff.run import Run
-from jaxdiff.simulation import simulate
+from jaxdiff.simulation import Simulator, simulate
 from jaxdiff.tasks.base import Task
 from jaxdiff.tasks.control import score as score_returns
 from jaxdiff.tasks.lookup import task_of
@@ -87,12 +87,8 @@ def evaluate(
         )
     played_in = environment_of(run, environment, trust=trust)
     task = task_of(played_in)
-    if on_device and task.simulate is None:
-        raise UserError(
-            f"the task {task.name} has no simulator to play in {played_in.id} on a "
-            "device; leave out `on_device`"
-        )
     options = options_of(task, run, options)
+    simulator = _simulator(task, played_in, options) if on_device else None
     _check_fit(run, task, played_in, options)
     repeat = {
         "environment": played_in._asdict(),
@@ -116,11 +112,16 @@ def evaluate(
         asked["guidance"] = [np.asarray(leaf).tolist() for leaf in leaves]
     log = _log(run, asked, resume=resume) if save and not on_device else None
     started = time.monotonic()
-    if on_device:
+    if simulator is not None:
         played = simulate(
-            run, task.simulate(played_in, options), episodes=episodes,
-            num_envs=num_envs, seed=seed, devices=devices, guidance=guidance,
-        )  # fmt: skip
+            run,
+            simulator,
+            episodes=episodes,
+            num_envs=num_envs,
+            seed=seed,
+            devices=devices,
+            guidance=guidance,
+        )
         scores = {
             "environment": f"jaxdiff's simulator, not {played_in.id}",
             **score_returns(played, options, {}),
@@ -161,6 +162,20 @@ def evaluate(
     if log:
         log.remove()
     return record, played
+
+
+def _simulator(task: Task, environment: Environment, options: Any) -> Simulator:
+    """Return the simulator of a task's environment.
+
+    Raises:
+      UserError: the task has none.
+    """
+    if task.simulate is None:
+        raise UserError(
+            f"the task {task.name} has no simulator to play {environment.id} on a "
+            "device; leave out `on_device`"
+        )
+    return task.simulate(environment, options)
 
 
 def _log(run: Run, asked: Mapping[str, Any], *, resume: bool) -> EpisodeLog:

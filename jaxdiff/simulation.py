@@ -127,10 +127,10 @@ def simulate(
 
 def _checked(episode: Episode) -> Episode | Failure:
     """Find the first step of an episode after which a number is not finite."""
-    finite = np.isfinite(episode.observations).all(axis=1)
-    if finite.all() and math.isfinite(episode.total):
+    lost = np.flatnonzero(~np.isfinite(episode.observations).all(axis=1))
+    if not lost.size and math.isfinite(episode.total):
         return episode
-    step = int(np.argmin(finite)) if not finite.all() else len(finite) - 1
+    step = lost[0] if lost.size else len(episode.observations) - 1
     return Failure(episode.seed, f"step {step}: the simulation was not finite")
 
 

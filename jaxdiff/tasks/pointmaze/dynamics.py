@@ -89,8 +89,10 @@ def simulate(environment: Environment, options: MazeOptions) -> Simulator:
         asked = reset_options(maze, options.setting or "multi")
         seen = [env.reset(seed=seed, options=asked)[0] for seed in seeds]
         env.close()
-        names = ("observation", "desired_goal")
-        states, goals = (np.float32([each[name] for each in seen]) for name in names)
+        states, goals = (
+            np.array([each[name] for each in seen], np.float32)
+            for name in ("observation", "desired_goal")
+        )
         return states, goals
 
     walls = ~free_table(maze)
