@@ -26,6 +26,7 @@ the processor, which other load disturbs least; elsewhere they are wall-clock.
 """
 
 import dataclasses
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -104,19 +105,20 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     for way in options.ways:
         run = load_run(options.run, overrides=WAYS[way])
         kinds[way] = closed_loop(run, options)
-    drawn = []
+    command = command_of("on_device", options)
     for kind, found in kinds.items():
         for batch, row in found:
             setting = f"{maze.name}, {kind}, batch = {batch}"
-            drawn.append({"setting": setting, "seeds": 1, **row})
-            command = command_of("on_device", options)
-            write_rows("on-device", drawn[-1:], command=command, directory=directory)
+            rows = [{"setting": setting, "seeds": 1, **row}]
+            path = write_rows("on-device", rows, command=command, directory=directory)
             print(
                 f"{setting:32s} {row['method']:10s} {row['metric']:18s} "
                 f"{row['value']:12,.2f}",
                 flush=True,
             )
-    figures.save(plot_rates(drawn), directory / "figures" / "on-device.png")
+            # All rows that are stored, those of other runs of this command too.
+            drawn = plot_rates(json.loads(path.read_text()))
+            figures.save(drawn, directory / "figures" / "on-device.png")
 
 
 # Episodes side by side, and a row without its setting.
