@@ -174,6 +174,10 @@ def plot_rates(rows: Sequence[Mapping[str, Any]]) -> Figure:
         axes.set_xlabel("episodes side by side", fontsize=SMALL, color=INK)
         axes.grid(axis="y", color=RULE, linewidth=0.7)
         axes.set_axisbelow(True)
+    for axes in panels[1:]:  # one scale for all
+        axes.sharex(panels[0])
+        axes.sharey(panels[0])
+    panels[0].autoscale()
     panels[0].set_ylabel("steps a second", fontsize=TEXT, color=INK)
     panels[0].legend(fontsize=SMALL, frameon=False)
     return figure
