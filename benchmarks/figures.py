@@ -145,6 +145,44 @@ def _spaced(number: np.ndarray, place: np.ndarray) -> list[str]:
     return labels
 
 
+def plot_rates(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw steps a second against the batch, a panel a kind of work.
+
+    Args:
+      rows: results. A setting is the work, a comma and "batch = N". Those of metrics
+        other than `steps_per_second` are passed over.
+    """
+    rows = [row for row in rows if row["metric"] == "steps_per_second"]
+    kinds = list(dict.fromkeys(row["setting"].rpartition(",")[0] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    figure, (panels,) = plain_grid(1, len(kinds), (1 + 2.4 * len(kinds), 2.8))
+    for axes, kind in zip(panels, kinds, strict=True):
+        for method, colour in zip(methods, PALETTE, strict=False):
+            mine = [
+                row
+                for row in rows
+                if row["method"] == method and row["setting"].rpartition(",")[0] == kind
+            ]
+            mine.sort(key=_number)
+            draw_band(
+                axes, [_number(row) for row in mine], mine, colour=colour,
+                linewidth=1.4, marker="o", markersize=4, label=method,
+            )  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_title(kind, fontsize=TEXT, color=INK)
+        axes.set_xlabel("episodes side by side", fontsize=SMALL, color=INK)
+        axes.grid(axis="y", color=RULE, linewidth=0.7)
+        axes.set_axisbelow(True)
+    for axes in panels[1:]:  # one scale for all
+        axes.sharex(panels[0])
+        axes.sharey(panels[0])
+    panels[0].autoscale()
+    panels[0].set_ylabel("steps a second", fontsize=TEXT, color=INK)
+    panels[0].legend(fontsize=SMALL, frameon=False)
+    return figure
+
+
 def plot_arrivals(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Draw score and success against the horizon of a plan, one column a maze.
 

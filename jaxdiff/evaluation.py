@@ -21,7 +21,9 @@ from jaxdiff.options import override, to_plain
 from jaxdiff.progress import note
 from jaxdiff.rollouts import Session
 from jaxdiff.run import Run
+from jaxdiff.simulation import Simulator, simulate
 from jaxdiff.tasks.base import Task
+from jaxdiff.tasks.control import score as score_returns
 from jaxdiff.tasks.lookup import task_of
 
 
@@ -39,6 +41,7 @@ def evaluate(
     timeout: float | None = None,
     save: bool = False,
     resume: bool = False,
+    on_device: bool = False,
 ) -> tuple[dict[str, Any], Any]:
     """Score a run in the environment of its dataset.
 
@@ -60,6 +63,9 @@ def evaluate(
       save: write the record into the run folder, as `evaluations/NNN.json`. Until then
         episodes are kept there as they end.
       resume: go on with an evaluation that was cut off while it was saved.
+      on_device: play in the library's own simulator of the task, policy and physics in
+        one program, see `jaxdiff.simulation`. The record names the simulator, and has
+        returns and their rates but no score, because scores are of the environment.
 
     Returns:
       A record of the scores, JSON values, and what was played. Its entry "repeat" holds
@@ -69,16 +75,24 @@ def evaluate(
 
     Raises:
       UserError: the environment is unknown, is not installed, asks for trust, or does
-        not fit the run; every episode went wrong; or there is nothing to resume.
+        not fit the run; every episode went wrong; there is nothing to resume; or the
+        task has no simulator.
     """
     if timeout is not None and not timeout > 0:
         raise UserError(f"`timeout` is {timeout}; it must be above 0 seconds")
+    if on_device and (timeout is not None or resume):
+        raise UserError(
+            "`timeout` and `resume` have no effect with `on_device`, which plays all "
+            "episodes in one program; leave them out"
+        )
     played_in = environment_of(run, environment, trust=trust)
     task = task_of(played_in)
     options = options_of(task, run, options)
+    simulator = _simulator(task, played_in, options) if on_device else None
     _check_fit(run, task, played_in, options)
     repeat = {
         "environment": played_in._asdict(),
+        "on_device": on_device,
         "options": to_plain(options),
         "checkpoint": "best" if run.best else "newest",
         "updates": {name: int(state.step) for name, state in run.states.items()},
@@ -96,39 +110,72 @@ def evaluate(
     if guidance is not None:
         leaves = jax.tree.leaves(guidance)
         asked["guidance"] = [np.asarray(leaf).tolist() for leaf in leaves]
-    log = _log(run, asked, resume=resume) if save else None
+    log = _log(run, asked, resume=resume) if save and not on_device else None
     started = time.monotonic()
-    session = Session(
-        lambda count, seeds: run.policy(
-            count, seeds=seeds, devices=devices, guidance=guidance
-        ),
-        episodes=episodes,
-        num_envs=num_envs,
-        seed=seed,
-        label=run.name,
-        timeout=timeout,
-        log=log,
-    )
-    try:
-        played = task.play(task, played_in, options, session)
-    except BaseException:
-        if log and (count := len(log.read())):
-            note(f"{count} finished episodes are kept; `resume` goes on with them")
-        raise
+    if simulator is not None:
+        played = simulate(
+            run,
+            simulator,
+            episodes=episodes,
+            num_envs=num_envs,
+            seed=seed,
+            devices=devices,
+            guidance=guidance,
+        )
+        scores = {
+            "environment": f"jaxdiff's simulator, not {played_in.id}",
+            **score_returns(played, options, {}),
+            "episodes_per_second": len(played.returns) / played.seconds,
+            "steps_per_second": int(played.lengths.sum()) / played.seconds,
+        }
+    else:
+        session = Session(
+            lambda count, seeds: run.policy(
+                count, seeds=seeds, devices=devices, guidance=guidance
+            ),
+            episodes=episodes,
+            num_envs=num_envs,
+            seed=seed,
+            label=run.name,
+            timeout=timeout,
+            log=log,
+        )
+        try:
+            played = task.play(task, played_in, options, session)
+        except BaseException:
+            if log and (count := len(log.read())):
+                note(f"{count} finished episodes are kept; `resume` goes on with them")
+            raise
+        scores = task.score(played, options, run.dataset["references"])
     record = {
         "setting": run.dataset["name"],
         "environment": played_in.id,
         "episodes": episodes,
         "num_envs": num_envs,
-        **task.score(played, options, run.dataset["references"]),
+        **scores,
         **_failures(played, episodes),
         **asked,
         "seconds": time.monotonic() - started,
     }
-    if log:
+    if save:
         record["path"] = str(save_evaluation(run, record))
+    if log:
         log.remove()
     return record, played
+
+
+def _simulator(task: Task, environment: Environment, options: Any) -> Simulator:
+    """Return the simulator of a task's environment.
+
+    Raises:
+      UserError: the task has none.
+    """
+    if task.simulate is None:
+        raise UserError(
+            f"the task {task.name} has no simulator to play {environment.id} on a "
+            "device; leave out `on_device`"
+        )
+    return task.simulate(environment, options)
 
 
 def _log(run: Run, asked: Mapping[str, Any], *, resume: bool) -> EpisodeLog:

@@ -50,6 +50,16 @@ class ActingPolicy(Protocol):
 MakePolicy = Callable[[int, Sequence[int]], ActingPolicy]
 
 
+def noise_keys(seeds: jax.Array, steps: jax.Array) -> jax.Array:
+    """Return the keys `[B]` of equation (1).
+
+    Args:
+      seeds: `[B]` uint32.
+      steps: `[B]`, since the last reset.
+    """
+    return jax.vmap(lambda s, n: jax.random.fold_in(jax.random.key(s), n))(seeds, steps)
+
+
 class Policy:
     """Acts in B environments side by side.
 
@@ -289,12 +299,10 @@ def _compiled(
 
     def step(held, carry, observation, reset, seeds, steps, goal):
         states, guidance = held
-        keys = jax.vmap(lambda s, n: jax.random.fold_in(jax.random.key(s), n))(
-            seeds, steps
-        )
         return function(
-            states, carry, keys, observation, reset, goal=goal, guidance=guidance
-        )
+            states, carry, noise_keys(seeds, steps), observation, reset,
+            goal=goal, guidance=guidance,
+        )  # fmt: skip
 
     def rows(*shape, dtype=jnp.float32):
         return jax.ShapeDtypeStruct((num_envs, *shape), dtype)

@@ -24,7 +24,7 @@ LOWER = {
 }
 MIDDLE = {
     *("train", "checkpoint", "run_folder", "run", "policy", "rollouts", "scoring"),
-    "episode_log",
+    *("episode_log", "simulation"),
     "figures",
 }
 UPPER = {"plans", "evaluation", "training", "tune"}

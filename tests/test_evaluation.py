@@ -23,6 +23,7 @@ from jaxdiff.evaluation import (
     save_evaluation,
 )
 from jaxdiff.options import Options
+from jaxdiff.simulation import Simulator
 from jaxdiff.tasks.control import CONTROL
 from jaxdiff.tasks.lookup import TASKS
 
@@ -200,6 +201,57 @@ def bonus_task(monkeypatch):
     )
     monkeypatch.setitem(TASKS, "shift", task)
     return task
+
+
+def shift(world, state, goal, action):
+    state = state + action
+    reward = world - jnp.linalg.norm(state)
+    return state, reward, reward > world - 1
+
+
+def shift_simulator(environment, options):
+    def reset(seeds):
+        env = Shift()
+        return np.stack([env.reset(seed=seed)[0] for seed in seeds]), None
+
+    return Simulator(reset, shift, np.float32(options.bonus), 3)
+
+
+def test_a_simulator_plays_the_same_episodes_and_has_no_score(
+    tmp_path, bonus_task, monkeypatch
+):
+    task = dataclasses.replace(bonus_task, simulate=shift_simulator)
+    monkeypatch.setitem(TASKS, "shift", task)
+    run = wandering_run(tmp_path, references={"random": -9.0, "expert": 0.0})
+    options = {"bonus": 2.0}
+    _, there = evaluate(run, episodes=4, options=options, seed=3)
+    record, here = evaluate(
+        run, episodes=4, num_envs=2, options=options, seed=3, save=True, on_device=True
+    )
+    np.testing.assert_allclose(here.returns, there.returns, rtol=1e-5)
+    np.testing.assert_array_equal(here.seeds, there.seeds)
+    # It cannot be taken for a record of the environment.
+    assert record["environment"] == "jaxdiff's simulator, not Shift-v0"
+    assert not {"score", "score_low", "scale"} & set(record)
+    assert record["repeat"]["on_device"]
+    assert record["repeat"]["environment"]["id"] == "Shift-v0"
+    assert record["mean_return"] == here.returns.mean()
+    assert record["success_rate"] == here.successes.mean()
+    assert record["episodes_per_second"] == pytest.approx(4 / here.seconds)
+    assert record["steps_per_second"] == pytest.approx(12 / here.seconds)
+    (path,) = (tmp_path / "evaluations").iterdir()
+    assert record["path"] == str(path)
+    assert json.loads(path.read_text())["environment"] == record["environment"]
+
+
+def test_a_task_without_a_simulator_refuses_to_play_on_a_device(tmp_path, bonus_task):
+    run = wandering_run(tmp_path)
+    with pytest.raises(UserError, match="the task shift has no simulator"):
+        evaluate(run, episodes=1, on_device=True)
+    for name, value in (("timeout", 5.0), ("resume", True)):
+        with pytest.raises(UserError, match="have no effect with `on_device`"):
+            evaluate(run, episodes=1, save=True, on_device=True, **{name: value})
+    assert not (tmp_path / "evaluations").exists()
 
 
 def test_options_of_a_task_come_from_the_user_or_the_dataset(tmp_path, bonus_task):

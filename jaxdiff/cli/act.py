@@ -40,6 +40,9 @@ def evaluate_command(prog: str, args: list[str]) -> None:
         Flag("timeout", float | None,
              "Seconds that an environment may take for one episode.", None),
         Flag("resume", bool, "Go on with an evaluation that was cut off.", False),
+        Flag("on_device", bool,
+             "Play in jaxdiff's own simulator of the task, policy and physics in one "
+             "program. The record has returns and their rates, and no score.", False),
         ENVIRONMENT, TRUST, DEVICES, PLATFORM,
     ]  # fmt: skip
     summary = "Play episodes with a trained run and score them."
@@ -54,6 +57,7 @@ def evaluate_command(prog: str, args: list[str]) -> None:
         num_envs=asked["num_envs"], options=options_of(task, run, options),
         devices=devices, environment=asked["environment"], trust=asked["trust"],
         timeout=asked["timeout"], save=True, resume=asked["resume"],
+        on_device=asked["on_device"],
     )  # fmt: skip
     path = record.pop("path")
     table(record)

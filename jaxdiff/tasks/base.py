@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import gymnasium
-import jax
 import numpy as np
 
 from jaxdiff.algorithms.base import Preset
@@ -22,6 +21,7 @@ from jaxdiff.data.spec import Environment, Layout, Spec
 from jaxdiff.options import NoOptions
 from jaxdiff.rollouts import Rollouts
 from jaxdiff.run import Run
+from jaxdiff.simulation import Simulator
 
 # What policies see of raw observations with a leading axis: flat observations `[N, O]`
 # (uint8 pictures stay uint8), and goals `[N, G]` or None.
@@ -99,7 +99,8 @@ class Task:
       presets: (algorithm, name of the preset) -> `(dataset, spec) -> Preset`.
       question: what `jaxdiff plan` takes, or None if nothing can be planned there.
       draw: `(run, played) -> Figure` of some episodes, or None.
-      dynamics: a pure JAX step `(state, action) -> state`, where there is one.
+      simulate: `(environment, options) -> Simulator`, the environment as a pure JAX
+        function, see `jaxdiff.simulation`, or None.
       stream: whether episodes that meet, one ending where the next begins, are parts
         of one stream, because data of this task are recorded so.
     """
@@ -119,5 +120,5 @@ class Task:
     )
     question: Question | None = None
     draw: Callable[[Run, Any], Any] | None = None
-    dynamics: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    simulate: Callable[[Environment, Any], Simulator] | None = None
     stream: bool = False

@@ -117,3 +117,26 @@ def test_numbers_too_near_each_other_are_not_all_written():
 def test_nothing_to_draw_is_the_users_error():
     with pytest.raises(UserError, match="nope"):
         figures.plot_scores(RESULTS, metric="nope")
+
+
+def test_rates_stand_over_the_batch_one_panel_a_kind():
+    def rate(kind, batch, method, value):
+        setting = f"umaze, {kind}, batch = {batch}"
+        return result(setting, method, value, value, value, "steps_per_second")
+
+    rows = [
+        rate("physics", 64, "on device", 5e5),
+        rate("physics", 1, "on device", 1e5),
+        rate("physics", 1, "MuJoCo", 5e4),
+        rate("8 steps", 1, "MuJoCo", 9e3),
+        result("umaze, 8 steps, batch = 1", "MuJoCo", 200, 190, 210, "return"),
+    ]
+    physics, planning = figures.plot_rates(rows).axes
+    assert [axes.get_title() for axes in (physics, planning)] == [
+        "umaze, physics",
+        "umaze, 8 steps",
+    ]
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in physics.lines}
+    assert drawn == {"on device": [[1, 1e5], [64, 5e5]], "MuJoCo": [[1, 5e4]]}
+    lines = {line.get_label(): line.get_xydata().tolist() for line in planning.lines}
+    assert lines == {"on device": [], "MuJoCo": [[1, 9e3]]}

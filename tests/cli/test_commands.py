@@ -188,6 +188,10 @@ ERRORS = {
     "unsaved": (["evaluate", "{world}/unsaved"], ["no checkpoint", "--resume"]),
     "spoiled": (["evaluate", "{world}/spoiled"], ["damaged", "no other is left"]),
     "episodes": (["evaluate", "{run}", "--episodes", "0"], ["--episodes is 0"]),
+    "on device": (
+        ["evaluate", "{run}", "--on-device", "--timeout", "9"],
+        ["--timeout and --resume have no effect with --on-device"],
+    ),
     "override": (["evaluate", "{run}", "--sampling-steps", "9"], ["--sampling-steps"]),
     "tune maze": (
         ["tune-guidance", "{run}"],
@@ -602,7 +606,7 @@ def test_flags_of_evaluate_are_the_acting_options(capsys, tiny_run):
     assert not spelled[entry.config] & shown
     assert shown - spelled[entry.acting] == {
         "help", "episodes", "seed", "best", "num-envs", "environment", "trust",
-        "devices", "platform", "setting", "timeout", "resume",
+        "devices", "platform", "setting", "timeout", "resume", "on-device",
     }  # fmt: skip
 
 
@@ -632,6 +636,7 @@ def test_evaluate_asks_for_what_its_flags_say(capsys, monkeypatch, tiny_run, tmp
 
     monkeypatch.setattr("jaxdiff.evaluation.evaluate", evaluate)
     flags = ("--episodes", "3", "--setting", "single", "--candidates", "2")
+    flags += ("--on-device",)
     main(["evaluate", str(run), *flags, "--seed", "7", "--sampler", "ddim"])
     out = capsys.readouterr().out
     assert re.search(r"score +12.5\n", out)
@@ -639,6 +644,7 @@ def test_evaluate_asks_for_what_its_flags_say(capsys, monkeypatch, tiny_run, tmp
     assert asked["options"].setting == "single"
     assert (asked["episodes"], asked["seed"]) == (3, 7)
     assert (asked["save"], asked["resume"], asked["timeout"]) == (True, False, None)
+    assert asked["on_device"]
     assert (asked["acting"].sampler, asked["acting"].candidates) == ("ddim", 2)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from jaxdiff.data.episodes import Dataset
 from jaxdiff.data.spec import Layout
 from jaxdiff.tasks.control import CONTROL
+from jaxdiff.tasks.pointmaze.dynamics import simulate
 from jaxdiff.tasks.pointmaze.environment import make_env
 from jaxdiff.tasks.pointmaze.presets import PRESETS
 from jaxdiff.tasks.pointmaze.question import QUESTION
@@ -40,5 +41,6 @@ TASK = dataclasses.replace(
     presets=PRESETS,
     question=QUESTION,
     draw=_draw,
+    simulate=simulate,
     stream=True,
 )

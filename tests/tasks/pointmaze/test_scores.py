@@ -140,6 +140,18 @@ def evaluated(tmp_path_factory):
     return run, *evaluate(run, episodes=4, num_envs=4, seed=3)
 
 
+def test_episodes_on_a_device_are_those_of_mujoco(evaluated):
+    run, record, played = evaluated
+    there, simulated = evaluate(run, episodes=4, num_envs=4, seed=3, on_device=True)
+    assert "score" in record
+    assert "score" not in there
+    np.testing.assert_array_equal(simulated.goals, played.goals.astype(np.float32))
+    np.testing.assert_allclose(simulated.observations, played.observations, atol=1e-4)
+    np.testing.assert_array_equal(simulated.plans, played.plans)
+    np.testing.assert_allclose(simulated.returns, played.returns, atol=1)
+    np.testing.assert_array_equal(simulated.successes, played.successes)
+
+
 def test_a_record_agrees_with_its_episodes(evaluated):
     _, record, played = evaluated
     assert record["setting"] == "umaze-multi"
