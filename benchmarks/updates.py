@@ -46,8 +46,6 @@ from jaxdiff.data.episodes import Episodes, starts_of
 from jaxdiff.data.spec import Spec
 from jaxdiff.devices import (
     Device,
-    first_replica,
-    replicate,
     request_cpu_devices,
     select_devices,
 )
@@ -66,32 +64,11 @@ def jaxdiff_updates(
     learner: Learner, data: Any, *, batch_size: int, devices: list[Device]
 ) -> tuple[Advance, TrainState]:
     """Build the program of `train_learners`, and the state that it starts from."""
-    job = train._Job(
-        name="updates",
-        learner=learner,
-        config=TrainConfig(batch_size=batch_size),
-        key=jax.random.key(0),
-        devices=devices,
-        finished={},
-        hyper={},
-        donate=False,
-        run=None,
+    config = TrainConfig(batch_size=batch_size)
+    program = train.updates_of(
+        learner, data, config=config, devices=devices, donate=False
     )
-    prepared = train._prepare(job, data)
-    first = jax.tree.map(np.asarray, jax.jit(train._init(job))(prepared))
-    dispatch = train._dispatch(job)
-    arguments = replicate((prepared, {}, {}), devices)
-    placed, done = replicate(first, devices), 0
-
-    def advance(count: int) -> float:
-        nonlocal placed, done
-        bounds = replicate((np.int32(done), np.int32(done + count)), devices)
-        placed, metrics = dispatch(placed, arguments, bounds)
-        done += count
-        jax.block_until_ready(placed)
-        return float(first_replica(metrics)["loss"])
-
-    return advance, first
+    return lambda count: program.advance(count)["loss"], program.state
 
 
 def random_episodes(action_dim: int, observation_dim: int) -> Episodes:
