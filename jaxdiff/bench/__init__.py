@@ -8,9 +8,9 @@ users make: `run.policy`, `jaxdiff.plan`, the updates of training, `evaluate`.
 
 A row of the result is one kind of call at one size:
 
-- `p50_ms`, `p95_ms`, `p99_ms`: percentiles over `calls` calls after the first, each from
-  its arguments on the host to its result there. `per_second` is what a call of median
-  length gives, in units of `unit`;
+- `p50_ms`, `p95_ms`, `p99_ms`: percentiles over `calls` calls after the first, each
+  from its arguments on the host to its result there. `per_second` is what a call of
+  median length gives, in units of `unit`;
 - `cold_seconds`: from options and data to the first answer, with an empty compilation
   cache; `warm_seconds`: the same again with the programs on disk;
 - `flops` and `network_calls` of a call, counted in the traced program, see

@@ -19,7 +19,7 @@ from jaxdiff.run import Run
 MADE_UP = Spec((17,), action_dim=6)
 EPISODES, STEPS = 4, 1_000
 # Options of smaller networks, of those algorithms that have them.
-SMALL = {"horizon": 16, "dim_mults": (1, 2)}
+SMALL = {"horizon": 8, "dim_mults": (1,), "guide_steps": 1}
 
 
 class Subject(NamedTuple):
@@ -70,19 +70,23 @@ def untrained(name: str, *, small: bool) -> Subject:
     entry, spec, episodes = ALGORITHMS.find(name), MADE_UP, made_up_episodes(MADE_UP)
     dataset = Dataset("made up", episodes, spec.observation_shape, "")
     preset = entry.generic(dataset, spec)
-    config = preset.config
+    config, acting = preset.config, preset.acting
     if small:
-        fields = {field.name for field in dataclasses.fields(config)}
-        smaller = {key: value for key, value in SMALL.items() if key in fields}
-        config = dataclasses.replace(config, **smaller)
+        config, acting = (_smaller(options) for options in (config, acting))
     statistics = entry.measure(config, episodes, spec)
-    built = entry.build(config, preset.acting, statistics, spec)
+    built = entry.build(config, acting, statistics, spec)
     training = runs.by_learner(preset.training, built)
     run = Run(
-        Path("made up"), name, config, preset.acting, statistics, spec, built, {}, {},
+        Path("made up"), name, config, acting, statistics, spec, built, {}, {},
         training,
     )  # fmt: skip
     return Subject(run, episodes, trained=False)
+
+
+def _smaller(options: Any) -> Any:
+    known = {field.name for field in dataclasses.fields(options)}
+    fitting = {name: value for name, value in SMALL.items() if name in known}
+    return dataclasses.replace(options, **fitting)
 
 
 def subject_of(run: Run) -> Subject:

@@ -29,10 +29,12 @@ class Started(NamedTuple):
     Attributes:
       step: makes it; compiles when it is called first.
       cost: counts what it costs.
+      others: name of other work -> a `Started` of it, which needs no other program.
     """
 
     step: Step
     cost: Callable[[], Cost]
+    others: Mapping[str, Any] = {}
 
 
 class Work(NamedTuple):
