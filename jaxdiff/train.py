@@ -121,6 +121,7 @@ def updates_of(
     config: TrainConfig,
     name: str = "learner",
     finished: Mapping[str, TrainState] | None = None,
+    state: TrainState | None = None,
     seed: int = 0,
     devices: Sequence[Device] | None = None,
     donate: bool | None = None,
@@ -133,6 +134,7 @@ def updates_of(
       config: how it is trained.
       name: of the learner; its draws depend on it.
       finished: states of the learners that train before it.
+      state: to start from; by default drawn as training does.
       seed: as in `train_learners`.
       devices: as in `train_learners`.
       donate: as in `train_learners`.
@@ -144,7 +146,8 @@ def updates_of(
     _check(name, config, devices)
     job = _job(name, learner, config, seed, devices, finished or {}, donate)
     prepared = _prepare(job, data)
-    state = jax.tree.map(np.asarray, jax.jit(_init(job))(prepared))
+    if state is None:
+        state = jax.tree.map(np.asarray, jax.jit(_init(job))(prepared))
     dispatch = _dispatch(job)
     arguments = prepared, job.finished, job.hyper
     placed_arguments = replicate(arguments, devices)

@@ -66,7 +66,8 @@ class Effort:
       minutes: after which no further row is begun.
       small: make networks of trajectories smaller.
       every_learner: measure updates of every learner, and not of the last one alone.
-      read_again: measure `warm_seconds` of updates too.
+      first_update: measure the seconds to a first update, for which parameters are
+        drawn as in training; otherwise they are made up.
       matrix: rows of the matrix whose square is the peak.
     """
 
@@ -78,7 +79,7 @@ class Effort:
     minutes: float = 60.0
     small: bool = False
     every_learner: bool = True
-    read_again: bool = True
+    first_update: bool = True
     matrix: int = 2_048
 
 
@@ -92,7 +93,7 @@ QUICK = Effort(
     minutes=5.0,
     small=True,
     every_learner=False,
-    read_again=False,
+    first_update=False,
     matrix=1_024,
 )
 LEAST_CALLS = 3
@@ -248,8 +249,9 @@ def _rows(
     peak = matmul_peak(effort.matrix)
     smaller: dict[str, Row] = {}
     works = works_of(
-        subject, effort.batches, devices, every_learner=effort.every_learner
-    )
+        subject, effort.batches, devices, every_learner=effort.every_learner,
+        drawn=effort.first_update,
+    )  # fmt: skip
     for work in works:
         row = _row(name, *work.key, unit=work.unit)
         if key_of(row) not in done:
@@ -318,7 +320,7 @@ def _measured(name: str, work: Work, effort: Effort, peak: float) -> dict[str, R
 
 
 def _timed(label: str, work: Work, effort: Effort, peak: float) -> dict[str, Row]:
-    updating = work.unit == "updates"
+    first = effort.first_update or work.unit != "updates"
     with empty_cache() as cache:
         with waiting(f"{label}: compiling"):
             cold, started = _first_answer(cache, work)
@@ -328,13 +330,14 @@ def _timed(label: str, work: Work, effort: Effort, peak: float) -> dict[str, Row
                 kind: _calls(each, work, effort, peak) for kind, each in kinds.items()
             }
         warm = None
-        if work.units == 1 and (effort.read_again or not updating):
+        if first and work.units == 1:
             del started, kinds
             with waiting(f"{label}: compiling again"):
                 warm, _ = _first_answer(cache, work)
             if cache.counts["misses"] or not cache.counts["hits"]:
                 warm = None  # such as a program that calls the host
-    found[work.name] |= {"cold_seconds": cold, "warm_seconds": warm}
+    if first:
+        found[work.name] |= {"cold_seconds": cold, "warm_seconds": warm}
     return found
 
 

@@ -1,6 +1,7 @@
 """What is measured: runs, trained or made up, and data of their shapes."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from jaxdiff import run as runs
 from jaxdiff.algorithms import ALGORITHMS
-from jaxdiff.algorithms.base import Learner
+from jaxdiff.algorithms.base import Learner, TrainConfig
 from jaxdiff.algorithms.planning.trajectories import goal_entries
 from jaxdiff.data.episodes import Dataset, Episodes, starts_of
 from jaxdiff.data.normalizer import unnormalize
@@ -73,13 +74,32 @@ def untrained(name: str, *, small: bool) -> Subject:
     config, acting = preset.config, preset.acting
     if small:
         config, acting = (_smaller(options) for options in (config, acting))
+    return made_up(name, spec, config, acting, preset.training)
+
+
+def made_up(
+    name: str,
+    spec: Spec,
+    config: Any,
+    acting: Any,
+    training: TrainConfig | Mapping[str, TrainConfig],
+) -> Subject:
+    """Build an algorithm of given options for made-up data.
+
+    Args:
+      name: of `ALGORITHMS`.
+      spec: shapes of the data.
+      config: options of training.
+      acting: options of acting.
+      training: of its learners.
+    """
+    entry, episodes = ALGORITHMS.find(name), made_up_episodes(spec)
     statistics = entry.measure(config, episodes, spec)
     built = entry.build(config, acting, statistics, spec)
-    training = runs.by_learner(preset.training, built)
+    training = runs.by_learner(training, built)
     run = Run(
-        Path("made up"), name, config, acting, statistics, spec, built, {}, {},
-        training,
-    )  # fmt: skip
+        Path("made up"), name, config, acting, statistics, spec, built, {}, {}, training
+    )
     return Subject(run, episodes, trained=False)
 
 

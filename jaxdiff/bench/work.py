@@ -70,6 +70,7 @@ def works_of(
     devices: Sequence[Device],
     *,
     every_learner: bool = True,
+    drawn: bool = True,
 ) -> Iterator[Work]:
     """Yield the work of a run: updates of learners, acting and planning.
 
@@ -80,10 +81,11 @@ def works_of(
       batches: sizes beside 1.
       devices: for updates and acting; `plan` takes one by itself.
       every_learner: updates of every learner, and not of the last one alone.
+      drawn: updates start from parameters drawn as in training, not from made-up ones.
     """
     learners = list(subject.run.algorithm.learners)
     for name in learners if every_learner else learners[-1:]:
-        yield _update(subject, name, devices)
+        yield _update(subject, name, devices, drawn)
     for batch in (1, *batches):
         yield _act(subject, batch, devices)
     if subject.run.algorithm.plan is None:
@@ -108,7 +110,9 @@ def _ways_to_plan(run: Run) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "guided plan", guided
 
 
-def _update(subject: Subject, name: str, devices: Sequence[Device]) -> Work:
+def _update(
+    subject: Subject, name: str, devices: Sequence[Device], drawn: bool
+) -> Work:
     run, config = subject.run, subject.run.training[name]
     used = list(devices)[: math.gcd(len(devices), config.batch_size)]
 
@@ -116,6 +120,7 @@ def _update(subject: Subject, name: str, devices: Sequence[Device]) -> Work:
         made = updates_of(
             anew(run).algorithm.learners[name], subject.data, config=config, name=name,
             finished=_before(subject, name), devices=used,
+            state=None if drawn else subject.run.states[name],
         )  # fmt: skip
         count = 1
 

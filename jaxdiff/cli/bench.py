@@ -41,8 +41,11 @@ def bench_command(prog: str, args: list[str]) -> None:
             print(line)
         return
     from jaxdiff import figures
+    from jaxdiff.figures.style import format_of
     from jaxdiff.run import load_run
 
+    if asked["figure"] is not None:
+        format_of(asked["figure"])  # before an hour of measuring
     devices = devices_of(asked["devices"], asked["platform"])
     run = asked["run"] and load_run(asked["run"], best=asked["best"])
     document = bench(

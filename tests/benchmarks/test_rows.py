@@ -24,7 +24,7 @@ measured = rows.measured
 
 FIELDS = {
     *("experiment", "setting", "method", "metric", "value", "low", "high", "n"),
-    *("seeds", "seconds", "command", "commit", "device", "versions"),
+    *("seeds", "seconds", "load", "command", "commit", "device", "versions"),
 }
 
 
