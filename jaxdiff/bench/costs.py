@@ -9,8 +9,8 @@ The count is taken from the traced program, before XLA changes it:
 Bodies of `scan` count as often as they run. The body of a `while` loop counts once,
 because nothing tells how often it runs; training's loop makes one update each time. Of
 the branches of a `cond` the costliest counts, or the cheapest if that is asked for.
-Additions, norms and activations are not counted, and a formulation of a convolution that
-multiplies less counts less.
+Additions, norms and activations are not counted. A convolution that is computed with
+fewer multiplications counts less.
 
 A network call is one call of a Flax module by the algorithm, whatever its batch.
 """
