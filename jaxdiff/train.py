@@ -146,12 +146,11 @@ def updates_of(
     _check(name, config, devices)
     job = _job(name, learner, config, seed, devices, finished or {}, donate)
     prepared = _prepare(job, data)
-    if state is None:
-        state = jax.tree.map(np.asarray, jax.jit(_init(job))(prepared))
+    first = state or jax.tree.map(np.asarray, jax.jit(_init(job))(prepared))
     dispatch = _dispatch(job)
     arguments = prepared, job.finished, job.hyper
     placed_arguments = replicate(arguments, devices)
-    placed, done = replicate(state, devices), 0
+    placed, done = replicate(first, devices), 0
 
     def advance(count: int) -> dict[str, float]:
         nonlocal placed, done
@@ -165,7 +164,7 @@ def updates_of(
         examples = jnp.arange(config.batch_size)
         return _update(job, arguments, examples, np.int32(0), state, axis_name=None)
 
-    return Updates(state, advance, once)
+    return Updates(first, advance, once)
 
 
 @dataclasses.dataclass(frozen=True)
