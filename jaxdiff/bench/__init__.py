@@ -31,6 +31,8 @@ from typing import Any
 import jax
 
 from jaxdiff.algorithms import ALGORITHMS
+from jaxdiff.algorithms.base import Entry
+from jaxdiff.algorithms.planning.options import PlannerActing
 from jaxdiff.bench.document import FORMAT, key_of, read_document, write_document
 from jaxdiff.bench.machine import commit, load, machine, versions
 from jaxdiff.bench.subjects import SMALL, Subject, subject_of, untrained
@@ -138,7 +140,9 @@ def bench(
             f"`only` chooses among algorithms, and {run.path} is of {run.name}; leave "
             "one of them out"
         )
-    names = [run.name] if run is not None else list(only or ALGORITHMS)
+    # Planners come last, because they take longest.
+    every = sorted(ALGORITHMS, key=lambda name: _plans(ALGORITHMS[name]))
+    names = [run.name] if run is not None else list(only or every)
     for name in names:
         ALGORITHMS.find(name)
     document = {
@@ -151,6 +155,7 @@ def bench(
         "commit": commit(),
         "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "load": load(),
+        "flops": "of matrix products and convolutions, counted in the traced program",
         "scores": "untrained networks have none" if run is None else "by `evaluate`",
         "rows": [],
     }
@@ -175,6 +180,10 @@ def bench(
                     write_document(out, document)
             bar()
     return document
+
+
+def _plans(entry: Entry) -> bool:
+    return issubclass(entry.acting, PlannerActing)
 
 
 def _made(name: str, run: Run | None, effort: Effort) -> Subject:

@@ -1,7 +1,6 @@
 """Measurements as files and tables: written, read, compared, drawn."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from jaxdiff.errors import UserError, reason, writing
-from jaxdiff.figures.style import EDGE, INK, PALETTE, RULE, SMALL, TEXT, plain_grid
+from jaxdiff.figures.style import INK, PALETTE, RULE, SMALL, TEXT, plain_grid
 from jaxdiff.files import parse, require, write_text
 
 FORMAT = 1
@@ -185,11 +184,11 @@ def draw(document: Mapping[str, Any]) -> Figure:
     figure, panels = plain_grid(2, 2, (11.0, 2.0 + 0.42 * tallest))
     _draw_latency(panels[0][0], one)
     _draw_growth(panels[0][1], [row for row in rows if row["unit"] != "updates"])
-    _draw_bars(
+    _draw_points(
         panels[1][0], updates, {"per_second": "updates a second"},
         "Training: updates a second",
     )  # fmt: skip
-    _draw_bars(
+    _draw_points(
         panels[1][1], one,
         {"cold_seconds": "nothing compiled before", "warm_seconds": "programs on disk"},
         "Seconds to the first answer",
@@ -234,36 +233,39 @@ def _draw_growth(axes: Any, rows: Sequence[Row]) -> None:
         x, y = zip(*sorted(points), strict=True)
         axes.plot(x, y, style, marker="o", markersize=3, color=colour, label=name)
     axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_yscale("log")
     axes.grid(color=RULE)
     axes.set_xlabel("problems in a call", fontsize=SMALL, color=INK)
     title = "Throughput: actions or plans a second"
     axes.set_title(title, fontsize=TEXT, color=INK, loc="left")
+    _draw_legend(axes)
+
+
+def _draw_points(
+    axes: Any, rows: Sequence[Row], metrics: Mapping[str, str], title: str
+) -> None:
+    places = _places(axes, rows, title)
+    for (metric, label), colour in zip(metrics.items(), PALETTE, strict=False):
+        found = [
+            (row[metric], place)
+            for row, place in zip(rows, places, strict=True)
+            if row.get(metric) is not None
+        ]
+        for point in found:
+            axes.annotate(
+                _number(point[0]), point, (5, 0), textcoords="offset points",
+                va="center", fontsize=SMALL - 1, color=INK,
+            )  # fmt: skip
+        x, y = zip(*found, strict=True) if found else ((), ())
+        axes.plot(x, y, "o", color=colour, markersize=5, label=label)
+    if len(metrics) > 1:
+        _draw_legend(axes)
+    axes.margins(x=0.15)
+
+
+def _draw_legend(axes: Any) -> None:
+    """Name the lines beside the axes, where they hide nothing."""
     axes.legend(
         fontsize=SMALL - 1, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0)
     )
-
-
-def _draw_bars(
-    axes: Any, rows: Sequence[Row], metrics: Mapping[str, str], title: str
-) -> None:
-    places, height = _places(axes, rows, title), 0.8 / len(metrics)
-    for i, (metric, label) in enumerate(metrics.items()):
-        for place, row in zip(places, rows, strict=True):
-            value = row.get(metric)
-            if value is None or not math.isfinite(value):
-                continue
-            y = place + (i - (len(metrics) - 1) / 2) * height
-            axes.barh(y, value, height, color=PALETTE[i], label=label, zorder=2)
-            axes.annotate(
-                _number(value), (value, y), (3, 0), textcoords="offset points",
-                va="center", fontsize=SMALL - 1, color=INK,
-            )  # fmt: skip
-    if len(metrics) > 1:
-        handles, labels = axes.get_legend_handles_labels()
-        named = dict(zip(labels, handles, strict=True))
-        axes.legend(
-            named.values(), named.keys(), fontsize=SMALL, frameon=False,
-            labelcolor=INK, edgecolor=EDGE,
-        )  # fmt: skip
-    axes.margins(x=0.15)
