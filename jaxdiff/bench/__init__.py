@@ -16,8 +16,8 @@ A row of the result is one kind of call at one size:
 - `flops` and `network_calls` of a call, counted in the traced program, see
   `jaxdiff.bench.costs`; `peak_fraction` is the rate of these FLOPs over that of a large
   product of matrices, measured beside them;
-- `score`: of the run in its environment, where this is how it acts. Untrained networks
-  have none;
+- `score`: of the run in its environment, if its own options act so (`own_way`).
+  Untrained networks have none;
 - `note`: why numbers are missing.
 """
 
@@ -164,6 +164,7 @@ def bench(
     if out is not None:
         write_document(out, document)  # before anything is measured
     until = time.monotonic() + 60 * effort.minutes
+    found = {key_of(row): row for row in document["rows"]}
     with progress(len(names), "bench", unit="algorithm") as bar:
         for name in names:
             subject = _made(name, run, effort)
@@ -172,10 +173,8 @@ def bench(
                 _scoring(subject, episodes, devices, environment, trust),
             )  # fmt: skip
             for row in rows:
-                document["rows"] = [
-                    *(each for each in document["rows"] if key_of(each) != key_of(row)),
-                    row,
-                ]
+                found[key_of(row)] = row
+                document["rows"] = list(found.values())
                 if out is not None:
                     write_document(out, document)
             bar()
@@ -247,14 +246,6 @@ def _rows(
     """Measure what is not known yet of one algorithm; yield its rows."""
     name = subject.run.name
     done = {key_of(row): row for row in known if row["algorithm"] == name}
-    score = None
-    if subject.trained:
-        row = _row(name, "evaluate", unit="episodes")
-        if key_of(row) not in done:
-            with waiting(f"{name}: playing episodes"):
-                done[key_of(row)] = row | scoring()
-            yield done[key_of(row)]
-        score = done[key_of(row)].get("score")
     peak = matmul_peak(effort.matrix)
     smaller: dict[str, Row] = {}
     works = works_of(
@@ -262,9 +253,8 @@ def _rows(
         drawn=effort.first_update,
     )  # fmt: skip
     for work in works:
-        row = _row(name, *work.key, unit=work.unit)
+        row = _row(name, *work.key, unit=work.unit) | {"own_way": work.scored}
         if key_of(row) not in done:
-            row["score"] = score if work.scored else None
             left_out = _too_late(until) or _too_slow(
                 work, smaller.get(work.name), effort
             )
@@ -278,6 +268,16 @@ def _rows(
                 done[key_of(new)] = new
                 yield new
         smaller[work.name] = done[key_of(row)]
+    if subject.trained:
+        # Last, because an environment may take as long as it likes.
+        row = _row(name, "evaluate", unit="episodes")
+        if key_of(row) not in done:
+            with waiting(f"{name}: playing episodes"):
+                row |= _too_late(until) or scoring()
+            yield row
+            for each in done.values():
+                if each["own_way"]:
+                    yield {**each, "score": row.get("score")}
 
 
 def _row(
@@ -290,7 +290,7 @@ def _row(
 ) -> Row:
     return {
         "algorithm": algorithm, "work": work, "batch": batch, "candidates": candidates,
-        "unit": unit, "load": load(),
+        "unit": unit, "own_way": False, "score": None, "load": load(),
     }  # fmt: skip
 
 

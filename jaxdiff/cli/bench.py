@@ -55,6 +55,6 @@ def bench_command(prog: str, args: list[str]) -> None:
     )  # fmt: skip
     for line in lines_of(document):
         print(line)
+    print(f"written to {asked['out']}")
     if asked["figure"] is not None:
         figures.save(draw(document), asked["figure"])
-    print(f"written to {asked['out']}")

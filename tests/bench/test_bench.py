@@ -38,7 +38,16 @@ from jaxdiff.data.episodes import check_episodes
 from jaxdiff.data.spec import Spec
 from jaxdiff.errors import UserError
 
-FIELDS = {"algorithm", "work", "batch", "candidates", "unit", "load", "score"}
+FIELDS = {
+    "algorithm",
+    "work",
+    "batch",
+    "candidates",
+    "unit",
+    "load",
+    "score",
+    "own_way",
+}
 TINY = Effort(
     batches=(4,), seconds=0.0, latency_seconds=0.0, calls=3, matrix=16, slow=60.0
 )
@@ -191,6 +200,39 @@ def test_when_the_time_is_up_no_row_is_begun(linear, monkeypatch):
 def test_calls_of_which_none_counts_are_named(linear, monkeypatch):
     (row,) = rows_of(linear, monkeypatch, works(None))
     assert row["note"] == "left out: every call made a plan"
+
+
+def test_a_score_stands_beside_the_way_in_which_the_run_acts(
+    linear, monkeypatch, tmp_path
+):
+    trained = untrained(linear, small=True).run
+    trained = trained._replace(document={"dataset": {"name": "lines"}})
+    act, update = works(1.0)[0], works(1.0, key="update policy")[0]
+    listed = [update._replace(scored=False), act]
+    monkeypatch.setattr(package, "works_of", lambda *_, **__: listed)
+    asked = {}
+
+    def evaluate(run, **options):
+        asked.update(options)
+        return {"mean_return": 3.0, "seconds": 2.0}, None
+
+    monkeypatch.setattr(package, "evaluate", evaluate)
+    document = bench(trained, effort=TINY, episodes=4, out=tmp_path / "b.json")
+    rows = {row["work"]: row for row in document["rows"]}
+    assert list(rows) == ["update policy", "act", "evaluate"]
+    assert asked["episodes"] == asked["num_envs"] == 4
+    assert rows["evaluate"]["score_is"] == "mean_return"
+    assert rows["evaluate"]["per_second"] == 2.0
+    assert rows["act"]["score"] == rows["evaluate"]["score"] == 3.0
+    assert rows["update policy"]["score"] is None
+    assert read_document(tmp_path / "b.json")["rows"] == document["rows"]
+
+    def nowhere(run, **options):
+        raise UserError("there is no environment; name one")
+
+    monkeypatch.setattr(package, "evaluate", nowhere)
+    *_, last = bench(trained, effort=TINY)["rows"]
+    assert last["note"] == "not scored: there is no environment; name one"
 
 
 # ------------------------------------------------------------------------- subjects
