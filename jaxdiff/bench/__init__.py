@@ -23,6 +23,8 @@ A row of the result is one kind of call at one size:
 
 import dataclasses
 import datetime
+import functools
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -78,7 +80,7 @@ class Effort:
     latency_seconds: float = 15.0
     calls: int = 2_000
     slow: float = 20.0
-    minutes: float = 60.0
+    minutes: float = 58.0
     small: bool = False
     every_learner: bool = True
     first_update: bool = True
@@ -92,7 +94,7 @@ QUICK = Effort(
     latency_seconds=0.5,
     calls=200,
     slow=2.0,
-    minutes=5.0,
+    minutes=4.5,
     small=True,
     every_learner=False,
     first_update=False,
@@ -147,7 +149,7 @@ def bench(
         ALGORITHMS.find(name)
     document = {
         "format": FORMAT,
-        "measured": "untrained networks" if run is None else run.dataset["name"],
+        "measured": "untrained networks" if run is None else _identity(run),
         "effort": to_plain(effort),
         "smaller": SMALL if effort.small and run is None else {},
         "machine": machine(len(devices)),
@@ -167,10 +169,12 @@ def bench(
     found = {key_of(row): row for row in document["rows"]}
     with progress(len(names), "bench", unit="algorithm") as bar:
         for name in names:
-            subject = _made(name, run, effort)
-            rows = _rows(
-                subject, effort, devices, document["rows"], until,
-                _scoring(subject, episodes, devices, environment, trust),
+            rows = _rows_of(
+                name, run, effort, devices, document["rows"], until,
+                functools.partial(
+                    _score, episodes=episodes, num_envs=episodes, devices=devices,
+                    environment=environment, trust=trust,
+                ),
             )  # fmt: skip
             for row in rows:
                 found[key_of(row)] = row
@@ -181,13 +185,37 @@ def bench(
     return document
 
 
+def _identity(run: Run) -> dict[str, Any]:
+    """Say which run it is, and how it acts."""
+    return {
+        "run": run.document.get("id"),
+        "dataset": run.dataset["name"],
+        "acting": to_plain(run.acting),
+        "checkpoint": "best" if run.best else "newest",
+    }
+
+
 def _plans(entry: Entry) -> bool:
     return issubclass(entry.acting, PlannerActing)
 
 
-def _made(name: str, run: Run | None, effort: Effort) -> Subject:
-    with waiting(f"{name}: building"):
-        return untrained(name, small=effort.small) if run is None else subject_of(run)
+def _rows_of(name: str, run: Run | None, effort: Effort, *rest: Any) -> Iterator[Row]:
+    """Build what is measured and measure it; say what stopped it."""
+    try:
+        with waiting(f"{name}: building"):
+            if run is None:
+                subject = untrained(name, small=effort.small)
+            else:
+                subject = subject_of(run)
+        yield from _rows(subject, effort, *rest)
+    except Exception as error:
+        # An algorithm of the user's own may raise anything; the others are measured.
+        yield _row(name, "build", unit="") | _failed(name, error)
+
+
+def _failed(label: str, error: Exception) -> Row:
+    note(f"{label} failed: {reason(error)}")
+    return {"note": f"failed: {reason(error)}", "again": True}
 
 
 _SAME = ("format", "measured", "effort", "smaller", "machine", "versions", "commit")
@@ -197,8 +225,8 @@ def _kept(out: Path | None, document: Mapping[str, Any]) -> list[Row]:
     """Return the rows of an earlier measurement of the same, those that failed not."""
     if out is None or not out.is_file():
         return []
-    before = read_document(out)
-    other = [name for name in _SAME if before.get(name) != document[name]]
+    before, now = read_document(out), json.loads(json.dumps(document))
+    other = [name for name in _SAME if before.get(name) != now[name]]
     if other:
         raise UserError(
             f"{out} was measured with another {' and another '.join(other)}; leave out "
@@ -207,32 +235,19 @@ def _kept(out: Path | None, document: Mapping[str, Any]) -> list[Row]:
     return [row for row in before["rows"] if not row.get("again")]
 
 
-def _scoring(
-    subject: Subject,
-    episodes: int,
-    devices: Sequence[Device],
-    environment: str | None,
-    trust: bool,
-) -> Callable[[], Row]:
-    """Build the measurement of a score."""
-
-    def score() -> Row:
-        try:
-            record, _ = evaluate(
-                subject.run, episodes=episodes, num_envs=episodes, devices=devices,
-                environment=environment, trust=trust,
-            )  # fmt: skip
-        except UserError as error:
-            return {"note": f"not scored: {error}"}
-        name = "score" if "score" in record else "mean_return"
-        return {
-            "score": record[name],
-            "score_is": name,
-            "calls": episodes,
-            "per_second": episodes / record["seconds"],
-        }
-
-    return score
+def _score(run: Run, *, episodes: int, **options: Any) -> Row:
+    """Play episodes with a run."""
+    try:
+        record, _ = evaluate(run, episodes=episodes, **options)
+    except UserError as error:
+        return {"note": f"not scored: {error}"}
+    name = "score" if "score" in record else "mean_return"
+    return {
+        "score": record[name],
+        "score_is": name,
+        "calls": episodes,
+        "per_second": episodes / record["seconds"],
+    }
 
 
 def _rows(
@@ -241,7 +256,7 @@ def _rows(
     devices: Sequence[Device],
     known: Sequence[Row],
     until: float,
-    scoring: Callable[[], Row],
+    score: Callable[[Run], Row],
 ) -> Iterator[Row]:
     """Measure what is not known yet of one algorithm; yield its rows."""
     name = subject.run.name
@@ -273,7 +288,7 @@ def _rows(
         row = _row(name, "evaluate", unit="episodes")
         if key_of(row) not in done:
             with waiting(f"{name}: playing episodes"):
-                row |= _too_late(until) or scoring()
+                row |= _too_late(until) or score(subject.run)
             yield row
             for each in done.values():
                 if each["own_way"]:
@@ -323,9 +338,7 @@ def _measured(name: str, work: Work, effort: Effort, peak: float) -> dict[str, R
     try:
         return _timed(label, work, effort, peak)
     except Exception as error:
-        # An algorithm of the user's own may raise anything; the others are measured.
-        note(f"{label} failed: {reason(error)}")
-        return {work.name: {"note": f"failed: {reason(error)}", "again": True}}
+        return {work.name: _failed(label, error)}
 
 
 def _timed(label: str, work: Work, effort: Effort, peak: float) -> dict[str, Row]:

@@ -49,7 +49,13 @@ FIELDS = {
     "own_way",
 }
 TINY = Effort(
-    batches=(4,), seconds=0.0, latency_seconds=0.0, calls=3, matrix=16, slow=60.0
+    batches=(4,),
+    seconds=0.0,
+    latency_seconds=0.0,
+    calls=3,
+    matrix=16,
+    slow=60.0,
+    small=True,
 )
 
 
@@ -189,6 +195,13 @@ def test_what_fails_is_a_row_with_a_note_and_the_rest_goes_on(
     assert "linear, act, batch 64 failed: 'w'" in capsys.readouterr().err
 
 
+def test_an_algorithm_that_cannot_be_built_is_a_row_with_a_note(linear, monkeypatch):
+    broken = ALGORITHMS[linear]._replace(generic=lambda dataset, spec: 1 / 0)
+    monkeypatch.setitem(ALGORITHMS, linear, broken)
+    (row,) = bench(only=[linear], effort=TINY)["rows"]
+    assert (row["work"], row["note"]) == ("build", "failed: division by zero")
+
+
 def test_when_the_time_is_up_no_row_is_begun(linear, monkeypatch):
     rows = rows_of(linear, monkeypatch, works(1.0, 1.0), minutes=0.0)
     assert {row["note"] for row in rows} == {
@@ -206,7 +219,7 @@ def test_a_score_stands_beside_the_way_in_which_the_run_acts(
     linear, monkeypatch, tmp_path
 ):
     trained = untrained(linear, small=True).run
-    trained = trained._replace(document={"dataset": {"name": "lines"}})
+    trained = trained._replace(document={"dataset": {"name": "lines"}, "id": "x"})
     act, update = works(1.0)[0], works(1.0, key="update policy")[0]
     listed = [update._replace(scored=False), act]
     monkeypatch.setattr(package, "works_of", lambda *_, **__: listed)
