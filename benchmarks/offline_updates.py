@@ -1,9 +1,9 @@
-"""Time updates of IQL and TD3+BC beside PyTorch, in one process, by turns.
+"""Time updates of IQL and TD3+BC beside PyTorch.
 
     pip install -e ".[bench]"
     python -m benchmarks.offline_updates [--devices 2] [--budget 60]
 
-Blocks, rows and cautions are those of `benchmarks.updates`; the rows go to
+Blocks, rows and cautions are those of `benchmarks.turns`; the rows go to
 benchmarks/results/offline_updates.json. On both sides an update draws 256 transitions
 of HalfCheetah's sizes, 17 observed numbers and 6 actions, for networks with two layers
 of 256. `jaxdiff` is the program that `jaxdiff train` runs; `torch` is eager PyTorch
@@ -14,6 +14,7 @@ Before anything is timed, both sides update from the same weights and batch, and
 find the same loss.
 """
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -21,9 +22,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import pytorch, pytorch_offline
-from benchmarks import updates as shared
+from benchmarks import pytorch, pytorch_offline, turns, updates
 from benchmarks.command import as_command
+from benchmarks.turns import Advance, Setting
 from jaxdiff.algorithms.base import Learner
 from jaxdiff.algorithms.offline.common import measure
 from jaxdiff.algorithms.offline.iql import IQLConfig, iql
@@ -94,16 +95,16 @@ def td3_bc_pair(
 
 def methods(
     pair: Callable[..., tuple[Any, ...]], config: Any, devices: list[Device]
-) -> dict[str, shared.Advance]:
+) -> dict[str, Advance]:
     """Build an algorithm twice, for random data.
 
     Raises:
       SystemExit: the two do not find the same loss.
     """
-    data = shared.random_episodes(*SIZES)
+    data = updates.random_episodes(*SIZES)
     learner, make = pair(config, data, SIZES)
     prepared = learner.prepare(data, {}, jax.random.key(0))
-    ours, state = shared.jaxdiff_updates(
+    ours, state = updates.jaxdiff_updates(
         learner, data, batch_size=BATCH_SIZE, devices=devices
     )
     table = pytorch_offline.table(prepared)
@@ -141,12 +142,12 @@ def check_same(
     return error
 
 
-SETTINGS: shared.Settings = {
-    "iql": lambda devices: methods(iql_pair, IQLConfig(actor="dirac"), devices),
-    "td3-bc": lambda devices: methods(td3_bc_pair, TD3BCConfig(), devices),
+SETTINGS = {
+    "iql": Setting(functools.partial(methods, iql_pair, IQLConfig(actor="dirac"))),
+    "td3-bc": Setting(functools.partial(methods, td3_bc_pair, TD3BCConfig())),
 }
 
 
 if __name__ == "__main__":
     with as_command():
-        shared.main(sys.argv[1:], experiment="offline_updates", settings=SETTINGS)
+        turns.main(sys.argv[1:], experiment="offline_updates", settings=SETTINGS)

@@ -106,11 +106,50 @@ class TemporalUNet(nn.Module):
         return self.Linear_0(self.ConvBlock_0(x))
 
 
+class TemporalValue(nn.Module):
+    """The network of `jaxdiff.networks.TemporalValue`, its condition left out."""
+
+    def __init__(
+        self, width: int, horizon: int, *, dim: int, dim_mults: Sequence[int]
+    ) -> None:
+        super().__init__()
+        widths = [dim * mult for mult in dim_mults]
+        blocks = [(each, 2) for each in widths]
+        blocks += [(widths[-1] // 2, 1), (widths[-1] // 4, 1)]
+        self.counts = [count for _, count in blocks]
+        before, residual, downs = width, [], []
+        for features, count in blocks:
+            for _ in range(count):
+                residual.append(ResidualBlock(before, features, dim))
+                before = features
+            downs.append(nn.Conv1d(features, features, 3, stride=2, padding=1))
+            horizon = (horizon + 1) // 2
+        flat = before * horizon
+        self.TimeEmbedding_0 = TimeEmbedding(dim)
+        self.ResidualBlock = nn.ModuleList(residual)
+        self.TemporalConv = nn.ModuleList(downs)
+        linear = [nn.Linear(flat + dim, flat // 2), nn.Linear(flat // 2, 1)]
+        self.Linear = nn.ModuleList(linear)
+
+    def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        """Map x [B, D, H] and times [B] to [B]."""
+        embedding = self.TimeEmbedding_0(time)
+        blocks = iter(self.ResidualBlock)
+        for count, down in zip(self.counts, self.TemporalConv, strict=True):
+            for block in itertools.islice(blocks, count):
+                x = block(x, embedding)
+            x = down(x)
+        flat = x.mT.flatten(1)  # step by step, as jaxdiff's rows lie
+        hidden = self.Linear[0](torch.cat([flat, embedding], dim=1))
+        return self.Linear[1](F.mish(hidden))[:, 0]
+
+
 _AXES = {  # from the layout of our kernels to that of torch's weights
     nn.Linear: (1, 0),
     nn.Conv1d: (2, 1, 0),
     nn.ConvTranspose1d: (1, 2, 0),
     nn.GroupNorm: (0,),
+    nn.LayerNorm: (0,),
 }
 
 
@@ -132,7 +171,8 @@ def copy_weights(params: Mapping[str, Any], network: nn.Module) -> None:
             if kernel.ndim < len(axes):  # ours is a map of each step: one tap
                 kernel = kernel[None]
             module.weight.copy_(torch.from_numpy(kernel.transpose(axes)))
-            module.bias.copy_(torch.from_numpy(np.array(leaf["bias"])))
+            if module.bias is not None:
+                module.bias.copy_(torch.from_numpy(np.array(leaf["bias"])))
 
 
 def denoising_loss(

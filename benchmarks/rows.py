@@ -9,9 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
+from jaxdiff.bench.machine import processor
 from jaxdiff.errors import writing
 from jaxdiff.files import write_text
 from jaxdiff.scoring import bootstrap
@@ -19,7 +19,7 @@ from jaxdiff.scoring import bootstrap
 RESULTS = Path(__file__).parent / "results"
 REQUIRED = ("setting", "method", "metric", "value")
 _NO_PLACE = "results go there, so make the folder writable or free some space"
-OPTIONAL = ("low", "high", "n", "seeds", "seconds")
+OPTIONAL = ("low", "high", "n", "seeds", "seconds", "load")
 PACKAGES = (
     *("jaxdiff", "jax", "jaxlib", "flax", "optax", "numpy"),
     *("gymnasium", "gymnasium-robotics", "mujoco", "minari", "torch"),
@@ -81,8 +81,8 @@ def write_rows(
 ) -> Path:
     """Merge rows into `<directory>/<experiment>.json` and return its path.
 
-    A row has setting, method, metric, value and, where they exist, low, high, n, seeds
-    and seconds. It replaces the stored row of the same setting, method and metric;
+    A row has setting, method, metric, value and, where they exist, low, high, n, seeds,
+    seconds and load. It replaces the stored row of the same setting, method and metric;
     other stored rows stay as they are, with the commit and device they were made on.
 
     Args:
@@ -97,17 +97,13 @@ def write_rows(
     """
     stamp = {
         "command": command,
-        "commit": _commit(),
-        "device": _device(),
+        "commit": commit(),
+        "device": processor(),
         "versions": _versions(),
     }
     empty = dict.fromkeys(OPTIONAL)
     path = directory / f"{experiment}.json"
-    merged = (
-        {_name(row): row for row in json.loads(path.read_text())}
-        if path.exists()
-        else {}
-    )
+    merged = {_name(row): row for row in read_rows(experiment, directory)}
     for row in rows:
         wrong = {*REQUIRED} - {*row} or {*row} - {*REQUIRED, *OPTIONAL}
         if wrong:
@@ -118,6 +114,12 @@ def write_rows(
     with writing(path, _NO_PLACE):
         write_text(path, text)
     return path
+
+
+def read_rows(experiment: str, directory: Path = RESULTS) -> list[dict[str, Any]]:
+    """Read the rows of an experiment; none if it was never measured."""
+    path = directory / f"{experiment}.json"
+    return json.loads(path.read_text()) if path.exists() else []
 
 
 def require_place(directory: Path = RESULTS) -> None:
@@ -134,7 +136,8 @@ def _name(row: Mapping[str, Any]) -> tuple[str, str, str]:
     return row["setting"], row["method"], row["metric"]
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Return the commit of this tree, or "unknown"."""
     git = ["git", "rev-parse", "--short=12", "HEAD"]
     here = Path(__file__).parent
     try:
@@ -142,16 +145,6 @@ def _commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return done.stdout.strip()
-
-
-def _device() -> str:
-    kind = jax.devices()[0].device_kind
-    if kind != "cpu":
-        return f"{jax.device_count()} x {kind}"
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    return models[0] if models else platform.machine()
 
 
 def _versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Time training updates beside PyTorch, in one process, by turns.
+"""Time training updates beside PyTorch.
 
     pip install -e ".[bench]"
     python -m benchmarks.updates [--devices 2] [--budget 60]
@@ -7,34 +7,21 @@ An update is noise, loss, gradient, Adam and the averaged copy. `jaxdiff` is the
 learner in the program that `jaxdiff train` runs, which also draws each batch from the
 dataset; `torch` is the same network, loss and optimizer in eager PyTorch, on a batch
 that lies ready. Both start from the same weights and must compute the same function.
-Both have the same cores: each core has one virtual device of jaxdiff and one thread of
-torch.
-
-Blocks of updates alternate between the two until each has had its budget of seconds, by
-the wall clock. The value is the median rate of n blocks, `times_torch` the median ratio
-of neighbouring blocks; intervals are over blocks. `seconds` is the time of the first
-update, compilation included.
-
-Run nothing else on the machine. If another process uses one of the cores, torch's
-threads spin while they wait for each other, and its rate falls many times over.
+Blocks, rows and cautions are those of `benchmarks.turns`.
 """
 
-import argparse
 import functools
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeAlias
+import sys
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 import torch
 
-from benchmarks import pytorch
+from benchmarks import pytorch, turns
 from benchmarks.command import as_command
-from benchmarks.rows import RESULTS, measured, write_rows
-from jaxdiff import train
+from benchmarks.turns import Advance, Setting
 from jaxdiff.algorithms.base import Learner, TrainConfig, TrainState
 from jaxdiff.algorithms.planning.diffuser import (
     DiffuserActing,
@@ -44,21 +31,12 @@ from jaxdiff.algorithms.planning.diffuser import (
 )
 from jaxdiff.data.episodes import Episodes, starts_of
 from jaxdiff.data.spec import Spec
-from jaxdiff.devices import (
-    Device,
-    first_replica,
-    replicate,
-    request_cpu_devices,
-    select_devices,
-)
+from jaxdiff.devices import Device
 from jaxdiff.diffusion import cosine_schedule
 from jaxdiff.networks import TemporalUNet
-
-# Makes so many updates, waits for them and returns the loss.
-Advance = Callable[[int], float]
+from jaxdiff.train import updates_of
 
 BATCH_SIZE = 32
-BLOCK_SECONDS = 2.0
 TOLERANCE = 1e-4
 
 
@@ -66,32 +44,9 @@ def jaxdiff_updates(
     learner: Learner, data: Any, *, batch_size: int, devices: list[Device]
 ) -> tuple[Advance, TrainState]:
     """Build the program of `train_learners`, and the state that it starts from."""
-    job = train._Job(
-        name="updates",
-        learner=learner,
-        config=TrainConfig(batch_size=batch_size),
-        key=jax.random.key(0),
-        devices=devices,
-        finished={},
-        hyper={},
-        donate=False,
-        run=None,
-    )
-    prepared = train._prepare(job, data)
-    first = jax.tree.map(np.asarray, jax.jit(train._init(job))(prepared))
-    dispatch = train._dispatch(job)
-    arguments = replicate((prepared, {}, {}), devices)
-    placed, done = replicate(first, devices), 0
-
-    def advance(count: int) -> float:
-        nonlocal placed, done
-        bounds = replicate((np.int32(done), np.int32(done + count)), devices)
-        placed, metrics = dispatch(placed, arguments, bounds)
-        done += count
-        jax.block_until_ready(placed)
-        return float(first_replica(metrics)["loss"])
-
-    return advance, first
+    config = TrainConfig(batch_size=batch_size)
+    program = updates_of(learner, data, config=config, devices=devices, donate=False)
+    return lambda count: program.advance(count)["loss"], program.state
 
 
 def random_episodes(action_dim: int, observation_dim: int) -> Episodes:
@@ -164,7 +119,7 @@ def check_same(
 
 def _diffuser(
     dims: tuple[int, int], horizon: int, dim_mults: tuple[int, ...], **options: Any
-) -> Callable[..., dict[str, Advance]]:
+) -> Setting:
     config = DiffuserConfig(
         horizon=horizon,
         dim_mults=dim_mults,
@@ -172,12 +127,10 @@ def _diffuser(
         action_weight=1.0,
         **options,
     )
-    return functools.partial(diffuser_methods, config, dims)
+    return Setting(functools.partial(diffuser_methods, config, dims))
 
 
-# Setting: devices -> the updates of each method, from the same weights.
-Settings: TypeAlias = Mapping[str, Callable[[list[Device]], dict[str, Advance]]]
-SETTINGS: dict[str, Callable[[list[Device]], dict[str, Advance]]] = {
+SETTINGS: dict[str, Setting] = {
     "diffuser-maze-1-4-8-H128": _diffuser((2, 4), 128, (1, 4, 8), goal_dim=4),
     "diffuser-hopper-1-2-4-8-H32": _diffuser(
         (3, 11), 32, (1, 2, 4, 8), diffusion_steps=20
@@ -186,115 +139,6 @@ SETTINGS: dict[str, Callable[[list[Device]], dict[str, Advance]]] = {
 }
 
 
-def benchmark(
-    setting: str, methods: Mapping[str, Advance], budget: float
-) -> Iterator[dict[str, Any]]:
-    """Alternate the methods of a setting; yield their rows."""
-    first = {name: _seconds(advance, 1) for name, advance in methods.items()}
-    counts = {
-        name: max(1, round(min(BLOCK_SECONDS, budget) * 2 / _seconds(advance, 2)))
-        for name, advance in methods.items()
-    }
-    rates: dict[str, list[float]] = {name: [] for name in methods}
-    spent = dict.fromkeys(methods, 0.0)
-    while min(spent.values()) < budget:
-        for name, advance in methods.items():
-            seconds = _seconds(advance, counts[name])
-            rates[name].append(counts[name] / seconds)
-            spent[name] += seconds
-    found: list[Any] = [(name, "updates_per_second", rates[name]) for name in rates]
-    ratios = np.divide(rates["jaxdiff"], rates["torch"])
-    for method, metric, values in (*found, ("jaxdiff", "times_torch", ratios)):
-        yield {
-            "setting": setting,
-            "method": method,
-            "metric": metric,
-            **measured(values, statistic=np.median),
-            "seeds": 1,
-            "seconds": first[method],
-        }
-
-
-def _seconds(advance: Advance, count: int) -> float:
-    start = time.perf_counter()
-    loss = advance(count)
-    seconds = time.perf_counter() - start
-    if not np.isfinite(loss):
-        raise SystemExit(f"the loss became {loss}: not worth timing")
-    return seconds
-
-
-def main(
-    arguments: Sequence[str] | None = None,
-    *,
-    directory: Path = RESULTS,
-    experiment: str = "updates",
-    settings: Settings | None = None,
-) -> None:
-    settings = SETTINGS if settings is None else settings
-    parser = argparse.ArgumentParser(description=f"Write rows of {experiment}.")
-    parser.add_argument(
-        "--settings", nargs="+", default=list(settings), choices=settings
-    )
-    parser.add_argument(
-        "--devices", type=int, default=2, help="virtual devices, threads and cores"
-    )
-    parser.add_argument(
-        "--budget", type=float, default=60.0, help="seconds a setting and method"
-    )
-    options = parser.parse_args(arguments)
-    _use_cores(options.devices)
-    devices = select_devices(options.devices, platform="cpu")
-    command = (
-        f"python -m benchmarks.{experiment} --devices {options.devices} "
-        f"--budget {options.budget:g}"
-    )
-    _print_load()
-    for setting in options.settings:
-        start, others = time.perf_counter(), _others_seconds()
-        methods = settings[setting](devices)
-        rows = list(benchmark(setting, methods, options.budget))
-        others = (_others_seconds() - others) / (time.perf_counter() - start)
-        # Setting by setting, so that an interrupted run keeps what it measured.
-        write_rows(experiment, rows, command=command, directory=directory)
-        for row in rows:
-            print(
-                f"{setting:27s} {row['method']:8s} {row['metric']:18s} "
-                f"{row['value']:8.2f} [{row['low']:.2f}, {row['high']:.2f}], "
-                f"{row['n']} blocks, first update {row['seconds']:.1f} s",
-                flush=True,
-            )
-        print(f"meanwhile other processes used {others:.2f} cores", flush=True)
-    _print_load()
-
-
-def _others_seconds() -> float:
-    """Return the processor seconds of all other processes; nan but on Linux."""
-    stat = Path("/proc/stat")
-    if not stat.exists():
-        return float("nan")
-    fields = stat.read_text().split(maxsplit=9)[1:9]
-    user, nice, system, _idle, _waiting, *interrupts = map(int, fields)
-    ticks = user + nice + system + sum(interrupts)
-    return ticks / os.sysconf("SC_CLK_TCK") - time.process_time()
-
-
-def _print_load() -> None:
-    """Say how much has been running, for only a quiet machine gives a fair ratio."""
-    shown = " ".join(f"{load:.2f}" for load in os.getloadavg())
-    print(f"load average of 1, 5 and 15 minutes: {shown}", flush=True)
-
-
-def _use_cores(count: int) -> None:
-    """Hold both libraries to as many cores; in vain once JAX has started."""
-    if hasattr(os, "sched_setaffinity"):  # XLA's pool is as large as the affinity
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
-    jax.config.update("jax_platforms", "cpu")
-    request_cpu_devices(count)
-    torch.set_num_threads(count)
-    torch.set_num_interop_threads(1)
-
-
 if __name__ == "__main__":
     with as_command():
-        main()
+        turns.main(sys.argv[1:], experiment="updates", settings=SETTINGS)

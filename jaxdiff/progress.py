@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Protocol, TextIO
@@ -104,6 +105,18 @@ def note(message: str) -> None:
     """Say one thing on standard error without breaking a progress bar."""
     with _unless_lost():
         tqdm.write(message, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def waiting(what: str, *, after: float = 2.0) -> Iterator[None]:
+    """Say what is waited for in the block, if that takes more than `after` seconds."""
+    timer = threading.Timer(after, note, (f"{what} ...",))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -92,20 +92,80 @@ def train_learners(
     for name in algorithm.learners:
         _check(name, configs[name], devices)
     for name, learner in algorithm.learners.items():
-        job = _Job(
-            name=name,
-            learner=learner,
-            config=configs[name],
-            key=jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode())),
-            devices=devices,
-            finished=dict(states),
-            hyper={"num_steps": np.int32(configs[name].num_steps), **(hyper or {})},
-            donate=devices[0].platform != "cpu" if donate is None else donate,
-            run=run,
+        job = _job(
+            name, learner, configs[name], seed, devices, states, donate, hyper, run
         )
         last = len(states) + 1 == len(algorithm.learners)
         states[name] = _fit_one(job, data, held_out, evaluate if last else None)
     return states
+
+
+class Updates(NamedTuple):
+    """The updates of one learner, to be timed and counted.
+
+    Attributes:
+      state: what they start from, NumPy leaves.
+      advance: `count -> metrics`, makes `count` more updates in one dispatch, waits for
+        them and returns the means of their metrics.
+      once: `state -> (state, metrics)`, one update of the whole batch, to be traced.
+    """
+
+    state: TrainState
+    advance: Callable[[int], dict[str, float]]
+    once: Callable[[TrainState], tuple[TrainState, Metrics]]
+
+
+def updates_of(
+    learner: Learner,
+    data: Any,
+    *,
+    config: TrainConfig,
+    name: str = "learner",
+    finished: Mapping[str, TrainState] | None = None,
+    state: TrainState | None = None,
+    seed: int = 0,
+    devices: Sequence[Device] | None = None,
+    donate: bool | None = None,
+) -> Updates:
+    """Build the program that `train_learners` runs for one learner.
+
+    Args:
+      learner: what to update.
+      data: what its `prepare` takes.
+      config: how it is trained.
+      name: of the learner; its draws depend on it.
+      finished: states of the learners that train before it.
+      state: to start from; by default drawn as training does.
+      seed: as in `train_learners`.
+      devices: as in `train_learners`.
+      donate: as in `train_learners`.
+
+    Raises:
+      UserError: a batch that does not divide over the devices.
+    """
+    devices = list(devices) if devices is not None else jax.devices()[:1]
+    _check(name, config, devices)
+    job = _job(name, learner, config, seed, devices, finished or {}, donate)
+    prepared = _prepare(job, data)
+    first = state or jax.tree.map(np.asarray, jax.jit(_init(job))(prepared))
+    dispatch = _dispatch(job)
+    arguments = prepared, job.finished, job.hyper
+    placed_arguments = replicate(arguments, devices)
+    placed, done = replicate(first, devices), 0
+
+    def advance(count: int) -> dict[str, float]:
+        nonlocal placed, done
+        bounds = replicate((np.int32(done), np.int32(done + count)), devices)
+        placed, metrics = dispatch(placed, placed_arguments, bounds)
+        done += count
+        jax.block_until_ready(placed)
+        return {name: float(value) for name, value in first_replica(metrics).items()}
+
+    def once(state: TrainState) -> tuple[TrainState, Metrics]:
+        examples = jnp.arange(config.batch_size)
+        return _update(job, arguments, examples, np.int32(0), state, axis_name=None)
+
+    return Updates(first, advance, once)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +181,30 @@ class _Job:
     hyper: dict[str, Any]
     donate: bool
     run: Path | None
+
+
+def _job(
+    name: str,
+    learner: Learner,
+    config: TrainConfig,
+    seed: int,
+    devices: list[Device],
+    finished: Mapping[str, TrainState],
+    donate: bool | None,
+    hyper: Mapping[str, Any] | None = None,
+    run: Path | None = None,
+) -> _Job:
+    return _Job(
+        name=name,
+        learner=learner,
+        config=config,
+        key=jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode())),
+        devices=devices,
+        finished=dict(finished),
+        hyper={"num_steps": np.int32(config.num_steps), **(hyper or {})},
+        donate=devices[0].platform != "cpu" if donate is None else donate,
+        run=run,
+    )
 
 
 def _fit_one(
@@ -183,23 +267,14 @@ def _dispatch(job: _Job) -> Callable[..., tuple[TrainState, Metrics]]:
 
     The bounds are arguments, so that a last, shorter stretch needs no second program.
     """
-    learner, local = job.learner, job.config.batch_size // len(job.devices)
+    local = job.config.batch_size // len(job.devices)
 
     def updates(state, arguments, bounds):
-        data, frozen, hyper = arguments
         start, stop = bounds
-        first = jax.lax.axis_index("data") * local
-        examples = first + jnp.arange(local)
+        examples = jax.lax.axis_index("data") * local + jnp.arange(local)
 
         def update(n, state):
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(
-                jax.random.fold_in(job.key, n), examples
-            )
-            draw_keys, update_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
-            batch = jax.vmap(learner.draw, (None, 0))(data, draw_keys)
-            return learner.update(
-                state, update_keys, batch, frozen, hyper, axis_name="data"
-            )
+            return _update(job, arguments, examples, n, state, axis_name="data")
 
         def body(n, carry):
             state, total = carry
@@ -216,6 +291,27 @@ def _dispatch(job: _Job) -> Callable[..., tuple[TrainState, Metrics]]:
         axis_name="data",
         devices=job.devices,
         donate_argnums=(0,) if job.donate else (),
+    )
+
+
+def _update(
+    job: _Job,
+    arguments: tuple[Any, Any, Any],
+    examples: jax.Array,
+    n: Any,
+    state: TrainState,
+    *,
+    axis_name: str | None,
+) -> tuple[TrainState, Metrics]:
+    """Make update `n` from examples `[B]` of its batch, given by their number."""
+    data, frozen, hyper = arguments
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(
+        jax.random.fold_in(job.key, n), examples
+    )
+    draw_keys, update_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+    batch = jax.vmap(job.learner.draw, (None, 0))(data, draw_keys)
+    return job.learner.update(
+        state, update_keys, batch, frozen, hyper, axis_name=axis_name
     )
 
 

@@ -27,7 +27,7 @@ MIDDLE = {
     *("episode_log", "simulation"),
     "figures",
 }
-UPPER = {"plans", "evaluation", "training", "tune"}
+UPPER = {"plans", "evaluation", "training", "tune", "bench"}
 TOP = {"demo", "cli", "__main__"}
 ALLOWED = {
     **{name: parts | LEAVES for name, parts in LOWER.items()},

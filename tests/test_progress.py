@@ -1,8 +1,9 @@
 import io
 import sys
+import time
 import warnings
 
-from jaxdiff.progress import progress
+from jaxdiff.progress import progress, waiting
 
 
 def test_progress_in_a_log_is_plain_lines(monkeypatch):
@@ -29,3 +30,11 @@ def test_progress_on_a_terminal_is_a_bar(monkeypatch):
     assert "\r" in out.getvalue()
     assert "100%" in out.getvalue()
     assert sys.stderr is not out
+
+
+def test_a_wait_is_named_once_it_is_long(capsys):
+    with waiting("a short one", after=60.0):
+        pass
+    with waiting("compiling", after=0.0):
+        time.sleep(0.2)
+    assert capsys.readouterr().err == "compiling ...\n"

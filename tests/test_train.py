@@ -16,7 +16,15 @@ import optax
 import pytest
 from flax import linen as nn
 from points import straight_lines
-from toy import OFFSET, SLOPE, cleaning_learner, line_algorithm, line_data, spec_of
+from toy import (
+    OFFSET,
+    SLOPE,
+    cleaning_learner,
+    line_algorithm,
+    line_data,
+    line_learner,
+    spec_of,
+)
 
 from jaxdiff.algorithms.base import (
     Learner,
@@ -37,7 +45,7 @@ from jaxdiff.errors import UserError
 from jaxdiff.networks import ScoreMLP
 from jaxdiff.networks.layers import Linear
 from jaxdiff.networks.temporal_unet import ConvBlock
-from jaxdiff.train import _stop_requested, train_learners
+from jaxdiff.train import _stop_requested, train_learners, updates_of
 
 
 def fit_line(*, steps=60, data=None, algorithm=None, **kwargs):
@@ -490,3 +498,22 @@ def test_ema_copies_until_start_and_then_averages_every_few_updates():
     np.testing.assert_allclose(
         ema(slow, slow, jnp.int32(7), decay=0.3), slow, rtol=1e-6
     )
+
+
+def test_updates_to_be_timed_are_those_of_training(tmp_path):
+    """The same program, draws and first state, told by the same losses."""
+    config = TrainConfig(num_steps=6, batch_size=8, log_every=3, save_every=6)
+    learner, data = line_learner(), line_data()
+    program = updates_of(learner, data, config=config, name="line", seed=3)
+    found = [program.advance(3) for _ in range(2)]
+    train_learners(
+        line_algorithm(), data, configs={"line": config}, seed=3, run=tmp_path
+    )
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [each["loss"] for each in found] == [json.loads(x)["loss"] for x in lines]
+    # One update of the whole batch, to be traced, starts as they do.
+    again = updates_of(
+        learner, data, config=config, name="line", seed=3, state=program.state
+    )
+    _, metrics = again.once(program.state)
+    np.testing.assert_allclose(again.advance(1)["loss"], metrics["loss"], rtol=1e-5)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from jaxdiff.algorithms import ALGORITHMS
 from jaxdiff.cli.act import evaluate_command, plan_command, tune_command
+from jaxdiff.cli.bench import bench_command
 from jaxdiff.cli.data import info_command, make_command
 from jaxdiff.cli.flags import (
     DEVICES,
@@ -61,6 +62,9 @@ def commands() -> dict[str, Command]:
             "Try settings of guidance side by side.", tune_command
         ),
         "plan": Command("Plan from a start, perhaps to a goal.", plan_command),
+        "bench": Command(
+            "Measure latency, throughput, training and compilation.", bench_command
+        ),
     }
 
 

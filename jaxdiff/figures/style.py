@@ -58,11 +58,11 @@ def plain_grid(lines: int, columns: int, size: tuple[float, float]) -> tuple[Any
     return figure, grid
 
 
-def save(figure: Figure, path: str | pathlib.Path, *, dpi: int = 150) -> None:
-    """Write a figure in the format that the file's ending names, and make its folder.
+def format_of(path: str | pathlib.Path) -> str:
+    """Return the format that the ending of a picture's file names.
 
     Raises:
-      UserError: the file cannot be written, or its ending names no known format.
+      UserError: it names none.
     """
     form = pathlib.Path(path).suffix[1:].lower()
     if form not in _FORMATS:
@@ -70,6 +70,16 @@ def save(figure: Figure, path: str | pathlib.Path, *, dpi: int = 150) -> None:
             f"the picture {path} has an ending that names no known format; use .png, "
             ".pdf or .svg"
         )
+    return form
+
+
+def save(figure: Figure, path: str | pathlib.Path, *, dpi: int = 150) -> None:
+    """Write a figure in the format that the file's ending names, and make its folder.
+
+    Raises:
+      UserError: the file cannot be written, or its ending names no known format.
+    """
+    form = format_of(path)
     with writing(path, "choose another path"):
         write_whole(
             pathlib.Path(path).resolve(),

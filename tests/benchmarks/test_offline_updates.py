@@ -8,7 +8,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from benchmarks import offline_updates, pytorch, pytorch_offline, updates  # noqa: E402
+from benchmarks import (  # noqa: E402
+    offline_updates,
+    pytorch,
+    pytorch_offline,
+    turns,
+    updates,
+)
 from jaxdiff.algorithms.offline.iql import IQLConfig  # noqa: E402
 from jaxdiff.algorithms.offline.td3_bc import TD3BCConfig  # noqa: E402
 
@@ -76,15 +82,17 @@ def test_rows_are_drawn_from_the_table():
 
 @pytest.mark.slow
 def test_rows_of_a_short_run(monkeypatch, tmp_path):
-    monkeypatch.setattr(updates, "_use_cores", lambda count: None)
+    monkeypatch.setattr(turns, "use_cores", lambda count: None)
     small = {
-        "iql": lambda devices: offline_updates.methods(
-            offline_updates.iql_pair,
-            IQLConfig(actor="dirac", widths=(8,)),
-            devices,
+        "iql": turns.Setting(
+            lambda devices: offline_updates.methods(
+                offline_updates.iql_pair,
+                IQLConfig(actor="dirac", widths=(8,)),
+                devices,
+            )
         )
     }
-    updates.main(
+    turns.main(
         ["--budget", "0.05"],
         directory=tmp_path,
         experiment="offline_updates",

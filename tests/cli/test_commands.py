@@ -257,6 +257,22 @@ ERRORS = {
         ["text.txt", "cannot be written"],
     ),
     "demo in a file": (["demo", "--out", "{world}/text.txt"], ["text.txt"]),
+    "bench nothing": (["bench", "{world}/gone"], ["no run folder", "gone"]),
+    "bench whom": (["bench", "--only", "ppo"], ["'ppo'", "diffuser"]),
+    "bench two": (["bench", "{run}", "--only", "iql"], ["--only", "diffuser"]),
+    "bench in a file": (
+        ["bench", "--only", "iql", "--out", "{world}/text.txt/b.json"],
+        ["text.txt", "--out"],
+    ),
+    "bench figure": (["bench", "--figure", "b.doc"], ["b.doc", ".png"]),
+    "compare": (
+        ["bench", "--compare", "{world}/text.txt", "{world}/gone.json"],
+        ["text.txt is no measurement", "jaxdiff bench"],
+    ),
+    "compare rows": (
+        ["bench", "--compare", "{run}/config.json", "{run}/config.json"],
+        ["config.json is no measurement", "'machine'"],
+    ),
 }
 
 
