@@ -4,13 +4,11 @@ Weights and biases start uniform in +-1/sqrt(fan_in), as in PyTorch. Numbered fo
 
 (1) mish(x) = x tanh(log(1 + e^x)) = x n / (n + 2),  n = e^x (e^x + 2)
     [Misra, "Mish: a self regularized non-monotonic activation function", 2019]
-(2) group norm: subtract the mean and divide by the standard deviation, both taken over
-    time and over the channels of a group [Wu & He, "Group normalization", 2018]
-(3) sinusoidal embedding: s(t) = [sin(t f), cos(t f)],  f_j = 10^(-4 j / (dim/2 - 1)),
+(2) sinusoidal embedding: s(t) = [sin(t f), cos(t f)],  f_j = 10^(-4 j / (dim/2 - 1)),
     j = 0 .. dim/2 - 1 [Vaswani et al., "Attention is all you need", 2017]
-(4) Fourier features: [sin(2 pi f t), cos(2 pi f t)] with given frequencies f
+(3) Fourier features: [sin(2 pi f t), cos(2 pi f t)] with given frequencies f
     [Tancik et al., 2020, arXiv:2006.10739]
-(5) attention: y = softmax(q k^T / sqrt(width)) v in each head [Vaswani et al., 2017]
+(4) attention: y = softmax(q k^T / sqrt(width)) v in each head [Vaswani et al., 2017]
 """
 
 import math
@@ -105,12 +103,20 @@ class ReLUNet(nn.Module):
 def mish(x: jax.Array) -> jax.Array:
     """Apply Mish elementwise, equation (1), with one exponential.
 
-    Above 20 the quotient is 1 in float32; capping the exponent there prevents
-    inf / inf. In the left tail n tends to 2 e^x without cancellation.
+    In the left tail n tends to 2 e^x without cancellation.
     """
-    e = jnp.exp(jnp.minimum(x, 20.0))
-    n = e * (e + 2.0)
+    _, _, n = mish_parts(x)
     return x * (n / (n + 2.0))
+
+
+def mish_parts(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return x, e^x and n of equation (1), with x at most 20.
+
+    From there on mish(x) = x in float32, and inf / inf would follow without the limit.
+    """
+    x = jnp.minimum(x, 20.0)
+    e = jnp.exp(x)
+    return x, e, e * (e + 2.0)
 
 
 class Norm(nn.Module):
@@ -141,59 +147,8 @@ class Norm(nn.Module):
         )(x)
 
 
-def group_norm(
-    x: jax.Array,
-    scale: jax.Array,
-    bias: jax.Array,
-    *,
-    groups: int = 8,
-    epsilon: float = 1e-5,
-) -> jax.Array:
-    """Normalize over time and the channels of each group, equation (2).
-
-    The variance is taken about the mean (two passes): E[x^2] - E[x]^2 loses its digits
-    where the mean is large.
-
-    Args:
-      x: [B, H, C].
-      scale: [C].
-      bias: [C].
-      groups: number of channel groups; must divide C.
-      epsilon: keeps a constant group from dividing by zero.
-
-    Raises:
-      ValueError: C does not divide into the groups.
-    """
-    batch, horizon, channels = x.shape
-    if channels % groups:
-        raise ValueError(f"{channels} channels do not split into {groups} groups")
-    grouped = x.reshape(batch, horizon, groups, channels // groups)
-    mean = grouped.mean(axis=(1, 3), keepdims=True)
-    centred = grouped - mean
-    variance = jnp.square(centred).mean(axis=(1, 3), keepdims=True)
-    normalized = centred * jax.lax.rsqrt(variance + epsilon)
-    return normalized.reshape(x.shape) * scale + bias
-
-
-class GroupNorm(nn.Module):
-    """`group_norm` with a learned scale and bias.
-
-    Attributes:
-      groups: number of channel groups.
-    """
-
-    groups: int = 8
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map [B, H, C] to the same shape."""
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        return group_norm(x, scale, bias, groups=self.groups)
-
-
 def sinusoidal_embedding(time: jax.Array, dim: int) -> jax.Array:
-    """Embed times [B], in any unit, as [B, dim] sines then cosines, equation (3).
+    """Embed times [B], in any unit, as [B, dim] sines then cosines, equation (2).
 
     Raises:
       ValueError: `dim` is odd or below 4.
@@ -207,7 +162,7 @@ def sinusoidal_embedding(time: jax.Array, dim: int) -> jax.Array:
 
 
 def fourier_features(time: jax.Array, frequencies: Sequence[float]) -> jax.Array:
-    """Embed times [...] as [..., 2 F] sines then cosines, equation (4)."""
+    """Embed times [...] as [..., 2 F] sines then cosines, equation (3)."""
     angle = 2 * jnp.pi * time[..., None] * jnp.asarray(frequencies, jnp.float32)
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
@@ -263,7 +218,7 @@ class SineEmbedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention of every token to every token, equation (5).
+    """Attention of every token to every token, equation (4).
 
     Attributes:
       heads: number of heads.

@@ -5,7 +5,7 @@ flexible behavior synthesis", 2022, appendix C and the released network). With
 block(x) = mish(group_norm(conv_5(x))) and the time embedding e,
 
     h = block_1(x) + W mish(e),   y = block_2(h) + skip(x)                           (1)
-    e = W_2 mish(W_1 s(t)),   s the sinusoids of `layers`, equation (3) there        (2)
+    e = W_2 mish(W_1 s(t)),   s the sinusoids of `layers`, equation (2) there        (2)
 
 where skip is the identity, or a 1x1 convolution where the widths differ. Linear
 attention (Katharopoulos et al., 2020; Shen et al., 2021) mixes time in O(H), per head,
@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxdiff.networks.layers import GroupNorm, Linear, TimeEmbedding, mish
+from jaxdiff.networks.layers import Linear, TimeEmbedding, mish
+from jaxdiff.networks.norm_mish import NormMish
 from jaxdiff.networks.temporal_conv import TemporalConv, TemporalUpConv
 
 
@@ -49,7 +50,7 @@ class ConvBlock(nn.Module):
         x = TemporalConv(self.features, self.kernel_size)(x)
         if self.norm_by_row:
             return mish(nn.LayerNorm(epsilon=1e-5, use_fast_variance=False)(x))
-        return mish(GroupNorm()(x))
+        return NormMish(name="GroupNorm_0")(x)  # as saved parameters name it
 
 
 class ResidualBlock(nn.Module):

@@ -12,7 +12,6 @@ from jaxdiff.networks.layers import (
     Linear,
     SineEmbedding,
     fourier_features,
-    group_norm,
     mish,
 )
 from jaxdiff.networks.temporal_conv import TemporalConv, TemporalUpConv
@@ -38,27 +37,6 @@ def test_mish_is_finite_at_the_ends_of_float32():
     np.testing.assert_array_equal(mish(x)[2:], x[2:])
     np.testing.assert_array_equal(mish(x)[:2], [0, 0])
     np.testing.assert_array_equal(jax.vmap(jax.grad(mish))(x), [0, 0, 1, 1])
-
-
-def test_group_norm_statistics():
-    x = 1000 + 3 * draw(0, 2, 16, 24) * jnp.arange(1, 25)
-    ones, zeros = jnp.ones(24), jnp.zeros(24)
-    y = np.asarray(group_norm(x, ones, zeros)).reshape(2, 16, 8, 3)
-    np.testing.assert_allclose(y.mean(axis=(1, 3)), 0, atol=1e-4)
-    np.testing.assert_allclose(y.std(axis=(1, 3)), 1, atol=1e-3)
-    scale, shift = jnp.arange(24.0), 2 * jnp.arange(24.0)
-    affine = group_norm(x, scale, shift)
-    np.testing.assert_allclose(affine, y.reshape(2, 16, 24) * scale + shift, atol=1e-4)
-
-
-def test_group_norm_epsilon_rules_where_the_variance_vanishes():
-    x = jnp.tile(jnp.array([0.01, -0.01]), (1, 4, 8))
-    y = group_norm(x, jnp.ones(16), jnp.zeros(16))
-    np.testing.assert_allclose(jnp.abs(y), 0.01 / np.sqrt(1e-4 + 1e-5), rtol=1e-5)
-    constant = group_norm(jnp.full((1, 4, 16), 7.0), jnp.ones(16), jnp.zeros(16))
-    np.testing.assert_array_equal(constant, 0)
-    with pytest.raises(ValueError, match="12 channels"):
-        group_norm(jnp.ones((1, 4, 12)), jnp.ones(12), jnp.zeros(12))
 
 
 def test_time_embedding_facts():

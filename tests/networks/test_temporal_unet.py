@@ -9,8 +9,9 @@ from jaxdiff.networks import (
     TemporalUNet,
     TemporalValue,
     horizon_multiple,
-    layers,
+    norm_mish,
 )
+from jaxdiff.networks.layers import mish
 from jaxdiff.networks.temporal_unet import LinearAttention, ResidualBlock
 
 SMALL = {"dim": 8, "dim_mults": (1, 2)}
@@ -111,7 +112,7 @@ def test_unet_interior_moves_with_its_input(monkeypatch):
 
     GroupNorm is held off: its statistics see the whole horizon.
     """
-    monkeypatch.setattr(layers, "group_norm", lambda x, *_, **__: x)
+    monkeypatch.setattr(norm_mish, "norm_mish", lambda x, *_: mish(x))
     network = TemporalUNet(dim=8, dim_mults=(1, 2))
     x = draw(0, 1, 96, 2)
     params = jax.jit(network.init)(jax.random.key(0), x, jnp.zeros(1))
@@ -156,7 +157,7 @@ def test_attention_averages_values_over_time():
 )
 def test_unet_shows_its_middle_the_ends_alone(monkeypatch, show_ends):
     """What is out of reach of the convolutions is seen only if it is an end of x."""
-    monkeypatch.setattr(layers, "group_norm", lambda x, *_, **__: x)
+    monkeypatch.setattr(norm_mish, "norm_mish", lambda x, *_: mish(x))
     network = TemporalUNet(dim=8, dim_mults=(1, 2), show_ends=show_ends)
     x = draw(0, 1, 192, 2)
     params = jax.jit(network.init)(jax.random.key(0), x, jnp.zeros(1))
