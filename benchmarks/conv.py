@@ -43,13 +43,17 @@ PASSES = ("forward", "train-gradient", "value-gradient", "scan", "vmap-params")
 Conv = Callable[..., jax.Array]
 
 
-def linen_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
+def linen_conv(
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, **_: Any
+) -> jax.Array:
     size, _, features = kernel.shape
     conv = nn.Conv(features, (size,), stride, size // 2, use_bias=False)
     return conv.bind({"params": {"kernel": kernel}})(x)
 
 
-def barrier_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
+def barrier_conv(
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, **_: Any
+) -> jax.Array:
     if stride > 1:
         return SHIPPED(x, kernel, stride=stride)
     return _barrier(x, kernel)
@@ -72,7 +76,9 @@ def _barrier_backward(residuals, g):
 _barrier.defvjp(lambda x, w: (_barrier(x, w), (x, w)), _barrier_backward)
 
 
-def shifted_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
+def shifted_conv(
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, **_: Any
+) -> jax.Array:
     padded = _padded(x, len(kernel))
     last = x.shape[1]
     taps = [padded[:, i : i + last : stride] @ w for i, w in enumerate(kernel)]

@@ -279,7 +279,7 @@ def compose(
 
     def combined(x: jax.Array, time: jax.Array) -> jax.Array:
         keep = jnp.arange(copies * len(x)) < (copies - 1) * len(x)
-        many = jnp.concatenate([x] * copies), jnp.concatenate([time] * copies)
+        many = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * copies), (x, time))
         *given, without = jnp.split(network(*many, keep), copies)
         terms = zip(weights, given, strict=True)
         return without + sum(w * (each - without) for w, each in terms)

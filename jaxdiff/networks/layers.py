@@ -11,6 +11,8 @@ Weights and biases start uniform in +-1/sqrt(fan_in), as in PyTorch. Numbered fo
 (4) attention: y = softmax(q k^T / sqrt(width)) v in each head [Vaswani et al., 2017]
 """
 
+import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -21,6 +23,7 @@ from flax import linen as nn
 
 Initializer = Callable[..., jax.Array]
 NormKind = Literal["layer", "batch", "none"]
+Precision = Literal["float32", "bfloat16"]
 
 
 def fan_in_uniform(fan_in: int) -> Initializer:
@@ -33,25 +36,79 @@ def fan_in_uniform(fan_in: int) -> Initializer:
     return init
 
 
+def product(x: jax.Array, kernel: jax.Array, precision: Precision) -> jax.Array:
+    """Multiply x [..., C] by a kernel [C, O], with sums in float32.
+
+    Args:
+      x: float32.
+      kernel: float32.
+      precision: what factors are rounded to, "float32" or "bfloat16", also in the
+        backward pass.
+    """
+    if precision == "float32":
+        return x @ kernel
+    flat = _rounded_product(x.reshape(-1, x.shape[-1]), kernel)
+    return flat.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+@jax.custom_vjp
+def _rounded_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    factors = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+    return jnp.matmul(*factors, preferred_element_type=jnp.float32)
+
+
+_rounded_product.defvjp(
+    lambda x, kernel: (_rounded_product(x, kernel), (x, kernel)),
+    lambda factors, g: (
+        _rounded_product(g, factors[1].T),
+        _rounded_product(factors[0].T, g),
+    ),
+)
+
+
 class Linear(nn.Module):
     """An affine map of the last axis, weights and bias from `fan_in_uniform`.
 
     Attributes:
       features: outputs.
       use_bias: add a bias.
+      precision: of the factors of products, see `product`.
     """
 
     features: int
     use_bias: bool = True
+    precision: Precision = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [..., C] to [..., features]."""
         init = fan_in_uniform(x.shape[-1])
         kernel = self.param("kernel", init, (x.shape[-1], self.features))
-        if not self.use_bias:
-            return x @ kernel
-        return x @ kernel + self.param("bias", init, (self.features,))
+        y = product(x, kernel, self.precision)
+        return y + self.param("bias", init, (self.features,)) if self.use_bias else y
+
+
+class SummedLinear(nn.Module):
+    """The parameters of a `Linear` of parts side by side, part by part.
+
+    [x_1 | x_2 | ..] W + b = x_1 W_1 + x_2 W_2 + .. + b: a part that stays the same need
+    not be multiplied again.
+
+    Attributes:
+      features: outputs.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, sizes: Sequence[int]) -> tuple[list[jax.Array], jax.Array]:
+        """Return W_i [sizes[i], features] of parts of these sizes, and b [features]."""
+        total = sum(sizes)
+        init = fan_in_uniform(total)
+        kernel = self.param("kernel", init, (total, self.features))
+        bias = self.param("bias", init, (self.features,))
+        ends = itertools.accumulate(sizes[:-1])
+        return jnp.split(kernel, list(ends)), bias
 
 
 class MLP(nn.Module):
@@ -62,20 +119,23 @@ class MLP(nn.Module):
       widths: widths of the hidden layers.
       layer_norm: normalize each hidden layer after its GELU.
       approximate: compute GELU by tanh, which differs from it by up to 5e-4.
+      precision: of the factors of products.
     """
 
     features: int
     widths: Sequence[int] = (512, 512, 512)
     layer_norm: bool = False
     approximate: bool = False
+    precision: Precision = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [..., C] to [..., features]."""
+        linear = functools.partial(Linear, precision=self.precision)
         for width in self.widths:
-            x = jax.nn.gelu(Linear(width)(x), approximate=self.approximate)
+            x = jax.nn.gelu(linear(width)(x), approximate=self.approximate)
             x = nn.LayerNorm(epsilon=1e-6)(x) if self.layer_norm else x
-        return Linear(self.features)(x)
+        return linear(self.features)(x)
 
 
 class ReLUNet(nn.Module):
@@ -226,24 +286,27 @@ class Attention(nn.Module):
       lean: leave out the second projection of queries, keys, values and outputs that
         the network of Pearce et al. (2023) has. The lean layer can compute the same
         functions with one fifteenth of the parameters.
+      precision: of the factors of products with weights.
     """
 
     heads: int = 16
     width: int = 64
     lean: bool = True
+    precision: Precision = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [B, S, C] to the same shape."""
         inner = self.heads * self.width
-        parts = jnp.split(Linear(3 * inner)(x), 3, axis=-1)
+        linear = functools.partial(Linear, precision=self.precision)
+        parts = jnp.split(linear(3 * inner)(x), 3, axis=-1)
         if not self.lean:
-            parts = [Linear(inner)(part) for part in parts]
+            parts = [linear(inner)(part) for part in parts]
         shape = (*x.shape[:2], self.heads, self.width)
         query, key, value = (part.reshape(shape) for part in parts)
         logits = jnp.einsum("bqhc,bkhc->bhqk", query, key) / math.sqrt(self.width)
         found = jnp.einsum("bhqk,bkhc->bqhc", jax.nn.softmax(logits), value)
         found = found.reshape(*x.shape[:2], inner)
         if not self.lean:
-            found = Linear(inner)(found)
-        return Linear(x.shape[-1])(found)
+            found = linear(inner)(found)
+        return linear(x.shape[-1])(found)

@@ -13,6 +13,7 @@ from jaxdiff.networks.layers import (
     SineEmbedding,
     fourier_features,
     mish,
+    product,
 )
 from jaxdiff.networks.temporal_conv import TemporalConv, TemporalUpConv
 
@@ -53,6 +54,19 @@ def test_time_embedding_facts():
     np.testing.assert_array_equal(whole[:2], e[:2])
     with pytest.raises(ValueError, match="even"):
         sinusoidal_embedding(time, 7)
+
+
+def test_a_product_of_rounded_factors_sums_in_float32():
+    x, kernel, g = draw(0, 2, 3, 500), draw(1, 500, 4), draw(2, 2, 3, 4)
+    rounded = [each.astype(jnp.bfloat16).astype(jnp.float32) for each in (x, kernel, g)]
+    y, pull = jax.vjp(lambda *each: product(*each, "bfloat16"), x, kernel)
+    np.testing.assert_allclose(y, rounded[0] @ rounded[1], rtol=1e-5, atol=1e-4)
+    assert jnp.abs(y - x @ kernel).max() > 1e-2
+    _, exact = jax.vjp(lambda x, w: x @ w, *rounded[:2])
+    for one, other in zip(pull(g), exact(rounded[2]), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-4)
+    plain = product(x, kernel, "float32")
+    np.testing.assert_array_equal(plain, x @ kernel)
 
 
 def test_initial_weights_fill_the_fan_in_interval():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.networks import (
+    DiT,
     TemporalUNet,
     TemporalValue,
     horizon_multiple,
@@ -242,3 +243,39 @@ def test_rows_normalised_alone_see_what_their_convolutions_reach(by_row):
     shorter = apply(params, x[:, :64], time)[0, 40]
     same = np.allclose(shorter, apply(params, x, time)[0, 40], atol=1e-5)
     assert same == by_row
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(lambda **given: TemporalUNet(**SMALL, **given), id="unet"),
+        pytest.param(
+            lambda **given: TemporalValue(dim=32, dim_mults=(1,), **given), id="value"
+        ),
+        pytest.param(
+            lambda **given: DiT(dim=8, width=32, heads=2, depth=1, **given), id="dit"
+        ),
+    ],
+)
+def test_rounded_factors_change_little_and_no_parameter(network):
+    x, time = draw(0, 2, 8, 3), jnp.array([0.0, 9.0])
+    exact, rounded = network(), network(precision="bfloat16")
+    shapes = [jax.eval_shape(each.init, jax.random.key(1), x, time)
+              for each in (exact, rounded)]  # fmt: skip
+    assert jax.tree.map(lambda a, b: a.shape == b.shape, *shapes)
+    # Some parameters start at zero, where all would agree.
+    params = jax.tree.map(lambda leaf: 0.2 * draw(2, *leaf.shape), shapes[0])
+
+    @jax.jit
+    def both(params):
+        found = [each.apply(params, x, time) for each in (exact, rounded)]
+        slopes = [
+            jax.grad(lambda x, each=each: each.apply(params, x, time).sum())(x)
+            for each in (exact, rounded)
+        ]
+        return found, slopes
+
+    for one, other in both(params):
+        assert one.dtype == other.dtype == jnp.float32
+        error = jnp.abs(one - other).max() / jnp.abs(one).max()
+        assert 1e-5 < error < 5e-2
