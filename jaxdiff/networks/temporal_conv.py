@@ -19,7 +19,8 @@ computes (1) in one of three other ways, by the shapes alone:
                   stride, with a batch of unknown size (`jax.export`), or with so few
                   rows that transforming the kernel costs more than it saves.
 
-Microseconds of one AMD EPYC core (AVX2) with k = 5, for [B, H, C] -> O:
+Microseconds of one AMD EPYC core (AVX2), medians beside other work, with k = 5, for
+[B, H, C] -> O (`python -m benchmarks.conv --layers`):
 
                            fewer products   gathered   all taps   k products
     [64, 32, 32] -> 32           302           525        426        534
@@ -32,8 +33,7 @@ Microseconds of one AMD EPYC core (AVX2) with k = 5, for [B, H, C] -> O:
     [1, 4, 256] -> 256           596           298        346        354
 
 In a scan XLA transforms a kernel once, before the first step, so a prepared kernel
-gains nothing there. Accelerators use XLA's convolution. `benchmarks/conv.py` measures
-all of them.
+gains nothing there. Accelerators use XLA's convolution.
 """
 
 import functools
