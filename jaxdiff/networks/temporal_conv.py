@@ -128,11 +128,12 @@ def _library(
 def _convolve(
     x: jax.Array, kernel: jax.Array, stride: int, sums: Any = jnp.float32
 ) -> jax.Array:
+    half = len(kernel) // 2
     return jax.lax.conv_general_dilated(
         x,
         kernel,
         (stride,),
-        [(len(kernel) // 2,) * 2],
+        [(half, half)],
         dimension_numbers=("NWC", "WIO", "NWC"),
         preferred_element_type=sums,
     )
