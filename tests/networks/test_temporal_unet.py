@@ -248,7 +248,9 @@ def test_rows_normalised_alone_see_what_their_convolutions_reach(by_row):
 @pytest.mark.parametrize(
     "network",
     [
-        pytest.param(lambda **given: TemporalUNet(**SMALL, **given), id="unet"),
+        pytest.param(
+            lambda **given: TemporalUNet(dim=8, dim_mults=(1,), **given), id="unet"
+        ),
         pytest.param(
             lambda **given: TemporalValue(dim=32, dim_mults=(1,), **given), id="value"
         ),
@@ -266,16 +268,8 @@ def test_rounded_factors_change_little_and_no_parameter(network):
     # Some parameters start at zero, where all would agree.
     params = jax.tree.map(lambda leaf: 0.2 * draw(2, *leaf.shape), shapes[0])
 
-    @jax.jit
-    def both(params):
-        found = [each.apply(params, x, time) for each in (exact, rounded)]
-        slopes = [
-            jax.grad(lambda x, each=each: each.apply(params, x, time).sum())(x)
-            for each in (exact, rounded)
-        ]
-        return found, slopes
-
-    for one, other in both(params):
-        assert one.dtype == other.dtype == jnp.float32
-        error = jnp.abs(one - other).max() / jnp.abs(one).max()
-        assert 1e-5 < error < 5e-2
+    one, other = jax.jit(
+        lambda params: [each.apply(params, x, time) for each in (exact, rounded)]
+    )(params)
+    assert one.dtype == other.dtype == jnp.float32
+    assert 1e-5 < jnp.abs(one - other).max() / jnp.abs(one).max() < 5e-2
