@@ -8,6 +8,12 @@ separately padded input) and `shifted` (a sum of k matrix products), against whi
 jaxdiff must stay within 1.3 times the best. On a CPU the process is pinned to one core
 and the figures are milliseconds of processor time, which other load disturbs least;
 elsewhere they are wall-clock. Compilation is never counted; `seconds` holds it.
+
+    python -m benchmarks.conv --layers
+
+prints microseconds of single layers instead, and writes no row: the formulations that
+`jaxdiff.networks.temporal_conv` chooses from, and the gradient of group norm with Mish
+as `jaxdiff.networks.norm_mish` computes it and by autodiff.
 """
 
 import argparse
@@ -30,6 +36,9 @@ from benchmarks.command import as_command
 from benchmarks.rows import measured, write_rows
 from jaxdiff.networks import TemporalUNet, TemporalValue
 from jaxdiff.networks import temporal_conv as layers
+from jaxdiff.networks.layers import mish
+from jaxdiff.networks.norm_mish import norm_mish
+from jaxdiff.networks.toom_cook import toom_cook_conv
 
 LIMIT = 1.3
 SHIPPED = layers.temporal_conv
@@ -43,13 +52,17 @@ PASSES = ("forward", "train-gradient", "value-gradient", "scan", "vmap-params")
 Conv = Callable[..., jax.Array]
 
 
-def linen_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
+def linen_conv(
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, **_: Any
+) -> jax.Array:
     size, _, features = kernel.shape
     conv = nn.Conv(features, (size,), stride, size // 2, use_bias=False)
     return conv.bind({"params": {"kernel": kernel}})(x)
 
 
-def barrier_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
+def barrier_conv(
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, **_: Any
+) -> jax.Array:
     if stride > 1:
         return SHIPPED(x, kernel, stride=stride)
     return _barrier(x, kernel)
@@ -72,7 +85,9 @@ def _barrier_backward(residuals, g):
 _barrier.defvjp(lambda x, w: (_barrier(x, w), (x, w)), _barrier_backward)
 
 
-def shifted_conv(x: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
+def shifted_conv(
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, **_: Any
+) -> jax.Array:
     padded = _padded(x, len(kernel))
     last = x.shape[1]
     taps = [padded[:, i : i + last : stride] @ w for i, w in enumerate(kernel)]
@@ -174,13 +189,65 @@ def benchmark(
                 }
 
 
+def composed_norm_mish(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    grouped = x.reshape(*x.shape[:2], 8, -1)
+    centred = grouped - grouped.mean((1, 3), keepdims=True)
+    variance = jnp.square(centred).mean((1, 3), keepdims=True)
+    normalized = centred * jax.lax.rsqrt(variance + 1e-5)
+    return mish(normalized.reshape(x.shape) * scale + bias)
+
+
+CONVOLUTIONS: dict[str, Conv] = {
+    "fewer products": toom_cook_conv,
+    "gathered": layers._gather,
+    "all taps": lambda x, w: layers._all_taps(x, w, "float32"),
+    "k products": shifted_conv,
+    "barrier": barrier_conv,
+}
+NORMS = {"own gradient": norm_mish, "autodiff": composed_norm_mish}
+SHAPES = (  # [B, H, C]
+    *((64, 32, 32), (64, 8, 128), (64, 4, 256), (8, 128, 32)),
+    *((1, 128, 32), (8, 4, 256), (1, 8, 128), (1, 4, 256)),
+)
+
+
+def time_layers(budget: float) -> None:
+    """Print the microseconds of single layers."""
+
+    def show(shape: tuple[int, ...], times: dict[str, float]) -> None:
+        shown = "  ".join(f"{name} {us:7.0f}" for name, us in times.items())
+        print(f"{shape!s:14s} {shown}", flush=True)
+
+    for shape in SHAPES:
+        channels = shape[-1]
+        x = jax.random.normal(jax.random.key(0), shape)
+        kernel = jax.random.normal(jax.random.key(1), (5, channels, channels))
+        times = {}
+        for name, convolve in CONVOLUTIONS.items():
+            calls, _ = measure(convolve, (x, kernel), budget)
+            times[name] = 1e3 * float(np.median(calls))
+        for name, norm in NORMS.items():
+
+            def slopes(*given: jax.Array, norm: Callable[..., Any] = norm) -> Any:
+                return jax.vjp(norm, *given)[1](given[0])
+
+            ones = jnp.ones(channels)
+            calls, _ = measure(slopes, (x, ones, 0 * ones), budget)
+            times[name] = 1e3 * float(np.median(calls))
+        show(shape, times)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nets", nargs="+", default=list(NETS), choices=NETS)
     parser.add_argument("--passes", nargs="+", default=list(PASSES), choices=PASSES)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--budget", type=float, default=0.7, help="seconds a row")
+    parser.add_argument("--layers", action="store_true", help="time single layers")
     options = vars(parser.parse_args())
+    if options.pop("layers"):
+        time_layers(options["budget"])
+        return
     best: dict[str, float] = {}
     ours: dict[str, float] = {}
     for row in benchmark(**options):

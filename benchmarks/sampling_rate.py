@@ -38,7 +38,7 @@ from jaxdiff.algorithms.imitation.diffusion_bc import (
     DiffusionBCConfig,
     diffusion_head,
 )
-from jaxdiff.algorithms.imitation.policy import Head
+from jaxdiff.algorithms.imitation.policy import Head, Prepare, preparing
 from jaxdiff.errors import UserError
 from jaxdiff.networks import BasicMLP, ImageEncoder, Sieve, Transformer
 
@@ -179,22 +179,25 @@ def decider(
     @jax.jit
     def program(params, call, shown):
         encode = functools.partial(module.apply, params, method="encode")
-        denoise = functools.partial(module.apply, params, method="denoise")
-        act = acting_of(head, encode, denoise, every_step=every_step)
+        halves = (
+            functools.partial(module.apply, params, method=name)
+            for name in ("prepare", "denoise")
+        )
+        act = acting_of(head, encode, preparing(*halves), every_step=every_step)
         return act(jax.random.key(call)[None], shown)
 
     return lambda call: np.asarray(program(params, call, shown))
 
 
 def acting_of(
-    head: Head, encode: Callable, denoise: Callable, *, every_step: bool
+    head: Head, encode: Callable, prepare: Prepare, *, every_step: bool
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Act as the head does, encoding once or in every denoising step.
 
     Args:
       head: of a policy.
       encode: `[B, k, O] -> [B, k, E]`.
-      denoise: `([B, k, E], [B, A], [B]) -> [B, F]`.
+      prepare: the rest of the network, see `Prepare`.
       every_step: encode in every step.
 
     Returns:
@@ -202,12 +205,17 @@ def acting_of(
       way.
     """
     if not every_step:
-        return lambda keys, shown: head.act(keys, denoise, encode(shown))
+        return lambda keys, shown: head.act(keys, prepare, encode(shown))
 
-    def both(shown, action, time):
-        # Tied to the action. Otherwise XLA would take the encoding out of its loop.
-        shown, action = jax.lax.optimization_barrier((shown, action))
-        return denoise(encode(shown), action, time)
+    def both(shown, times):
+        _, told = prepare(encode(shown), times)
+
+        def network(action, told):
+            # Tied to the action. Otherwise XLA would take the encoding out of its loop.
+            again, action = jax.lax.optimization_barrier((shown, action))
+            return prepare(encode(again), times)[0](action, told)
+
+        return network, told
 
     return lambda keys, shown: head.act(keys, both, shown)
 

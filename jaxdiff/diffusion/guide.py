@@ -279,8 +279,11 @@ def compose(
 
     def combined(x: jax.Array, time: jax.Array) -> jax.Array:
         keep = jnp.arange(copies * len(x)) < (copies - 1) * len(x)
-        many = jnp.concatenate([x] * copies), jnp.concatenate([time] * copies)
-        *given, without = jnp.split(network(*many, keep), copies)
+        many, told = (
+            jax.tree.map(lambda leaf: jnp.concatenate([leaf] * copies), each)
+            for each in (x, time)
+        )
+        *given, without = jnp.split(network(many, told, keep), copies)
         terms = zip(weights, given, strict=True)
         return without + sum(w * (each - without) for w, each in terms)
 

@@ -188,7 +188,8 @@ def denoiser(
     the update implies.
 
     Args:
-      network: `(x_t [B, ...], time [B]) -> output [B, ...]`.
+      network: `(x_t [B, ...], time [B]) -> output [B, ...]`. Where the time of a level
+        is more than a number, such as its embedding, leaves are `[B, ...]`.
       prediction: what the network predicts.
       clip: limits the estimate to [-clip, clip]; None does not.
 
@@ -197,7 +198,9 @@ def denoiser(
     """
 
     def denoise(x: jax.Array, level: NoiseLevels) -> jax.Array:
-        time = jnp.broadcast_to(jnp.asarray(level.time), x.shape[:1])
+        time = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (len(x), *jnp.shape(leaf))), level.time
+        )
         x0 = jnp.asarray(to_x0(network(x, time), x, level, prediction=prediction))
         return x0 if clip is None else jnp.clip(x0, -clip, clip)
 

@@ -28,6 +28,7 @@ from jaxdiff.networks.layers import (
     MLP,
     Attention,
     Linear,
+    Precision,
     TimeEmbedding,
     sinusoidal_embedding,
 )
@@ -55,9 +56,11 @@ class DiTBlock(nn.Module):
 
     Attributes:
       heads: heads of the attention; must divide the channels of x.
+      precision: of the factors of products in the attention and the MLP.
     """
 
     heads: int
+    precision: Precision = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
@@ -65,9 +68,11 @@ class DiTBlock(nn.Module):
         width = x.shape[-1]
         modulation = ZeroLinear(6 * width)(jax.nn.silu(embedding))[:, None]
         s1, b1, g1, s2, b2, g2 = jnp.split(modulation, 6, axis=-1)
-        attention = Attention(heads=self.heads, width=width // self.heads)
+        attention = Attention(
+            heads=self.heads, width=width // self.heads, precision=self.precision
+        )
         x = x + g1 * attention((1 + s1) * _normalized(x) + b1)
-        mlp = MLP(width, widths=(4 * width,))
+        mlp = MLP(width, widths=(4 * width,), precision=self.precision)
         return x + g2 * mlp((1 + s2) * _normalized(x) + b2)
 
 
@@ -80,6 +85,8 @@ class DiT(nn.Module):
       depth: number of blocks.
       heads: heads of the attention; must divide `width`.
       patch: rows that make one token; must divide the horizon.
+      precision: of the factors of products in the blocks, "float32" or "bfloat16";
+        sums, norms, embeddings and the first and last layer are in float32.
     """
 
     dim: int = 128
@@ -87,6 +94,7 @@ class DiT(nn.Module):
     depth: int = 2
     heads: int = 10
     patch: int = 1
+    precision: Precision = "float32"
 
     @nn.compact
     def __call__(
@@ -113,7 +121,7 @@ class DiT(nn.Module):
         h = Linear(self.width)(x.reshape(batch, tokens, size))
         h = h + sinusoidal_embedding(jnp.arange(tokens), self.width)
         for _ in range(self.depth):
-            h = DiTBlock(self.heads)(h, embedding)
+            h = DiTBlock(self.heads, self.precision)(h, embedding)
         modulation = ZeroLinear(2 * self.width)(jax.nn.silu(embedding))[:, None]
         scale, shift = jnp.split(modulation, 2, axis=-1)
         out = ZeroLinear(size)((1 + scale) * _normalized(h) + shift)

@@ -4,15 +4,15 @@ Weights and biases start uniform in +-1/sqrt(fan_in), as in PyTorch. Numbered fo
 
 (1) mish(x) = x tanh(log(1 + e^x)) = x n / (n + 2),  n = e^x (e^x + 2)
     [Misra, "Mish: a self regularized non-monotonic activation function", 2019]
-(2) group norm: subtract the mean and divide by the standard deviation, both taken over
-    time and over the channels of a group [Wu & He, "Group normalization", 2018]
-(3) sinusoidal embedding: s(t) = [sin(t f), cos(t f)],  f_j = 10^(-4 j / (dim/2 - 1)),
+(2) sinusoidal embedding: s(t) = [sin(t f), cos(t f)],  f_j = 10^(-4 j / (dim/2 - 1)),
     j = 0 .. dim/2 - 1 [Vaswani et al., "Attention is all you need", 2017]
-(4) Fourier features: [sin(2 pi f t), cos(2 pi f t)] with given frequencies f
+(3) Fourier features: [sin(2 pi f t), cos(2 pi f t)] with given frequencies f
     [Tancik et al., 2020, arXiv:2006.10739]
-(5) attention: y = softmax(q k^T / sqrt(width)) v in each head [Vaswani et al., 2017]
+(4) attention: y = softmax(q k^T / sqrt(width)) v in each head [Vaswani et al., 2017]
 """
 
+import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -23,6 +23,7 @@ from flax import linen as nn
 
 Initializer = Callable[..., jax.Array]
 NormKind = Literal["layer", "batch", "none"]
+Precision = Literal["float32", "bfloat16"]
 
 
 def fan_in_uniform(fan_in: int) -> Initializer:
@@ -35,25 +36,79 @@ def fan_in_uniform(fan_in: int) -> Initializer:
     return init
 
 
+def product(x: jax.Array, kernel: jax.Array, precision: Precision) -> jax.Array:
+    """Multiply x [..., C] by a kernel [C, O], with sums in float32.
+
+    Args:
+      x: float32.
+      kernel: float32.
+      precision: what factors are rounded to, "float32" or "bfloat16", also in the
+        backward pass.
+    """
+    if precision == "float32":
+        return x @ kernel
+    flat = _rounded_product(x.reshape(-1, x.shape[-1]), kernel)
+    return flat.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+@jax.custom_vjp
+def _rounded_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    factors = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+    return jnp.matmul(*factors, preferred_element_type=jnp.float32)
+
+
+_rounded_product.defvjp(
+    lambda x, kernel: (_rounded_product(x, kernel), (x, kernel)),
+    lambda factors, g: (
+        _rounded_product(g, factors[1].T),
+        _rounded_product(factors[0].T, g),
+    ),
+)
+
+
 class Linear(nn.Module):
     """An affine map of the last axis, weights and bias from `fan_in_uniform`.
 
     Attributes:
       features: outputs.
       use_bias: add a bias.
+      precision: of the factors of products, see `product`.
     """
 
     features: int
     use_bias: bool = True
+    precision: Precision = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [..., C] to [..., features]."""
         init = fan_in_uniform(x.shape[-1])
         kernel = self.param("kernel", init, (x.shape[-1], self.features))
-        if not self.use_bias:
-            return x @ kernel
-        return x @ kernel + self.param("bias", init, (self.features,))
+        y = product(x, kernel, self.precision)
+        return y + self.param("bias", init, (self.features,)) if self.use_bias else y
+
+
+class SummedLinear(nn.Module):
+    """The parameters of a `Linear` of parts side by side, part by part.
+
+    [x_1 | x_2 | ..] W + b = x_1 W_1 + x_2 W_2 + .. + b: a part that stays the same need
+    not be multiplied again.
+
+    Attributes:
+      features: outputs.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, sizes: Sequence[int]) -> tuple[list[jax.Array], jax.Array]:
+        """Return W_i [sizes[i], features] of parts of these sizes, and b [features]."""
+        total = sum(sizes)
+        init = fan_in_uniform(total)
+        kernel = self.param("kernel", init, (total, self.features))
+        bias = self.param("bias", init, (self.features,))
+        ends = itertools.accumulate(sizes[:-1])
+        return jnp.split(kernel, list(ends)), bias
 
 
 class MLP(nn.Module):
@@ -64,20 +119,23 @@ class MLP(nn.Module):
       widths: widths of the hidden layers.
       layer_norm: normalize each hidden layer after its GELU.
       approximate: compute GELU by tanh, which differs from it by up to 5e-4.
+      precision: of the factors of products.
     """
 
     features: int
     widths: Sequence[int] = (512, 512, 512)
     layer_norm: bool = False
     approximate: bool = False
+    precision: Precision = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [..., C] to [..., features]."""
+        linear = functools.partial(Linear, precision=self.precision)
         for width in self.widths:
-            x = jax.nn.gelu(Linear(width)(x), approximate=self.approximate)
+            x = jax.nn.gelu(linear(width)(x), approximate=self.approximate)
             x = nn.LayerNorm(epsilon=1e-6)(x) if self.layer_norm else x
-        return Linear(self.features)(x)
+        return linear(self.features)(x)
 
 
 class ReLUNet(nn.Module):
@@ -105,12 +163,20 @@ class ReLUNet(nn.Module):
 def mish(x: jax.Array) -> jax.Array:
     """Apply Mish elementwise, equation (1), with one exponential.
 
-    Above 20 the quotient is 1 in float32; capping the exponent there prevents
-    inf / inf. In the left tail n tends to 2 e^x without cancellation.
+    In the left tail n tends to 2 e^x without cancellation.
     """
-    e = jnp.exp(jnp.minimum(x, 20.0))
-    n = e * (e + 2.0)
+    _, _, n = mish_parts(x)
     return x * (n / (n + 2.0))
+
+
+def mish_parts(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return x, e^x and n of equation (1), with x at most 20.
+
+    From there on mish(x) = x in float32, and inf / inf would follow without the limit.
+    """
+    x = jnp.minimum(x, 20.0)
+    e = jnp.exp(x)
+    return x, e, e * (e + 2.0)
 
 
 class Norm(nn.Module):
@@ -141,59 +207,8 @@ class Norm(nn.Module):
         )(x)
 
 
-def group_norm(
-    x: jax.Array,
-    scale: jax.Array,
-    bias: jax.Array,
-    *,
-    groups: int = 8,
-    epsilon: float = 1e-5,
-) -> jax.Array:
-    """Normalize over time and the channels of each group, equation (2).
-
-    The variance is taken about the mean (two passes): E[x^2] - E[x]^2 loses its digits
-    where the mean is large.
-
-    Args:
-      x: [B, H, C].
-      scale: [C].
-      bias: [C].
-      groups: number of channel groups; must divide C.
-      epsilon: keeps a constant group from dividing by zero.
-
-    Raises:
-      ValueError: C does not divide into the groups.
-    """
-    batch, horizon, channels = x.shape
-    if channels % groups:
-        raise ValueError(f"{channels} channels do not split into {groups} groups")
-    grouped = x.reshape(batch, horizon, groups, channels // groups)
-    mean = grouped.mean(axis=(1, 3), keepdims=True)
-    centred = grouped - mean
-    variance = jnp.square(centred).mean(axis=(1, 3), keepdims=True)
-    normalized = centred * jax.lax.rsqrt(variance + epsilon)
-    return normalized.reshape(x.shape) * scale + bias
-
-
-class GroupNorm(nn.Module):
-    """`group_norm` with a learned scale and bias.
-
-    Attributes:
-      groups: number of channel groups.
-    """
-
-    groups: int = 8
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map [B, H, C] to the same shape."""
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        return group_norm(x, scale, bias, groups=self.groups)
-
-
 def sinusoidal_embedding(time: jax.Array, dim: int) -> jax.Array:
-    """Embed times [B], in any unit, as [B, dim] sines then cosines, equation (3).
+    """Embed times [B], in any unit, as [B, dim] sines then cosines, equation (2).
 
     Raises:
       ValueError: `dim` is odd or below 4.
@@ -207,7 +222,7 @@ def sinusoidal_embedding(time: jax.Array, dim: int) -> jax.Array:
 
 
 def fourier_features(time: jax.Array, frequencies: Sequence[float]) -> jax.Array:
-    """Embed times [...] as [..., 2 F] sines then cosines, equation (4)."""
+    """Embed times [...] as [..., 2 F] sines then cosines, equation (3)."""
     angle = 2 * jnp.pi * time[..., None] * jnp.asarray(frequencies, jnp.float32)
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
@@ -263,7 +278,7 @@ class SineEmbedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention of every token to every token, equation (5).
+    """Attention of every token to every token, equation (4).
 
     Attributes:
       heads: number of heads.
@@ -271,24 +286,27 @@ class Attention(nn.Module):
       lean: leave out the second projection of queries, keys, values and outputs that
         the network of Pearce et al. (2023) has. The lean layer can compute the same
         functions with one fifteenth of the parameters.
+      precision: of the factors of products with weights.
     """
 
     heads: int = 16
     width: int = 64
     lean: bool = True
+    precision: Precision = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [B, S, C] to the same shape."""
         inner = self.heads * self.width
-        parts = jnp.split(Linear(3 * inner)(x), 3, axis=-1)
+        linear = functools.partial(Linear, precision=self.precision)
+        parts = jnp.split(linear(3 * inner)(x), 3, axis=-1)
         if not self.lean:
-            parts = [Linear(inner)(part) for part in parts]
+            parts = [linear(inner)(part) for part in parts]
         shape = (*x.shape[:2], self.heads, self.width)
         query, key, value = (part.reshape(shape) for part in parts)
         logits = jnp.einsum("bqhc,bkhc->bhqk", query, key) / math.sqrt(self.width)
         found = jnp.einsum("bhqk,bkhc->bqhc", jax.nn.softmax(logits), value)
         found = found.reshape(*x.shape[:2], inner)
         if not self.lean:
-            found = Linear(inner)(found)
-        return Linear(x.shape[-1])(found)
+            found = linear(inner)(found)
+        return linear(x.shape[-1])(found)

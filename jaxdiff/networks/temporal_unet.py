@@ -5,7 +5,7 @@ flexible behavior synthesis", 2022, appendix C and the released network). With
 block(x) = mish(group_norm(conv_5(x))) and the time embedding e,
 
     h = block_1(x) + W mish(e),   y = block_2(h) + skip(x)                           (1)
-    e = W_2 mish(W_1 s(t)),   s the sinusoids of `layers`, equation (3) there        (2)
+    e = W_2 mish(W_1 s(t)),   s the sinusoids of `layers`, equation (2) there        (2)
 
 where skip is the identity, or a 1x1 convolution where the widths differ. Linear
 attention (Katharopoulos et al., 2020; Shen et al., 2021) mixes time in O(H), per head,
@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxdiff.networks.layers import GroupNorm, Linear, TimeEmbedding, mish
+from jaxdiff.networks.layers import Linear, Precision, TimeEmbedding, mish
+from jaxdiff.networks.norm_mish import NormMish
 from jaxdiff.networks.temporal_conv import TemporalConv, TemporalUpConv
 
 
@@ -37,19 +38,21 @@ class ConvBlock(nn.Module):
       features: outputs.
       kernel_size: taps of the convolution.
       norm_by_row: LayerNorm of each row instead of GroupNorm.
+      precision: of the factors of products.
     """
 
     features: int
     kernel_size: int = 5
     norm_by_row: bool = False
+    precision: Precision = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [B, H, C] to [B, H, features]."""
-        x = TemporalConv(self.features, self.kernel_size)(x)
+        x = TemporalConv(self.features, self.kernel_size, precision=self.precision)(x)
         if self.norm_by_row:
             return mish(nn.LayerNorm(epsilon=1e-5, use_fast_variance=False)(x))
-        return mish(GroupNorm()(x))
+        return NormMish(name="GroupNorm_0")(x)  # as saved parameters name it
 
 
 class ResidualBlock(nn.Module):
@@ -59,23 +62,26 @@ class ResidualBlock(nn.Module):
       features: outputs.
       kernel_size: taps of the convolutions.
       norm_by_row: LayerNorm of each row instead of GroupNorm.
+      precision: of the factors of products.
     """
 
     features: int
     kernel_size: int = 5
     norm_by_row: bool = False
+    precision: Precision = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
         """Map x [B, H, C] and an embedding [B, E] to [B, H, features]."""
         shift = Linear(self.features)(mish(embedding))
         first, second = (
-            ConvBlock(self.features, self.kernel_size, self.norm_by_row)
+            ConvBlock(self.features, self.kernel_size, self.norm_by_row, self.precision)
             for _ in range(2)
         )
         h = second(first(x) + shift[:, None])
-        skip = x if x.shape[-1] == self.features else Linear(self.features)(x)
-        return h + skip
+        if x.shape[-1] != self.features:
+            x = Linear(self.features, precision=self.precision)(x)
+        return h + x
 
 
 class LinearAttention(nn.Module):
@@ -123,6 +129,8 @@ class TemporalUNet(nn.Module):
         statistics over all rows, so that every row depends on the whole trajectory
         and on its length; without it a row depends on the reach of its convolutions.
       kernel_size: taps of the convolutions in the residual blocks.
+      precision: of the factors of products over time, "float32" or "bfloat16"; sums,
+        norms, embeddings and the last layer are in float32.
     """
 
     dim: int = 32
@@ -132,6 +140,7 @@ class TemporalUNet(nn.Module):
     patch: int = 1
     norm_by_row: bool = False
     kernel_size: int = 5
+    precision: Precision = "float32"
 
     @nn.compact
     def __call__(
@@ -165,8 +174,10 @@ class TemporalUNet(nn.Module):
             shown = Linear(2 * self.dim)(hidden)
             embedding = jnp.concatenate([embedding, shown], axis=-1)
 
+        sizes = self.kernel_size, self.norm_by_row, self.precision
+
         def block(x: jax.Array, features: int) -> jax.Array:
-            made = ResidualBlock(features, self.kernel_size, self.norm_by_row)
+            made = ResidualBlock(features, *sizes)
             return made(x, embedding)
 
         def level(x: jax.Array, features: int, count: int = 2) -> jax.Array:
@@ -179,15 +190,15 @@ class TemporalUNet(nn.Module):
         for width in widths[:-1]:
             x = level(x, width)
             skips.append(x)
-            x = TemporalConv(width, 3, stride=2)(x)
+            x = TemporalConv(width, 3, stride=2, precision=self.precision)(x)
         x = level(x, widths[-1])
         skips.append(x)
         x = level(x, widths[-1], count=1)
         x = block(x, widths[-1])
         for width in reversed(widths[:-1]):
             x = level(jnp.concatenate([x, skips.pop()], axis=-1), width)
-            x = TemporalUpConv(width)(x)
-        x = ConvBlock(widths[0], self.kernel_size, self.norm_by_row)(x)
+            x = TemporalUpConv(width, self.precision)(x)
+        x = ConvBlock(widths[0], *sizes)(x)
         return Linear(self.patch * dim)(x).reshape(batch, horizon, dim)
 
 
@@ -201,11 +212,13 @@ class TemporalValue(nn.Module):
       dim: width of the first level and of the time embedding.
       dim_mults: width of each level in units of dim.
       kernel_size: taps of the convolutions in the residual blocks.
+      precision: of the factors of products over time, as in `TemporalUNet`.
     """
 
     dim: int = 32
     dim_mults: Sequence[int] = (1, 2, 4, 8)
     kernel_size: int = 5
+    precision: Precision = "float32"
 
     @nn.compact
     def __call__(
@@ -227,8 +240,10 @@ class TemporalValue(nn.Module):
         blocks += [(widths[-1] // 2, 1), (widths[-1] // 4, 1)]
         for width, count in blocks:
             for _ in range(count):
-                x = ResidualBlock(width, self.kernel_size)(x, embedding)
-            x = TemporalConv(width, 3, stride=2)(x)
+                x = ResidualBlock(width, self.kernel_size, precision=self.precision)(
+                    x, embedding
+                )
+            x = TemporalConv(width, 3, stride=2, precision=self.precision)(x)
         flat = x.reshape(x.shape[0], -1)
         hidden = Linear(flat.shape[-1] // 2)(
             jnp.concatenate([flat, embedding], axis=-1)

@@ -14,6 +14,7 @@ from jaxdiff.algorithms.imitation.diffusion_bc import (
     DiffusionBCConfig,
     diffusion_head,
 )
+from jaxdiff.algorithms.imitation.policy import preparing
 from jaxdiff.errors import UserError
 
 STEPS = 4
@@ -42,7 +43,12 @@ def test_encoding_once_is_the_same_function_and_really_once(extra):
         def denoise(embedding, action, time):
             return jnp.tanh(action + embedding.sum((1, 2))[:, None] + time[:, None])
 
-        act = benchmark.acting_of(head, encode, denoise, every_step=every_step)
+        act = benchmark.acting_of(
+            head,
+            encode,
+            preparing(lambda *given: given, denoise),
+            every_step=every_step,
+        )
         found[every_step] = np.asarray(jax.jit(act)(jax.random.key(0)[None], shown))
         calls[every_step] = seen
     np.testing.assert_allclose(found[True], found[False], rtol=1e-5)

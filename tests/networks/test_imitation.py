@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdiff.networks import BasicMLP, Norm, Sieve, Transformer
+from jaxdiff.networks.layers import Linear
 
 NO_NORM = functools.partial(Norm, "none")
 BATCH_NORM = functools.partial(Norm, "batch")
@@ -127,6 +128,36 @@ def test_sieve_shows_every_layer_the_raw_action_and_time():
     np.testing.assert_allclose(
         found, raw @ last["kernel"][16:] + last["bias"], atol=1e-6
     )
+
+
+def test_sieve_sums_what_a_layer_of_parts_side_by_side_joins():
+    network = SMALL["sieve"]
+    (seen, action, time), params = made(network)
+    module = network.bind(params)
+    embedded = [
+        module.encode(seen).reshape(2, -1),
+        module.action_embedding(action),
+        module.time_embedding(time),
+    ]
+    first = Linear(16).apply(
+        {"params": params["params"]["layers_0"]}, jnp.concatenate(embedded, axis=-1)
+    )
+    (start, acted), (timed, _) = module.prepare(module.encode(seen), time)
+    np.testing.assert_allclose(start + timed + embedded[1] @ acted, first, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_levels_are_prepared_once_for_all_decisions(name):
+    network = SMALL[name]
+    (seen, action, _), params = made(network)
+    embedding = network.apply(params, seen, method="encode")
+    times = jnp.linspace(0, 1, 5)
+    decision, told = network.apply(params, embedding, times, method="prepare")
+    for i, time in enumerate(times):
+        rows = jax.tree.map(lambda leaf, i=i: jnp.stack([leaf[i]] * 2), told)
+        found = network.apply(params, decision, action, rows, method="denoise")
+        alone = network.apply(params, seen, action, jnp.full(2, time))
+        np.testing.assert_allclose(found, alone, atol=1e-6)
 
 
 def test_sieve_halves_the_square_of_what_it_passes_on():

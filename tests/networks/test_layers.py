@@ -12,8 +12,8 @@ from jaxdiff.networks.layers import (
     Linear,
     SineEmbedding,
     fourier_features,
-    group_norm,
     mish,
+    product,
 )
 from jaxdiff.networks.temporal_conv import TemporalConv, TemporalUpConv
 
@@ -40,27 +40,6 @@ def test_mish_is_finite_at_the_ends_of_float32():
     np.testing.assert_array_equal(jax.vmap(jax.grad(mish))(x), [0, 0, 1, 1])
 
 
-def test_group_norm_statistics():
-    x = 1000 + 3 * draw(0, 2, 16, 24) * jnp.arange(1, 25)
-    ones, zeros = jnp.ones(24), jnp.zeros(24)
-    y = np.asarray(group_norm(x, ones, zeros)).reshape(2, 16, 8, 3)
-    np.testing.assert_allclose(y.mean(axis=(1, 3)), 0, atol=1e-4)
-    np.testing.assert_allclose(y.std(axis=(1, 3)), 1, atol=1e-3)
-    scale, shift = jnp.arange(24.0), 2 * jnp.arange(24.0)
-    affine = group_norm(x, scale, shift)
-    np.testing.assert_allclose(affine, y.reshape(2, 16, 24) * scale + shift, atol=1e-4)
-
-
-def test_group_norm_epsilon_rules_where_the_variance_vanishes():
-    x = jnp.tile(jnp.array([0.01, -0.01]), (1, 4, 8))
-    y = group_norm(x, jnp.ones(16), jnp.zeros(16))
-    np.testing.assert_allclose(jnp.abs(y), 0.01 / np.sqrt(1e-4 + 1e-5), rtol=1e-5)
-    constant = group_norm(jnp.full((1, 4, 16), 7.0), jnp.ones(16), jnp.zeros(16))
-    np.testing.assert_array_equal(constant, 0)
-    with pytest.raises(ValueError, match="12 channels"):
-        group_norm(jnp.ones((1, 4, 12)), jnp.ones(12), jnp.zeros(12))
-
-
 def test_time_embedding_facts():
     time = jnp.array([0.0, 1.0, 7.5])
     e = np.asarray(sinusoidal_embedding(time, 32))
@@ -75,6 +54,19 @@ def test_time_embedding_facts():
     np.testing.assert_array_equal(whole[:2], e[:2])
     with pytest.raises(ValueError, match="even"):
         sinusoidal_embedding(time, 7)
+
+
+def test_a_product_of_rounded_factors_sums_in_float32():
+    x, kernel, g = draw(0, 2, 3, 500), draw(1, 500, 4), draw(2, 2, 3, 4)
+    rounded = [each.astype(jnp.bfloat16).astype(jnp.float32) for each in (x, kernel, g)]
+    y, pull = jax.vjp(lambda *each: product(*each, "bfloat16"), x, kernel)
+    np.testing.assert_allclose(y, rounded[0] @ rounded[1], rtol=1e-5, atol=1e-4)
+    assert jnp.abs(y - x @ kernel).max() > 1e-2
+    _, exact = jax.vjp(lambda x, w: x @ w, *rounded[:2])
+    for one, other in zip(pull(g), exact(rounded[2]), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-4)
+    plain = product(x, kernel, "float32")
+    np.testing.assert_array_equal(plain, x @ kernel)
 
 
 def test_initial_weights_fill_the_fan_in_interval():

@@ -135,6 +135,46 @@ def test_conv_in_a_scan_is_the_conv_applied_again():
     np.testing.assert_allclose(slope, again, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("batch", [2, 64])
+def test_conv_of_rounded_factors_sums_in_float32(backend, batch, stride):
+    """Products of bfloat16 numbers are exact in float32."""
+    x, kernel = draw(0, batch, 8, 16), draw(1, 5, 16, 4)
+    g = draw(2, batch, 8 // stride, 4)
+    rounded = [each.astype(jnp.bfloat16).astype(jnp.float32) for each in (x, kernel, g)]
+
+    def convolve(x, kernel):
+        return temporal_conv(x, kernel, stride=stride, precision="bfloat16")
+
+    y, pull = jax.vjp(convolve, x, kernel)
+    assert y.dtype == jnp.float32
+    np.testing.assert_allclose(y, direct_conv(*rounded[:2], stride), atol=3e-5)
+    _, exact = jax.vjp(lambda *each: library_conv(*each, stride=stride), *rounded[:2])
+    for one, other in zip(pull(g), exact(rounded[2]), strict=True):
+        assert one.dtype == jnp.float32
+        np.testing.assert_allclose(one, other, atol=1e-2 * jnp.abs(other).max())
+
+
+def test_up_conv_of_rounded_factors_sums_in_float32():
+    x, kernel = draw(0, 2, 8, 16), draw(1, 4, 16, 4)
+    rounded = [each.astype(jnp.bfloat16).astype(jnp.float32) for each in (x, kernel)]
+    found = temporal_up_conv(x, kernel, precision="bfloat16")
+    np.testing.assert_allclose(found, temporal_up_conv(*rounded), atol=3e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_an_exported_program_takes_any_batch(stride):
+    kernel = draw(1, 5, 3, 4)
+    (count,) = jax.export.symbolic_shape("count")
+    shape = jax.ShapeDtypeStruct((count, 8, 3), jnp.float32)
+    convolve = jax.jit(lambda x: temporal_conv(x, kernel, stride=stride))
+    exported = jax.export.export(convolve)(shape)
+    for batch in (1, 3):
+        x = draw(0, batch, 8, 3)
+        expected = direct_conv(x, kernel, stride)
+        np.testing.assert_allclose(exported.call(x), expected, atol=3e-5)
+
+
 def test_conv_refuses_an_even_kernel():
     with pytest.raises(ValueError, match="odd"):
         temporal_conv(draw(0, 1, 4, 2), draw(1, 4, 2, 2))

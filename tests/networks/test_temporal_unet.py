@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from jaxdiff.networks import (
+    DiT,
     TemporalUNet,
     TemporalValue,
     horizon_multiple,
-    layers,
+    norm_mish,
 )
+from jaxdiff.networks.layers import mish
 from jaxdiff.networks.temporal_unet import LinearAttention, ResidualBlock
 
 SMALL = {"dim": 8, "dim_mults": (1, 2)}
@@ -111,7 +113,7 @@ def test_unet_interior_moves_with_its_input(monkeypatch):
 
     GroupNorm is held off: its statistics see the whole horizon.
     """
-    monkeypatch.setattr(layers, "group_norm", lambda x, *_, **__: x)
+    monkeypatch.setattr(norm_mish, "norm_mish", lambda x, *_: mish(x))
     network = TemporalUNet(dim=8, dim_mults=(1, 2))
     x = draw(0, 1, 96, 2)
     params = jax.jit(network.init)(jax.random.key(0), x, jnp.zeros(1))
@@ -156,7 +158,7 @@ def test_attention_averages_values_over_time():
 )
 def test_unet_shows_its_middle_the_ends_alone(monkeypatch, show_ends):
     """What is out of reach of the convolutions is seen only if it is an end of x."""
-    monkeypatch.setattr(layers, "group_norm", lambda x, *_, **__: x)
+    monkeypatch.setattr(norm_mish, "norm_mish", lambda x, *_: mish(x))
     network = TemporalUNet(dim=8, dim_mults=(1, 2), show_ends=show_ends)
     x = draw(0, 1, 192, 2)
     params = jax.jit(network.init)(jax.random.key(0), x, jnp.zeros(1))
@@ -241,3 +243,33 @@ def test_rows_normalised_alone_see_what_their_convolutions_reach(by_row):
     shorter = apply(params, x[:, :64], time)[0, 40]
     same = np.allclose(shorter, apply(params, x, time)[0, 40], atol=1e-5)
     assert same == by_row
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(
+            lambda **given: TemporalUNet(dim=8, dim_mults=(1,), **given), id="unet"
+        ),
+        pytest.param(
+            lambda **given: TemporalValue(dim=32, dim_mults=(1,), **given), id="value"
+        ),
+        pytest.param(
+            lambda **given: DiT(dim=8, width=32, heads=2, depth=1, **given), id="dit"
+        ),
+    ],
+)
+def test_rounded_factors_change_little_and_no_parameter(network):
+    x, time = draw(0, 2, 8, 3), jnp.array([0.0, 9.0])
+    exact, rounded = network(), network(precision="bfloat16")
+    shapes = [jax.eval_shape(each.init, jax.random.key(1), x, time)
+              for each in (exact, rounded)]  # fmt: skip
+    assert jax.tree.map(lambda a, b: a.shape == b.shape, *shapes)
+    # Some parameters start at zero, where all would agree.
+    params = jax.tree.map(lambda leaf: 0.2 * draw(2, *leaf.shape), shapes[0])
+
+    one, other = jax.jit(
+        lambda params: [each.apply(params, x, time) for each in (exact, rounded)]
+    )(params)
+    assert one.dtype == other.dtype == jnp.float32
+    assert 1e-5 < jnp.abs(one - other).max() / jnp.abs(one).max() < 5e-2

@@ -164,31 +164,41 @@ def diffusion_head(
     levels = SCHEDULES[config.schedule](config.diffusion_steps, time="fraction")
     steps = ddpm(levels, variance=acting.variance, extra_steps=acting.extra_steps)
 
-    def loss(keys, denoise, embedding, actions):
+    def loss(keys, prepare, embedding, actions):
         drop_keys, keys = jax.vmap(jax.random.split, out_axes=1)(keys)
         drop = functools.partial(jax.random.bernoulli, p=config.condition_dropout)
         embedding = _masked(embedding, ~jax.vmap(drop)(drop_keys))
+
+        def network(action, time):
+            prepared, told = prepare(embedding, time)
+            return prepared(action, told)
+
         return denoising_loss(
             keys,
-            lambda action, time: denoise(embedding, action, time),
+            network,
             uniform_row(levels),
             actions,
             prediction="noise",
         )
 
-    def act(keys, denoise, embedding):
+    def act(keys, prepare, embedding):
         many = jnp.repeat(embedding, acting.candidates, axis=0)
-        network = functools.partial(denoise, many)
-        if acting.guidance_weight != 1:
-            twice = jnp.concatenate([many, many])
+        if acting.guidance_weight == 1:
+            network, told = prepare(many, steps.level.time)
+        else:
+            both, told = prepare(
+                jnp.concatenate([many, jnp.zeros_like(many)]), steps.level.time
+            )
             network = classifier_free(
-                lambda action, time, keep: denoise(_masked(twice, keep), action, time),
+                lambda action, told, keep: both(action, told),
                 weight=acting.guidance_weight,
             )
         found = sample(
             repeat_keys(keys, acting.candidates),
             denoiser(network, prediction="noise", clip=acting.clip),
-            steps,
+            dataclasses.replace(
+                steps, level=dataclasses.replace(steps.level, time=told)
+            ),
             (len(many), action_dim),
             temperature=acting.temperature,
         ).x

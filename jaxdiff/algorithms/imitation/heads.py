@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxdiff.algorithms.imitation.policy import DenoiseHalf, Head
+from jaxdiff.algorithms.imitation.policy import Head, Prepare
 from jaxdiff.data.kmeans import nearest
 from jaxdiff.diffusion import normal, split_keys
 
@@ -123,29 +123,30 @@ def energy(action_dim: int, *, negatives: int, candidates: int) -> Head:
       candidates: actions that the search compares.
     """
 
-    def energies(denoise: DenoiseHalf, embedding: jax.Array, actions: jax.Array):
+    def energies(prepare: Prepare, embedding: jax.Array, actions: jax.Array):
         """Compute the energies `[B, M]` of actions `[B, M, A]`."""
         batch, many, _ = actions.shape
         seen = jnp.repeat(embedding, many, axis=0)
         flat = actions.reshape(batch * many, action_dim)
-        return denoise(seen, flat, jnp.zeros(len(flat))).reshape(batch, many)
+        network, told = prepare(seen, jnp.zeros(len(flat)))
+        return network(flat, told).reshape(batch, many)
 
     def uniform(keys, count):
         shape = (count, action_dim)
         return jax.vmap(lambda key: jax.random.uniform(key, shape, minval=-1))(keys)
 
-    def loss(keys, denoise, embedding, actions):
+    def loss(keys, prepare, embedding, actions):
         many = jnp.concatenate([actions[:, None], uniform(keys, negatives)], axis=1)
-        found = energies(denoise, embedding, many)
+        found = energies(prepare, embedding, many)
         return _cross_entropy(-found, jnp.zeros(len(actions), jnp.int32))
 
-    def act(keys, denoise, embedding):
+    def act(keys, prepare, embedding):
         first, keys = split_keys(keys)
 
         def search(tried, given):
             keys, std = given
             keys, noise_keys = split_keys(keys)
-            logits = -energies(denoise, embedding, tried)
+            logits = -energies(prepare, embedding, tried)
             chosen = jax.vmap(
                 lambda key, row: jax.random.categorical(key, row, shape=(candidates,))
             )(keys, logits)
@@ -155,7 +156,7 @@ def energy(action_dim: int, *, negatives: int, candidates: int) -> Head:
 
         rounds = split_keys(keys, len(_ROUNDS)), jnp.array(_ROUNDS)
         tried, _ = jax.lax.scan(search, uniform(first, candidates), rounds)
-        best = energies(denoise, embedding, tried).argmin(-1)
+        best = energies(prepare, embedding, tried).argmin(-1)
         return jnp.take_along_axis(tried, best[:, None, None], axis=1)[:, 0]
 
     return Head(1, loss, act)
@@ -169,16 +170,17 @@ def _direct(
 ) -> Head:
     """Build a head that reads the network once, with a zero action and time."""
 
-    def read(denoise, embedding):
+    def read(prepare, embedding):
         batch = len(embedding)
-        return denoise(embedding, jnp.zeros((batch, action_dim)), jnp.zeros(batch))
+        network, told = prepare(embedding, jnp.zeros(batch))
+        return network(jnp.zeros((batch, action_dim)), told)
 
     return Head(
         features,
-        lambda keys, denoise, embedding, actions: loss(
-            read(denoise, embedding), actions
+        lambda keys, prepare, embedding, actions: loss(
+            read(prepare, embedding), actions
         ),
-        lambda keys, denoise, embedding: act(keys, read(denoise, embedding)),
+        lambda keys, prepare, embedding: act(keys, read(prepare, embedding)),
     )
 
 

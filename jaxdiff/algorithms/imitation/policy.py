@@ -2,10 +2,10 @@
 
 A policy sees the last k observations (`jaxdiff.algorithms.imitation.decisions`). A
 network (`jaxdiff.networks.imitation`) encodes them to an embedding e. The `Head` of the
-policy says what the network's other half, `denoise(e, a, tau)`, learns and how it acts:
+policy says what the rest of the network learns and how it acts:
 
-(1) loss = mean of head.loss(denoise, e, a),   a ~ data,
-(2) a = head.act(denoise, e).
+(1) loss = mean of head.loss(prepare, e, a),   a ~ data,
+(2) a = head.act(prepare, e).
 
 Actions are scaled to [-1, 1] throughout. Acting encodes each observation once, when it
 arrives, and carries the embeddings of the history. Stacked pictures are the exception:
@@ -70,8 +70,9 @@ C = TypeVar("C", bound=ImitationConfig)
 # Pictures that take more bytes than this stay on the host.
 _MANY_BYTES = 2_000_000_000
 
-# (embedding [B, k, E], action [B, A], time [B]) -> output [B, F]
-DenoiseHalf = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+# (embedding [B, k, E], times [S]) -> (action [B, A], told of B) -> output [B, F], and
+# what the S times tell, with leaves [S, ...]
+Prepare = Callable[[jax.Array, jax.Array], tuple[Callable[..., jax.Array], Any]]
 
 
 @pytree_dataclass
@@ -92,8 +93,8 @@ class Head(NamedTuple):
 
     Attributes:
       features: F, outputs of the network.
-      loss: `(keys [B], denoise, embedding [B, k, E], actions [B, A]) -> [B]`.
-      act: `(keys [B], denoise, embedding [B, k, E]) -> [B, A]`.
+      loss: `(keys [B], prepare, embedding [B, k, E], actions [B, A]) -> [B]`.
+      act: `(keys [B], prepare, embedding [B, k, E]) -> [B, A]`.
     """
 
     features: int
@@ -151,8 +152,13 @@ def imitation(
         newest = inputs if config.stacked else encode(inputs)
         older = jnp.concatenate([newest, carry[:, :-1]], axis=1)
         seen = jnp.where(reset[:, None, None], newest, older)
-        denoise = functools.partial(network.apply, params, method="denoise")
-        found = head.act(keys, denoise, encode(seen) if config.stacked else seen)
+        prepare = preparing(
+            *(
+                functools.partial(network.apply, params, method=name)
+                for name in ("prepare", "denoise")
+            )
+        )
+        found = head.act(keys, prepare, encode(seen) if config.stacked else seen)
         action = unnormalize(statistics.actions, found)
         if entries:
             action = action + observation[:, list(entries)]
@@ -173,6 +179,21 @@ def imitation(
         functools.partial(_learner, config, statistics, spec, entries, head)
     )
     return Algorithm(learners={"policy": learner}, act=act, init_carry=init_carry)
+
+
+def preparing(prepare: Callable[..., Any], denoise: Callable[..., Any]) -> Prepare:
+    """Join two parts of a network of `jaxdiff.networks.imitation`.
+
+    Args:
+      prepare: `(embedding [B, k, E], times [S]) -> decision, told`.
+      denoise: `(decision, action [B, A], told of B) -> [B, F]`.
+    """
+
+    def prepared(embedding, times):
+        decision, told = prepare(embedding, times)
+        return functools.partial(denoise, decision), told
+
+    return prepared
 
 
 def generic_config(config: C, dataset: Dataset, spec: Spec) -> C:
@@ -224,7 +245,8 @@ def _learner(
         inputs, actions = normalize(statistics.inputs, batch[0]), batch[1]
 
         def losses(module):
-            return head.loss(keys, module.denoise, module.encode(inputs), actions)
+            prepare = preparing(module.prepare, module.denoise)
+            return head.loss(keys, prepare, module.encode(inputs), actions)
 
         def loss(params):
             found, moved = network.apply(params, method=losses, mutable=["batch_stats"])

@@ -65,6 +65,7 @@ from jaxdiff.algorithms.planning.network import NETWORKS
 from jaxdiff.algorithms.planning.options import (
     PlannerActing,
     PlannerConfig,
+    acting_config,
     generic_options,
     joint_faults,
     training_horizons,
@@ -258,9 +259,7 @@ def decision_diffuser(
     learners = {
         "denoiser": _denoiser_learner(config, network, statistics, spec, diffused)
     }
-    pieces = Pieces(
-        predict=_predict(config, acting, network, statistics), diffused=diffused
-    )
+    pieces = Pieces(predict=_predict(config, acting, statistics), diffused=diffused)
     if inverted:
         states = take_dimensions(statistics.normalizer, slice(spec.action_dim, None))
         scales = states, statistics.actions
@@ -348,10 +347,10 @@ def _denoiser_learner(
 def _predict(
     config: DecisionDiffuserConfig,
     acting: DecisionDiffuserActing,
-    network: Any,
     statistics: Statistics,
 ) -> Callable[..., Any]:
     """Build `(states, problem of N) -> network` that combines predictions, eq. (2)."""
+    network: Any = _network(acting_config(config, acting))
 
     def predict(states, problem):
         params = states["denoiser"].slow["ema"]

@@ -36,6 +36,7 @@ from jaxdiff.algorithms.planning.network import NETWORKS
 from jaxdiff.algorithms.planning.options import (
     PlannerActing,
     PlannerConfig,
+    acting_config,
     generic_options,
     joint_faults,
     rewards_vary,
@@ -153,7 +154,8 @@ def diffuser(
       UserError: options that do not fit each other or the data.
     """
     refuse([*joint_faults(config, acting, spec), *_faults(config, acting)])
-    network: Any = NETWORKS[config.network].build(config)
+    build: Any = NETWORKS[config.network].build
+    network, acting_network = build(config), build(acting_config(config, acting))
     longest = max(training_horizons(config))
 
     def prepare(data, frozen, key):
@@ -166,7 +168,7 @@ def diffuser(
     def predict(states, problem):
         del problem
         params = states["denoiser"].slow["ema"]
-        return lambda x, time: network.apply(params, x, time)
+        return lambda x, time: acting_network.apply(params, x, time)
 
     learners = {
         "denoiser": denoiser_learner(
@@ -183,7 +185,7 @@ def diffuser(
     pieces = Pieces(predict=predict, guide=_guide_of(config, acting))
     if config.return_model:
         learners["returns"] = _returns_learner(config, statistics, spec)
-        value, levels = _return_value(config), noise_levels(config)
+        value, levels = _return_value(config, acting), noise_levels(config)
         pieces = pieces._replace(
             guide_options={
                 "guide_at": acting.guide_at,
@@ -225,12 +227,17 @@ def _returns_learner(
 
 
 def _return_network(config: DiffuserConfig) -> TemporalValue:
-    return TemporalValue(dim=config.dim, dim_mults=config.dim_mults)
+    return TemporalValue(
+        dim=config.dim, dim_mults=config.dim_mults, precision=config.precision
+    )
 
 
-def _return_value(config: DiffuserConfig) -> Callable[..., Value]:
+def _return_value(
+    config: DiffuserConfig, acting: DiffuserActing
+) -> Callable[..., Value]:
     """Build `states -> value` of the model of returns."""
-    network, levels = _return_network(config), noise_levels(config)
+    network = _return_network(acting_config(config, acting))
+    levels = noise_levels(config)
     return lambda states: return_value(
         network, states["returns"].slow["ema"], levels, noised=config.noised_returns
     )
@@ -240,7 +247,7 @@ def _guide_of(
     config: DiffuserConfig, acting: DiffuserActing
 ) -> Callable[..., Guide | None]:
     """Build `(states, problem, horizon) -> guide` of equation (2), or None."""
-    value = _return_value(config)
+    value = _return_value(config, acting)
 
     def guide_of(states, problem, horizon):
         guidance = problem.guidance

@@ -44,6 +44,7 @@ def _unet(config: Any) -> TemporalUNet:
         show_ends=config.show_ends,
         patch=config.patch,
         norm_by_row=config.norm_by_row,
+        precision=config.precision,
     )
 
 
@@ -54,6 +55,7 @@ def _dit(config: Any) -> DiT:
         depth=config.dit_depth,
         heads=config.dit_width // HEAD,
         patch=config.patch,
+        precision=config.precision,
     )
 
 

@@ -7,7 +7,7 @@ which are noisy and which the tracking controller does not read, weigh little.
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from jaxdiff.data.episodes import Dataset, Episodes, acted_rows
 from jaxdiff.data.spec import Spec
 from jaxdiff.diffusion import SAMPLERS, SCHEDULES
 from jaxdiff.diffusion.schedule import Spacing
+from jaxdiff.networks.layers import Precision
 from jaxdiff.options import Named, Options, above, at_least, at_most
 
 
@@ -46,6 +47,8 @@ class PlannerConfig(Options):
       patch: rows of a trajectory that enter and leave the network as one.
       dit_width: channels of the transformer, a multiple of 32.
       dit_depth: blocks of the transformer.
+      precision: numbers that the networks multiply; sums are in float32. "bfloat16" is
+        for accelerators.
       prediction: quantity that the network predicts.
       clip: limit of an estimated trajectory in normalised units; none for no limit.
       normalizer: scaling of actions and observations.
@@ -82,6 +85,7 @@ class PlannerConfig(Options):
     patch: int = 1
     dit_width: int = 320
     dit_depth: int = 2
+    precision: Precision = "float32"
     prediction: Literal["x0", "noise", "v"] = "v"
     clip: float | None = 1.0
     normalizer: Literal["limits", "gaussian", "cdf"] = "limits"
@@ -145,6 +149,9 @@ class PlannerConfig(Options):
             )
 
 
+C = TypeVar("C", bound=PlannerConfig)
+
+
 @dataclasses.dataclass(frozen=True)
 class PlannerActing(Options):
     """Options of a planner that may change after training.
@@ -175,6 +182,8 @@ class PlannerActing(Options):
         a new plan; 0 for never.
       warm_start: levels of noise added to the last plan, and denoising steps of the new
         one; 0 plans from pure noise.
+      precision: numbers that the networks multiply in plans; none for those of
+        training.
     """
 
     sampler: Annotated[str, Named(SAMPLERS)] = "ddpm"
@@ -192,6 +201,7 @@ class PlannerActing(Options):
     replan_every: int = 0
     lost: float = 0.0
     warm_start: int = 0
+    precision: Precision | None = None
 
     def faults(self) -> Iterator[str]:
         """Yield a sentence for each value that cannot be used."""
@@ -248,6 +258,11 @@ def joint_faults(
             f"`goal_dim` is {config.goal_dim}; a goal gives at most {most} entries of "
             "an observation"
         )
+
+
+def acting_config(config: C, acting: PlannerActing) -> C:
+    """Return the options of training by which acting builds the same networks."""
+    return dataclasses.replace(config, precision=acting.precision or config.precision)
 
 
 def declared_horizons(config: PlannerConfig) -> list[int]:

@@ -16,6 +16,7 @@ from jaxdiff.algorithms.imitation.heads import (
     gaussian,
     squared_error,
 )
+from jaxdiff.algorithms.imitation.policy import preparing
 from jaxdiff.data.episodes import Dataset, Episodes
 from jaxdiff.data.spec import Layout
 from jaxdiff.errors import UserError
@@ -155,7 +156,7 @@ def said(output):
         np.testing.assert_array_equal(time, 0)
         return output
 
-    return denoise
+    return preparing(lambda *given: given, denoise)
 
 
 def loss_of(head, output, actions):
@@ -246,7 +247,7 @@ def bowl(scale=1.0):
         del time
         return scale * jnp.square((action - embedding[:, 0]) / 0.2).sum(-1)[:, None] / 2
 
-    return denoise
+    return preparing(lambda *given: given, denoise)
 
 
 def test_energy_is_least_told_apart_by_the_density_itself():
@@ -276,7 +277,7 @@ def test_actions_are_told_from_uniform_ones_of_the_whole_range():
     keys = jax.random.split(jax.random.key(0), 4000)
     seen, actions = jnp.zeros((4000, 1, 1)), jnp.full((4000, 1), 0.5)
     # Every other one is told from its uniform action by a coin, the rest for sure.
-    found = head.loss(keys, denoise, seen, actions)
+    found = head.loss(keys, preparing(lambda *given: given, denoise), seen, actions)
     assert float(found.mean()) == pytest.approx(np.log(2) / 2, abs=0.02)
 
 
@@ -295,7 +296,8 @@ def test_of_two_ways_the_search_takes_either():
 
     head = energy(1, negatives=8, candidates=16)
     keys = jax.random.split(jax.random.key(0), 400)
-    found = np.asarray(head.act(keys, denoise, jnp.zeros((400, 1, 1))))
+    prepare = preparing(lambda *given: given, denoise)
+    found = np.asarray(head.act(keys, prepare, jnp.zeros((400, 1, 1))))
     np.testing.assert_allclose(np.abs(found), 0.5, atol=0.15)
     assert 0.35 < (found > 0).mean() < 0.65
 

@@ -19,7 +19,7 @@ from jaxdiff.algorithms.imitation.diffusion_bc import (
     diffusion_head,
     generic,
 )
-from jaxdiff.algorithms.imitation.policy import measure
+from jaxdiff.algorithms.imitation.policy import measure, preparing
 from jaxdiff.data.episodes import Dataset
 from jaxdiff.data.normalizer import unnormalize
 from jaxdiff.errors import UserError
@@ -185,7 +185,7 @@ def test_every_way_of_acting_does_the_only_thing_that_is_done(schedule, acting):
     embedding = jnp.array([[[0.3, -0.7]], [[0.9, 0.1]]])
     found = head.act(
         keys_of(2),
-        lambda e, action, time: conditional(e, levels)(action, time),
+        lambda e, times: (conditional(e, levels), jnp.asarray(times)),
         embedding,
     )
     np.testing.assert_allclose(found, embedding[:, 0], atol=1e-4)
@@ -195,7 +195,7 @@ def test_estimates_are_clipped_if_asked():
     config = DiffusionBCConfig(diffusion_steps=50)
     found = diffusion_head(config, DiffusionBCActing(clip=0.5), 2).act(
         keys_of(1),
-        lambda e, action, time: conditional(e, PAPER)(action, time),
+        lambda e, times: (conditional(e, PAPER), jnp.asarray(times)),
         jnp.array([[[0.3, -0.7]]]),
     )
     np.testing.assert_allclose(found, [[0.3, -0.5]], atol=1e-4)
@@ -216,7 +216,7 @@ def test_guidance_leaves_behind_what_is_done_without_an_observation():
             diffusion_head(config, DiffusionBCActing(guidance_weight=weight), 1)
             .act(
                 keys_of(4000),
-                lambda e, action, time: conditional(e, levels, 1.0)(action, time),
+                lambda e, times: (conditional(e, levels, 1.0), jnp.asarray(times)),
                 embedding,
             )
             .mean()
@@ -235,7 +235,7 @@ def test_candidates_spread_and_the_densest_of_them_do_not():
             diffusion_head(config, DiffusionBCActing(bandwidth=0.3, **acting), 1)
             .act(
                 keys_of(300),
-                lambda e, action, time: conditional(e, levels, 0.5)(action, time),
+                lambda e, times: (conditional(e, levels, 0.5), jnp.asarray(times)),
                 jnp.zeros((300, 1, 1)),
             )
             .std()
@@ -263,7 +263,9 @@ def test_the_loss_is_nothing_for_the_exact_noise_and_sees_masked_histories():
         level = diffusion.take(PAPER, rows)
         return diffusion.from_x0(e[:, 0], action, level, prediction="noise")
 
-    losses = head.loss(keys, denoise, embedding, actions)
+    losses = head.loss(
+        keys, preparing(lambda *given: given, denoise), embedding, actions
+    )
     dropped = np.asarray((seen["embedding"] == 0).all((1, 2)))
     assert dropped.mean() == pytest.approx(0.25, abs=0.08)
     # Both observations of a history are kept, or neither.
@@ -284,9 +286,9 @@ def test_nothing_is_dropped_by_default():
         np.testing.assert_array_equal(e, embedding)
         return action
 
-    head.loss(
-        jax.random.split(jax.random.key(0), 64), denoise, embedding, jnp.ones((64, 1))
-    )
+    prepare = preparing(lambda *given: given, denoise)
+    keys = jax.random.split(jax.random.key(0), 64)
+    head.loss(keys, prepare, embedding, jnp.ones((64, 1)))
 
 
 # Histories.
@@ -325,13 +327,15 @@ def test_acting_remembers_and_forgets_at_a_reset():
 
 
 def test_an_observation_is_encoded_once_and_denoised_often(monkeypatch):
-    calls = {"encode": [], "denoise": []}
+    calls = {"encode": [], "prepare": [], "denoise": []}
     for name, seen in calls.items():
         method = getattr(Sieve, name)
 
-        def counted(self, x, *rest, method=method, seen=seen):
-            jax.debug.callback(lambda x: seen.append(x.shape), x)
-            return method(self, x, *rest)
+        def counted(self, *given, method=method, seen=seen):
+            jax.debug.callback(
+                lambda x: seen.append(x.shape), jax.tree.leaves(given)[-1]
+            )
+            return method(self, *given)
 
         monkeypatch.setattr(Sieve, name, counted)
     config = dataclasses.replace(TINY, history=2, condition_dropout=0.1)
@@ -347,7 +351,9 @@ def test_an_observation_is_encoded_once_and_denoised_often(monkeypatch):
     jax.effects_barrier()
     # Of a history of two, the newest observation only, and no candidate's own.
     assert calls["encode"] == [(4, 1, 2)]
-    assert calls["denoise"] == [(2 * 5 * 4, 2, 16)] * (8 + 3)
+    assert calls["prepare"] == [(8 + 3,)]
+    # The last that all samples are told in a step is the time itself.
+    assert calls["denoise"] == [(2 * 5 * 4, 1)] * (8 + 3)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

@@ -10,6 +10,7 @@ from planners import POINT, held, keys_of, replaced, use_network
 from points import line, straight_lines
 
 from jaxdiff.algorithms.planning import denoiser as denoiser_module
+from jaxdiff.algorithms.planning import diffuser as diffuser_module
 from jaxdiff.algorithms.planning import planner as planner_module
 from jaxdiff.algorithms.planning.diffuser import (
     ENTRY,
@@ -19,6 +20,7 @@ from jaxdiff.algorithms.planning.diffuser import (
     measure,
 )
 from jaxdiff.algorithms.planning.dynamics import dynamics_error
+from jaxdiff.algorithms.planning.network import NETWORKS, TrajectoryNetwork
 from jaxdiff.algorithms.planning.options import declared_horizons
 from jaxdiff.algorithms.planning.planner import Problem
 from jaxdiff.data.episodes import Dataset
@@ -479,6 +481,61 @@ def test_a_network_of_ones_own_is_named_by_an_option(monkeypatch):
         dataclasses.replace(config, horizon=8)
     with pytest.raises(UserError, match=r"`network` is 'other'; .*unet, dit"):
         dataclasses.replace(config, network="other")
+
+
+class Said(nn.Module):
+    """A network whose output says by what precision it was built."""
+
+    precision: str
+
+    @nn.compact
+    def __call__(self, x, time, condition=None):
+        return jnp.full_like(x, 0.5 if self.precision == "bfloat16" else -0.5)
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "found"),
+    [
+        ("float32", None, -0.5),
+        ("bfloat16", None, 0.5),
+        ("float32", "bfloat16", 0.5),
+        ("bfloat16", "float32", -0.5),
+    ],
+)
+def test_acting_rounds_as_trained_or_as_asked(monkeypatch, trained, asked, found):
+    network = TrajectoryNetwork(lambda config: Said(config.precision))
+    monkeypatch.setitem(NETWORKS, "said", network)
+    config = dataclasses.replace(TINY, network="said", precision=trained)
+    built = diffuser(config, DiffuserActing(precision=asked), STATISTICS, POINT)
+    plans = jax.jit(built.plan)({"denoiser": held({})}, keys_of(3), problem())
+    rows = normalize(STATISTICS.normalizer, plans.trajectories[:, 0, 1:-1])
+    np.testing.assert_allclose(rows, found, atol=1e-5)
+    learner = built.learners["denoiser"]
+    batch = jnp.full((1, TINY.horizon, 4), 0.5 if trained == "bfloat16" else -0.5)
+    state = learner.init(jax.random.key(0), batch, {})
+    metrics = learner.update(state, keys_of(1), batch, {}, {})[1]
+    np.testing.assert_allclose(metrics["loss"], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("asked", [None, "bfloat16"])
+def test_the_model_of_returns_rounds_as_plans_do(monkeypatch, pointwise, asked):
+    class Told(nn.Module):
+        precision: str
+
+        @nn.compact
+        def __call__(self, x, time):
+            return jnp.full(len(x), 2.0 if self.precision == "bfloat16" else 1.0)
+
+    monkeypatch.setattr(
+        diffuser_module, "TemporalValue", lambda precision, **_: Told(precision)
+    )
+    options = {"network": pointwise, "horizons": (8,), "dim": 32, "return_model": True}
+    config = dataclasses.replace(TINY, **options)
+    built = diffuser(config, DiffuserActing(precision=asked), STATISTICS, POINT)
+    params = Pointwise().init(jax.random.key(0), jnp.zeros((1, 8, 4)), jnp.zeros(1))
+    states = {"denoiser": held(params), "returns": held({})}
+    plans = jax.jit(built.plan)(states, keys_of(3), problem())
+    np.testing.assert_array_equal(plans.expected_return, 2.0 if asked else 1.0)
 
 
 def test_limits_of_a_gaussian_are_refused():
