@@ -32,6 +32,7 @@ from jaxdiff.data.spec import Spec
 from jaxdiff.devices import Device, share, split_batch
 from jaxdiff.errors import UserError, require_at_least
 from jaxdiff.host_program import host_program
+from jaxdiff.live import Live
 
 
 class ActingPolicy(Protocol):
@@ -95,11 +96,14 @@ class Policy:
         self._states: Any = dict(states)
         self._programs: dict[Any, tuple[_Program, list[Any]]] = {}
         carry, self._carry_tree = jax.tree.flatten(algorithm.init_carry(num_envs))
-        self._carry = self._place(split_batch, carry)
+        self.memory = Memory(
+            carry=self._place(split_batch, carry),
+            reset=np.ones(num_envs, bool),
+            seeds=np.arange(num_envs).astype(np.uint32),
+            steps=np.zeros(num_envs, np.int32),
+        )
         self._last: tuple[Any, list[jax.Array]] | None = None
         self._nobody = np.zeros(num_envs, bool)
-        self._steps = np.zeros(num_envs, np.int32)
-        self._seeds = np.arange(num_envs).astype(np.uint32)
         self.reset(seeds=seeds)
 
     @property
@@ -127,12 +131,15 @@ class Policy:
                     f"`seeds` has shape {list(np.shape(seeds))}; give one for each of "
                     f"the {self.num_envs} environments"
                 )
-            given = np.asarray(seeds).astype(np.uint32)
-            self._seeds = np.where(mask, given, self._seeds)
-        elif self._last is not None:
-            self._seeds = np.where(mask, self._seeds + np.uint32(1), self._seeds)
-        self._steps = np.where(mask, np.int32(0), self._steps)
-        self._reset, self._begins = mask, bool(mask.any())
+            new = np.asarray(seeds).astype(np.uint32)
+        else:
+            new = self.memory.seeds + np.uint32(self._last is not None)
+        self.memory = self.memory._replace(
+            reset=mask,
+            seeds=np.where(mask, new, self.memory.seeds),
+            steps=np.where(mask, np.int32(0), self.memory.steps),
+        )
+        self._begins = bool(mask.any())
 
     def __call__(self, observation: Any, goal: Any = None) -> np.ndarray:
         """Act.
@@ -149,19 +156,24 @@ class Policy:
         Raises:
           UserError: observations or goals of another shape.
         """
-        observation, single = self._rows(observation)
-        goal = self._goals(goal)
+        observation, goal, single = self.rows(observation, goal)
         done = False
-        if self._algorithm.follow is not None and not self._begins:
-            output, (*found, done) = self._run("follow", observation, goal)
+        if self.follows and not self._begins:
+            output, memory, done = self.run("follow", self.memory, observation, goal)
         if not done:  # a plan is due somewhere
-            output, found = self._run("act", observation, goal)
-        size = output.num_leaves
-        self._last, self._carry = (output, found[:size]), found[size:]
-        self._reset, self._begins = self._nobody, False
-        self._steps = self._steps + np.int32(1)
-        action = np.asarray(found[0])
+            output, memory, _ = self.run("act", self.memory, observation, goal)
+        self._last, self.memory, self._begins = output, memory, False
+        action = np.asarray(output[1][0])
         return action[0] if single else action
+
+    @property
+    def follows(self) -> bool:
+        """Whether there are plans, which are followed between two calls of "act"."""
+        return self._algorithm.follow is not None
+
+    def live(self, hz: float) -> Live:
+        """Act at `hz` ticks a second while plans are made, see `jaxdiff.live`."""
+        return Live(self, hz)
 
     def warmup(self) -> None:
         """Compile now what the first calls would compile; nothing else changes."""
@@ -169,12 +181,17 @@ class Policy:
         if self.spec.goal_dim:
             goal = np.zeros((self.num_envs, self.spec.goal_dim), np.float32)
         shape = (self.num_envs, self.spec.observation_dim)
-        for name in ("act", *(["follow"] if self._algorithm.follow else [])):
-            _, found = self._run(name, np.zeros(shape, np.float32), goal)
-            jax.block_until_ready(found)
+        for name in ("act", *(["follow"] if self.follows else [])):
+            found = self.run(name, self.memory, np.zeros(shape, np.float32), goal)
+            jax.block_until_ready(found[1].carry)
 
-    def _rows(self, observation: Any) -> tuple[np.ndarray, bool]:
-        """Give observations as float32 rows, and whether the first axis is missing."""
+    def rows(self, observation: Any, goal: Any) -> tuple[np.ndarray, Any, bool]:
+        """Check and reshape what a call is given.
+
+        Returns:
+          float32 observations `[B, O]`, goals `[B, G]` or None, and whether the first
+          axis was left out.
+        """
         observation = np.asarray(observation, np.float32)
         shapes = ((self.spec.observation_dim,), tuple(self.spec.observation_shape))
         single = self.num_envs == 1 and observation.shape in shapes
@@ -187,7 +204,7 @@ class Policy:
                 f"in {self.num_envs} environments whose observations have shape "
                 f"{list(self.spec.observation_shape)}"
             )
-        return observation.reshape(self.num_envs, -1), single
+        return observation.reshape(self.num_envs, -1), self._goals(goal), single
 
     def _goals(self, goal: Any) -> Any:
         """Give goals as float32 rows, or None where they are not read."""
@@ -202,31 +219,41 @@ class Policy:
             )
         return goal.reshape(self.num_envs, -1)
 
-    def _run(
-        self, name: str, observation: np.ndarray, goal: Any
-    ) -> tuple[Any, list[jax.Array]]:
-        """Run a function of the algorithm.
+    def run(
+        self, name: str, memory: "Memory", observation: np.ndarray, goal: Any
+    ) -> tuple[tuple[Any, list[Any]], "Memory", Any]:
+        """Run a function of the algorithm; the policy itself stays as it is.
+
+        Args:
+          name: "act" or "follow".
+          memory: what is remembered.
+          observation: see `rows`.
+          goal: see `rows`.
 
         Returns:
-          the structure of its `ActOutput`, and all leaves of its result.
+          structure and leaves of its `ActOutput`, what is to be remembered, and what
+          "follow" says: whether no plan was due.
         """
         if (name, goal is not None) not in self._programs:
-            return self._first(name, observation, goal)
+            with compiling(f"the policy for {self.num_envs} environments ({name})"):
+                self._program(name, goal is not None)
+                found = self.run(name, memory, observation, goal)
+                jax.block_until_ready(found[0][1])
+            return found
         program, kept = self._programs[name, goal is not None]
-        rows = (observation, self._reset, self._seeds, self._steps, goal)
+        rows = (observation, memory.reset, memory.seeds, memory.steps, goal)
         if len(self._devices) > 1:  # one device takes NumPy arrays, which is faster
             rows = split_batch(rows, self._devices)
-        inputs = (*self._carry, *rows)
+        inputs = (*memory.carry, *rows)
         found = program.call(*kept, *[inputs[i] for i in program.inputs])
-        return program.output, found
-
-    def _first(
-        self, name: str, observation: np.ndarray, goal: Any
-    ) -> tuple[Any, list[jax.Array]]:
-        """Run a function for the first time, which compiles it."""
-        with compiling(f"the policy for {self.num_envs} environments ({name})"):
-            self._program(name, goal is not None)
-            return jax.block_until_ready(self._run(name, observation, goal))
+        size = program.output.num_leaves
+        stop = size + len(memory.carry)
+        after = memory._replace(
+            carry=found[size:stop],
+            reset=self._nobody,
+            steps=memory.steps + np.int32(1),
+        )
+        return (program.output, found[:size]), after, found[stop:] and found[stop]
 
     def _place(self, over: Callable[..., Any], arrays: list[Any]) -> list[Any]:
         """Place arrays on the device, or over the devices by a function."""
@@ -241,7 +268,7 @@ class Policy:
                 lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), _dtype(leaf)),
                 (
                     (self._states, self._guidance),
-                    jax.tree.unflatten(self._carry_tree, self._carry),
+                    jax.tree.unflatten(self._carry_tree, self.memory.carry),
                 ),
             )
             leaves, tree = jax.tree.flatten(abstract)
@@ -257,6 +284,22 @@ class Policy:
                 program, kept = program._replace(call=host), []
             self._programs[name, has_goal] = program, self._place(share, kept)
         return self._programs[name, has_goal]
+
+
+class Memory(NamedTuple):
+    """What a policy remembers.
+
+    Attributes:
+      carry: leaves of what the algorithm remembers, on the device.
+      reset: `[B]` bool, where an episode begins with the next call.
+      seeds: `[B]` uint32, of the noise.
+      steps: `[B]` int32, since the last reset.
+    """
+
+    carry: list[Any]
+    reset: np.ndarray
+    seeds: np.ndarray
+    steps: np.ndarray
 
 
 class _Program(NamedTuple):

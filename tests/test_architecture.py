@@ -24,6 +24,7 @@ LOWER = {
 }
 MIDDLE = {
     *("train", "checkpoint", "run_folder", "run", "policy", "rollouts", "scoring"),
+    "live",
     *("episode_log", "simulation"),
     "figures",
 }
