@@ -235,7 +235,7 @@ class Policy:
           "follow" says: whether no plan was due.
         """
         if (name, goal is not None) not in self._programs:
-            with compiling(f"the policy for {self.num_envs} environments ({name})"):
+            with compiling(f"the policy ({name}, batch {self.num_envs})"):
                 self._program(name, goal is not None)
                 found = self.run(name, memory, observation, goal)
                 jax.block_until_ready(found[0][1])

@@ -101,7 +101,7 @@ def simulate(
         return *held, memory, *split_batch(wave, devices)
 
     program = _program(run.algorithm.act, simulator.step, simulator.length)
-    with compiling(f"episodes of {count} environments"):
+    with compiling(f"whole episodes, batch {count}"):
         compiled = program.lower(*placed(0)).compile()
     played: list[Episode | Failure] = []
     seconds = 0.0
