@@ -94,8 +94,8 @@ def test_rows_of_a_policy(measured):
         assert row["peak_fraction"] > 0
         units = row["batch"] if row["unit"] == "actions" else 1
         assert row["per_second"] == pytest.approx(1e3 * units / row["p50_ms"])
-    assert rows["act", 4]["warm_seconds"] is None
-    assert rows["act", 1]["warm_seconds"] > 0
+    # NumPy acts for a policy as small as this, so no program lies on disk.
+    assert rows["act", 4]["warm_seconds"] is rows["act", 1]["warm_seconds"] is None
     # The action is one product of matrices; normalisers interpolate without any.
     product = 2 * MADE_UP.observation_dim * MADE_UP.action_dim
     assert rows["act", 1]["flops"] == product

@@ -182,7 +182,7 @@ class PlannerActing(Options):
         a new plan; 0 for never.
       warm_start: levels of noise added to the last plan, and denoising steps of the new
         one; 0 plans from pure noise.
-      precision: numbers that the networks multiply in plans; none for those of
+      plan_precision: numbers that the networks multiply in plans; none for those of
         training.
     """
 
@@ -201,7 +201,7 @@ class PlannerActing(Options):
     replan_every: int = 0
     lost: float = 0.0
     warm_start: int = 0
-    precision: Precision | None = None
+    plan_precision: Precision | None = None
 
     def faults(self) -> Iterator[str]:
         """Yield a sentence for each value that cannot be used."""
@@ -262,7 +262,8 @@ def joint_faults(
 
 def acting_config(config: C, acting: PlannerActing) -> C:
     """Return the options of training by which acting builds the same networks."""
-    return dataclasses.replace(config, precision=acting.precision or config.precision)
+    precision = acting.plan_precision or config.precision
+    return dataclasses.replace(config, precision=precision)
 
 
 def declared_horizons(config: PlannerConfig) -> list[int]:

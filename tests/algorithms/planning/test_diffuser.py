@@ -506,7 +506,7 @@ def test_acting_rounds_as_trained_or_as_asked(monkeypatch, trained, asked, found
     network = TrajectoryNetwork(lambda config: Said(config.precision))
     monkeypatch.setitem(NETWORKS, "said", network)
     config = dataclasses.replace(TINY, network="said", precision=trained)
-    built = diffuser(config, DiffuserActing(precision=asked), STATISTICS, POINT)
+    built = diffuser(config, DiffuserActing(plan_precision=asked), STATISTICS, POINT)
     plans = jax.jit(built.plan)({"denoiser": held({})}, keys_of(3), problem())
     rows = normalize(STATISTICS.normalizer, plans.trajectories[:, 0, 1:-1])
     np.testing.assert_allclose(rows, found, atol=1e-5)
@@ -531,7 +531,7 @@ def test_the_model_of_returns_rounds_as_plans_do(monkeypatch, pointwise, asked):
     )
     options = {"network": pointwise, "horizons": (8,), "dim": 32, "return_model": True}
     config = dataclasses.replace(TINY, **options)
-    built = diffuser(config, DiffuserActing(precision=asked), STATISTICS, POINT)
+    built = diffuser(config, DiffuserActing(plan_precision=asked), STATISTICS, POINT)
     params = Pointwise().init(jax.random.key(0), jnp.zeros((1, 8, 4)), jnp.zeros(1))
     states = {"denoiser": held(params), "returns": held({})}
     plans = jax.jit(built.plan)(states, keys_of(3), problem())
