@@ -37,6 +37,7 @@ def options(run, **changes):
     return benchmark.Options(run.path, **{"batches": (1, 3), "budget": 1e-3, **changes})
 
 
+@pytest.mark.slow
 def test_rows_compare_the_same_episodes(run, tmp_path, capsys):
     benchmark.main(options(run, kinds=("physics", "as trained")), directory=tmp_path)
     rows = json.loads((tmp_path / "on-device.json").read_text())
