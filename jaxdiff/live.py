@@ -126,7 +126,7 @@ class Live:
         self.report = self.report._replace(missed=self.report.missed + 1)
         self._tick = self._clock()  # what was missed is not caught up with
 
-    def _submit(self, observation: np.ndarray, goal: Any) -> None:
+    def _submit(self, observation: np.ndarray, goal: Any) -> Future[Any]:
         policy = self._policy
 
         def act(memory: Any) -> Any:
@@ -134,6 +134,7 @@ class Live:
             return np.asarray(leaves[0]), after  # waits for it
 
         self._planning, self._since = self._worker.submit(act, policy.memory), []
+        return self._planning
 
     def _follow(self, observation: np.ndarray, goal: Any) -> None:
         policy = self._policy
@@ -158,11 +159,10 @@ class Live:
         policy.memory, self._action = memory, np.asarray(leaves[0])
 
     def _decide(self, observation: np.ndarray, goal: Any) -> None:
-        if self._planning is None:
-            self._submit(observation, goal)
+        deciding = self._planning or self._submit(observation, goal)
         try:
             left = self._tick + self._period - self._clock()
-            self._action, self._policy.memory = self._planning.result(max(left, 0))
+            self._action, self._policy.memory = deciding.result(max(left, 0))
             self._planning = None
         except TimeoutError:
             self.report = self.report._replace(repeated=self.report.repeated + 1)
