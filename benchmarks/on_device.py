@@ -27,7 +27,6 @@ other load disturbs least; elsewhere they are wall-clock.
 """
 
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -41,7 +40,7 @@ import tyro
 
 from benchmarks.command import command_of, run_command
 from benchmarks.figures import plot_rates
-from benchmarks.rows import RESULTS, measured, write_rows
+from benchmarks.rows import RESULTS, measured, read_rows, write_rows
 from jaxdiff import figures
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import environment_of, options_of
@@ -113,14 +112,14 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
         for batch, row in found:
             setting = f"{maze.name}, {kind}, batch = {batch}"
             rows = [{"setting": setting, "seeds": 1, **row}]
-            path = write_rows("on-device", rows, command=command, directory=directory)
+            write_rows("on-device", rows, command=command, directory=directory)
             print(
                 f"{setting:32s} {row['method']:10s} {row['metric']:18s} "
                 f"{row['value']:12,.2f}",
                 flush=True,
             )
             # All rows that are stored, those of other runs of this command too.
-            drawn = plot_rates(json.loads(path.read_text()))
+            drawn = plot_rates(read_rows("on-device", directory))
             figures.save(drawn, directory / "figures" / "on-device.png")
 
 

@@ -11,15 +11,13 @@ import contextlib
 import importlib.util
 import json
 import os
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 
 from jaxdiff.files import write_text
-from jaxdiff.progress import note
+from jaxdiff.progress import note, waiting
 
 PATIENCE = 2.0  # seconds of compiling that need no word
 _SECONDS = "seconds.json"  # what was compiled -> how long it took
@@ -88,22 +86,14 @@ def compiling(what: str) -> Iterator[None]:
       what: such as "the updates of denoiser".
     """
     _compiler.busy, before = False, _compiler.seconds
-    over = threading.Event()
-    started = time.monotonic()
 
-    def watch() -> None:
-        while not over.wait(PATIENCE / 4):
-            if _compiler.busy and time.monotonic() - started > PATIENCE:
-                last = _remembered().get(what)
-                took = f", which took {last:.0f} s the last time" if last else ""
-                note(f"compiling {what}{took}")
-                return
+    def line() -> str | None:
+        last = _remembered().get(what)
+        took = f", which took {last:.0f} s the last time" if last else ""
+        return f"compiling {what}{took}" if _compiler.busy else None
 
-    threading.Thread(target=watch, daemon=True).start()
-    try:
+    with waiting(line, after=PATIENCE):
         yield
-    finally:
-        over.set()
     seconds = _compiler.seconds - before
     if seconds > PATIENCE:
         _remember(what, seconds)

@@ -1,8 +1,8 @@
 """Small programs on the host: a traced function as a list of NumPy calls.
 
 To hand a program to XLA and to wait for its thread takes a CPU longer than to compute
-an MLP for one observation. So a program of few operations, all in `_RULES`, runs as
-NumPy calls. What depends on constants alone, such as the parameters of a policy, is
+an MLP for one observation. So a program of few operations, all with a rule here, runs
+as NumPy calls. What depends on constants alone, such as the parameters of a policy, is
 computed once, when the list is made. Results agree with those of XLA to rounding.
 
 An actor of 11-256-256-3 takes 38 us, where XLA takes 115 and eager PyTorch 76 to 108
@@ -20,7 +20,8 @@ import jax.extend
 import numpy as np
 import scipy.special
 
-# Products and elements beyond which XLA's fused loops win; measured on two CPUs.
+# Operations beyond which XLA computes. On one core NumPy takes 0.4 times as long as XLA
+# at 0.14 million, 0.6 at 2 million and 0.9 at 35 million, but XLA may use more cores.
 MOST_WORK = 2_000_000
 
 _CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat2")

@@ -135,11 +135,10 @@ class Policy:
         else:
             new = self.memory.seeds + np.uint32(self._last is not None)
         self.memory = self.memory._replace(
-            reset=mask,
+            reset=mask if mask.any() else self._nobody,
             seeds=np.where(mask, new, self.memory.seeds),
             steps=np.where(mask, np.int32(0), self.memory.steps),
         )
-        self._begins = bool(mask.any())
 
     def __call__(self, observation: Any, goal: Any = None) -> np.ndarray:
         """Act.
@@ -158,11 +157,11 @@ class Policy:
         """
         observation, goal, single = self.rows(observation, goal)
         done = False
-        if self.follows and not self._begins:
+        if self.follows and self.memory.reset is self._nobody:
             output, memory, done = self.run("follow", self.memory, observation, goal)
         if not done:  # a plan is due somewhere
             output, memory, _ = self.run("act", self.memory, observation, goal)
-        self._last, self.memory, self._begins = output, memory, False
+        self._last, self.memory = output, memory
         action = np.asarray(output[1][0])
         return action[0] if single else action
 
@@ -231,8 +230,8 @@ class Policy:
           goal: see `rows`.
 
         Returns:
-          structure and leaves of its `ActOutput`, what is to be remembered, and what
-          "follow" says: whether no plan was due.
+          structure and leaves of its `ActOutput`, what is to be remembered, and whether
+          no plan was due, which "follow" says; None of "act".
         """
         if (name, goal is not None) not in self._programs:
             with compiling(f"the policy ({name}, batch {self.num_envs})"):
@@ -253,7 +252,8 @@ class Policy:
             reset=self._nobody,
             steps=memory.steps + np.int32(1),
         )
-        return (program.output, found[:size]), after, found[stop:] and found[stop]
+        followed = found[stop] if name == "follow" else None
+        return (program.output, found[:size]), after, followed
 
     def _place(self, over: Callable[..., Any], arrays: list[Any]) -> list[Any]:
         """Place arrays on the device, or over the devices by a function."""

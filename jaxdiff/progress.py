@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol, TextIO
 
 from tqdm import tqdm
@@ -108,15 +108,29 @@ def note(message: str) -> None:
 
 
 @contextlib.contextmanager
-def waiting(what: str, *, after: float = 2.0) -> Iterator[None]:
-    """Say what is waited for in the block, if that takes more than `after` seconds."""
-    timer = threading.Timer(after, note, (f"{what} ...",))
-    timer.daemon = True
-    timer.start()
+def waiting(what: str | Callable[[], str | None], *, after: float = 2.0) -> Iterator:
+    """Say what is waited for in the block, if that takes more than `after` seconds.
+
+    Args:
+      what: a line, or a function that gives it, or None as long as there is nothing to
+        say.
+      after: seconds that need no word.
+    """
+    over, started = threading.Event(), time.monotonic()
+    line = what if callable(what) else lambda: f"{what} ..."
+
+    def watch() -> None:
+        while not over.wait(after / 4):
+            said = line() if time.monotonic() - started > after else None
+            if said is not None:
+                note(said)
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
-        timer.cancel()
+        over.set()
 
 
 @contextlib.contextmanager

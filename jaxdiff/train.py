@@ -226,13 +226,14 @@ def _fit_one(
     placed = replicate(state, job.devices)
     arguments = replicate((prepared, job.finished, job.hyper), job.devices)
     pending: tuple[int, Metrics] | None = None
-    with compiling(f"the updates of {job.name}"):
-        none = replicate((np.int32(step), np.int32(step)), job.devices)
-        placed, _ = jax.block_until_ready(dispatch(placed, arguments, none))
     with (
         progress(config.num_steps, job.name, unit="update", initial=step) as bar,
         _stop_requested() as signals,
     ):
+        # A dispatch of no updates compiles what all others run.
+        with compiling(f"the updates of {job.name}"):
+            none = replicate((np.int32(step), np.int32(step)), job.devices)
+            placed, _ = jax.block_until_ready(dispatch(placed, arguments, none))
         for start, stop in _dispatches(step, config):
             bounds = replicate((np.int32(start), np.int32(stop)), job.devices)
             placed, metrics = dispatch(placed, arguments, bounds)
