@@ -40,7 +40,7 @@ from jaxdiff.data.readers import read
 from jaxdiff.data.recording import Recording
 from jaxdiff.data.spec import Environment
 from jaxdiff.devices import Device
-from jaxdiff.errors import UserError, writing
+from jaxdiff.errors import writing
 from jaxdiff.evaluation import check_fit, environment_of, options_of
 from jaxdiff.files import refuse_link, write_whole
 from jaxdiff.options import Options, at_least, at_most, to_plain
@@ -78,6 +78,7 @@ def record_run(
     run: Run,
     habit: Habit = Habit(),
     *,
+    num_envs: int = 100,
     devices: Sequence[Device] | None = None,
     environment: str | None = None,
     trust: bool = False,
@@ -93,6 +94,7 @@ def record_run(
     Args:
       run: a planner, or anything else that was trained.
       habit: how it is recorded.
+      num_envs: environments side by side; as many as in `evaluate` share its programs.
       devices: to act on, as in `evaluate`.
       environment: Gymnasium id to play instead of the run's own.
       trust: as in `evaluate`.
@@ -119,7 +121,7 @@ def record_run(
     if path.exists():
         note(f"what {run.path} did was recorded before, in {path}")
     else:
-        episodes = _played(run, habit, devices, environment, trust)
+        episodes = _played(run, habit, num_envs, devices, played_in)
         _write(path, episodes, about)
     recorded = episodes_of(read(path), split, str(path))
     check_episodes(recorded, str(path))
@@ -145,29 +147,29 @@ def _digest(about: dict[str, Any]) -> str:
 def _played(
     run: Run,
     habit: Habit,
+    num_envs: int,
     devices: Sequence[Device] | None,
-    environment: str | None,
-    trust: bool,
+    environment: Environment,
 ) -> Episodes:
     """Play episodes, and lay what was seen and wanted one after another."""
     note(
         f"{run.path} plays {habit.habit_episodes} episodes, with noise of "
         f"{habit.habit_noise:g} on its actions, to learn from"
     )
-    played_in = environment_of(run, environment, trust=trust)
-    task = task_of(played_in)
+    task = task_of(environment)
     options = options_of(task, run)
-    check_fit(run, task, played_in, options)
+    check_fit(run, task, environment, options)
     kept: dict[int, _Game] = {}
     session = Session(
         lambda count, seeds: run.policy(count, seeds=seeds, devices=devices),
         episodes=habit.habit_episodes,
+        num_envs=num_envs,
         seed=habit.habit_seed,
         label=run.name,
     )
 
     def make_env() -> gymnasium.Env:
-        env = task.make_env(played_in, options)
+        env = task.make_env(environment, options)
         return _Recorder(env, kept, habit.habit_noise)
 
     failed = rollout(session, make_env).failed
@@ -228,7 +230,7 @@ class _Recorder(gymnasium.Wrapper):
         self, env: gymnasium.Env, kept: dict[int, _Game], noise: float
     ) -> None:
         super().__init__(env)
-        space: Any = env.action_space
+        space: Any = env.unwrapped.action_space  # clipping hides the bounds
         half = (space.high - space.low) / 2
         self._scale = noise * np.where(np.isfinite(half), half, 1.0)
         self._kept = kept
