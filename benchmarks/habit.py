@@ -12,8 +12,8 @@ same episodes. Rows of the experiment `habit`, by the planner and by each habit:
 - slowest_ms: milliseconds of the slowest decision of an episode, such as a plan; median
   over episodes;
 - faster: decisions a second over those of the planner;
-- distil_seconds: processor seconds to record and to train, compilation included; of
-  what was made just now.
+- record_seconds, train_seconds: processor seconds, compilation included; of what was
+  made just now.
 
 Decisions are timed after a first episode, which compiles.
 """
@@ -50,6 +50,8 @@ class Options:
     """Noise on the planner's actions while it is recorded."""
     recorded: int = Habit().habit_episodes
     """Episodes that are recorded."""
+    preset: str | None = None
+    """Options of the algorithm; by default demo, or generic where there is none."""
     updates: int | None = None
     """Updates of the habit, in place of the preset's."""
     episodes: int = 100
@@ -85,8 +87,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
             {"metric": "slowest_ms", **measured(slowest, statistic=np.median)},
             {"metric": "faster", "value": rate / base},
         ]
-        if seconds is not None:
-            rows.append({"metric": "distil_seconds", "value": seconds})
+        rows += [{"metric": name, "value": value} for name, value in seconds.items()]
         write_rows(
             "habit",
             [{"setting": setting, "method": method, **row} for row in rows],
@@ -97,20 +98,39 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
         print(f"{setting}, {method}: {shown}", flush=True)
 
 
-def _methods(planner: Run, options: Options) -> Iterator[tuple[str, Run, float | None]]:
-    """Yield the planner and its habits: method, run, and the seconds of distilling."""
-    yield f"{planner.name} (planner)", planner, None
+def _methods(
+    planner: Run, options: Options
+) -> Iterator[tuple[str, Run, dict[str, float]]]:
+    """Yield the planner and its habits: method, run, and what distilling took."""
+    yield f"{planner.name} (planner)", planner, {}
     updates = {} if options.updates is None else {"num_steps": options.updates}
     for noise in options.noises:
         habit = Habit(habit_episodes=options.recorded, habit_noise=noise)
-        method = f"{options.algorithm}, noise {noise:g}"
         name = f"{planner.path.resolve().name}-{options.algorithm}-{noise:g}"
         path = options.runs / name
-        fresh = not path.exists()
+        known, fresh = _recordings(planner), not path.exists()
         began = time.process_time()
-        data = record_run(planner, habit)
-        run = train_run(options.algorithm, data, path, training=updates, resume=True)
-        yield method, run, time.process_time() - began if fresh else None
+        # As many side by side as are scored, which compiles nothing.
+        data = record_run(planner, habit, num_envs=min(100, options.episodes))
+        recorded = time.process_time()
+        run = train_run(
+            options.algorithm,
+            data,
+            path,
+            preset=options.preset,
+            training=updates,
+            resume=True,
+        )
+        seconds = {}
+        if _recordings(planner) != known:
+            seconds["record_seconds"] = recorded - began
+        if fresh:
+            seconds["train_seconds"] = time.process_time() - recorded
+        yield f"{options.algorithm}, noise {noise:g}", run, seconds
+
+
+def _recordings(planner: Run) -> set[Path]:
+    return set((planner.path / "habits").glob("*.npz"))
 
 
 def _timed(run: Run, options: Options) -> tuple[list[float], list[float]]:

@@ -18,7 +18,7 @@ from jaxdiff.habit import Habit, record_run
 from jaxdiff.run import load_run
 from jaxdiff.tasks.lookup import load_dataset, spec_of
 
-STEPS = 300
+STEPS = 80
 BROKEN = 12  # the seed whose episode raises
 
 
@@ -43,7 +43,7 @@ class Line(gymnasium.Env):
             raise RuntimeError("broken")
         self.at += action  # in place, so that what was shown before changes
         self.left -= 1
-        return self.seen(), float(action[0]), bool(self.at < -50), self.left == 0, {}
+        return self.seen(), float(action[0]), bool(self.at < -10), self.left == 0, {}
 
     def seen(self):
         return {"observation": self.at, "desired_goal": self.goal}
@@ -99,7 +99,9 @@ def test_data_hold_what_the_policy_does_on_the_same_seed(tmp_path):
         np.testing.assert_array_equal(seen[STEPS], now["observation"])
         start = data.starts[e]
         goals = data.goals[start : start + STEPS + 1]
-        np.testing.assert_array_equal(goals, np.tile(now["desired_goal"], (301, 1)))
+        np.testing.assert_array_equal(
+            goals, np.tile(now["desired_goal"], (STEPS + 1, 1))
+        )
 
 
 def test_noise_is_executed_and_not_recorded(tmp_path):
@@ -115,9 +117,9 @@ def test_noise_is_executed_and_not_recorded(tmp_path):
         noise.append((moved - actions)[np.abs(actions) < 0.3])
     # Half the range of an action is 2.
     spread = np.concatenate(noise)
-    assert 0.9 * 0.2 < spread.std() < 1.1 * 0.2
-    assert abs(spread.mean()) < 0.02
-    assert abs(np.corrcoef(noise[0][:200], noise[1][:200])[0, 1]) < 0.3
+    assert 0.85 * 0.2 < spread.std() < 1.15 * 0.2
+    assert abs(spread.mean()) < 0.04
+    assert abs(np.corrcoef(noise[0][:70], noise[1][:70])[0, 1]) < 0.4
 
 
 def test_an_episode_that_goes_wrong_is_left_out(tmp_path, capsys):
@@ -133,7 +135,7 @@ def test_an_episode_that_the_task_ends_is_terminated(tmp_path):
 
     data = record_run(line_run(tmp_path, fall), Habit(2, 0.0)).episodes
     assert data.terminated.all()
-    assert (data.lengths < 60).all()
+    assert (data.lengths < 40).all()
 
 
 def test_what_was_recorded_is_read_again(tmp_path, capsys):

@@ -25,7 +25,9 @@ def planner(path):
     )  # fmt: skip
 
 
-OPTIONS = benchmark.Options("planner", episodes=2, timed=2, recorded=3, updates=7)
+OPTIONS = benchmark.Options(
+    "planner", episodes=2, timed=2, recorded=3, updates=7, preset="generic"
+)
 
 
 @pytest.fixture
@@ -33,12 +35,16 @@ def distilled(monkeypatch, tmp_path):
     """What was recorded and trained, in turn."""
     made = []
 
-    def record(run, habit):
+    def record(run, habit, *, num_envs):
+        assert num_envs == 2
+        if habit.habit_noise:  # without noise it was recorded before
+            (run.path / "habits").mkdir(parents=True)
+            (run.path / "habits" / "noisy.npz").touch()
         made.append(habit)
         return habit
 
-    def train(algorithm, data, path, *, training, resume):
-        made.append((algorithm, data, path.name, training, resume))
+    def train(algorithm, data, path, *, preset, training, resume):
+        made.append((algorithm, data, path.name, preset, training, resume))
         return planner(path)
 
     monkeypatch.setattr(benchmark, "load_run", lambda path: planner(tmp_path / "own"))
@@ -56,15 +62,17 @@ def test_all_play_the_same_episodes(distilled, tmp_path):
     for method in methods[1:]:
         # The stubs act alike.
         assert found[method, "return"] == found[methods[0], "return"]
-        assert found[method, "distil_seconds"] >= 0
+        assert found[method, "train_seconds"] >= 0
         rates = [found[each, "decisions_per_second"] for each in (method, methods[0])]
         np.testing.assert_allclose(found[method, "faster"], rates[0] / rates[1])
     assert found[methods[0], "faster"] == 1
-    assert (methods[0], "distil_seconds") not in found
+    timed = [each for each, metric in found if metric == "record_seconds"]
+    assert timed == methods[2:]
+    assert (methods[0], "train_seconds") not in found
     quiet, _, noisy, last = distilled
     assert (quiet.habit_noise, noisy.habit_noise) == (0.0, 0.3)
     assert quiet.habit_episodes == 3
-    assert last == ("bc", noisy, "own-bc-0.3", {"num_steps": 7}, True)
+    assert last == ("bc", noisy, "own-bc-0.3", "generic", {"num_steps": 7}, True)
 
 
 def test_the_seconds_of_decisions_are_those_of_the_policy(monkeypatch):
