@@ -76,12 +76,13 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
                 f"`{name}` is {getattr(options, name)}; it must be at least 1"
             )
     planner = load_run(options.run)
-    base = rate = None
+    setting, base = None, None
     for method, run, seconds in _methods(planner, options):
-        setting, rows = play_run(run, options)
+        named, rows = play_run(run, options)
         rates, slowest = _timed(run, options)
         rate = float(np.median(rates))
-        base = rate if base is None else base
+        if base is None:  # the planner is the first
+            setting, base = named, rate
         rows += [
             {"metric": "decisions_per_second", **measured(rates, statistic=np.median)},
             {"metric": "slowest_ms", **measured(slowest, statistic=np.median)},

@@ -4,7 +4,7 @@ A planner costs tens of milliseconds a plan, and a network that imitates its dec
 costs tens of microseconds. The run plays episodes in its environment, and what it saw
 and did is kept in its folder as a dataset:
 
-    RUN/habits/DIGEST.npz     fields of `Episodes`, and "about", which says how it came
+    RUN/habits/DIGEST.npz     fields of `Episodes`, and how they came
 
 Every algorithm that learns from data then learns the habit.
 
@@ -197,7 +197,7 @@ def _write(path: Path, episodes: Episodes, about: dict[str, Any]) -> None:
     with writing(path, "check the permissions of the run folder or free some space"):
         path.parent.mkdir(exist_ok=True)
         text = json.dumps(about)
-        write_whole(path, lambda file: np.savez(file, about=np.array(text), **arrays))
+        write_whole(path, lambda file: np.savez(file, jaxdiff=np.array(text), **arrays))
 
 
 @dataclasses.dataclass

@@ -1,6 +1,6 @@
 """The reader of NPZ files with the fields of `Episodes` or with those of D4RL.
 
-Beside the fields of `Episodes`, a JSON text "about" may say how the data came.
+Beside the fields of `Episodes`, a JSON text "jaxdiff" may say how the data came.
 """
 
 import json
@@ -48,8 +48,10 @@ def read(path: pathlib.Path, timeouts: d4rl.Timeouts | None = None) -> Recording
         with np.load(path, allow_pickle=False) as file:
             names = d4rl.FIELDS if "terminals" in file else FIELDS
             fields = {name: file[name] for name in names if name in file}
-            about = json.loads(str(file["about"])) if "about" in file else {}
-            d4rl.mention_unread(path, set(file.files) - {"about"}, names)
+            about = json.loads(str(file["jaxdiff"])) if "jaxdiff" in file else {}
+            if not isinstance(about, dict):
+                raise ValueError("'jaxdiff' is no table in JSON")
+            d4rl.mention_unread(path, set(file.files) - {"jaxdiff"}, names)
     except Exception as error:
         # NumPy passes on what zip files and pickles raise.
         raise UserError(
