@@ -205,7 +205,7 @@ class _Game:
     """One episode while it is recorded: T + 1 observations and goals, T of the rest."""
 
     observations: list[np.ndarray] = dataclasses.field(default_factory=list)
-    goals: list[np.ndarray | None] = dataclasses.field(default_factory=list)
+    goals: list[Any] = dataclasses.field(default_factory=list)
     actions: list[np.ndarray] = dataclasses.field(default_factory=list)
     rewards: list[float] = dataclasses.field(default_factory=list)
     terminated: bool = False
@@ -238,7 +238,8 @@ class _Recorder(gymnasium.Wrapper):
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         """Begin an episode; its noise comes from its seed."""
         seen, info = self.env.reset(seed=seed, options=options)
-        self._seed, self._rng = seed, np.random.default_rng(seed or 0)
+        self._seed = 0 if seed is None else seed
+        self._rng = np.random.default_rng(self._seed)
         self._game = _Game()
         self._game.see(seen)
         return seen, info

@@ -188,7 +188,7 @@ def test_a_run_that_cannot_be_played_is_refused(tmp_path, environment, said):
 
 SMALL = (
     *("--network", "mlp", "--hidden", "8", "--batch-size", "8", "--num-steps", "2"),
-    *("--devices", "1", "--habit-episodes", "2"),
+    *("--devices", "1", "--habit-episodes", "3"),
 )
 
 
@@ -213,7 +213,7 @@ def refused(capsys):
 def test_a_planner_is_distilled_by_the_command_line(planner, tmp_path, capsys):
     words = ["train", "bc", "--habit", str(planner), "--run", str(tmp_path / "habit")]
     main([*words, *SMALL])
-    assert "plays 2 episodes" in capsys.readouterr().err
+    assert "plays 3 episodes" in capsys.readouterr().err
     run = load_run(tmp_path / "habit")
     known = load_run(planner)
     assert run.spec == known.spec
