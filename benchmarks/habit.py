@@ -12,14 +12,13 @@ same episodes. Rows of the experiment `habit`, by the planner and by each habit:
 - slowest_ms: milliseconds of the slowest decision of an episode, such as a plan; median
   over episodes;
 - faster: decisions a second over those of the planner;
-- record_seconds, train_seconds: processor seconds, compilation included; of what was
-  made just now.
+- record_seconds, train_seconds: compilation included; of what was made just now.
 
-Decisions are timed after a first episode, which compiles.
+Decisions are timed after a first episode, which compiles. On a CPU all seconds are
+those of the processor, which other load disturbs least.
 """
 
 import dataclasses
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ import numpy as np
 import tyro
 
 from benchmarks.command import command_of, run_command
-from benchmarks.playing import play_run
+from benchmarks.playing import clock, play_run
 from benchmarks.rows import RESULTS, measured, write_rows
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import make_env
@@ -110,10 +109,10 @@ def _methods(
         name = f"{planner.path.resolve().name}-{options.algorithm}-{noise:g}"
         path = options.runs / name
         known, fresh = _recordings(planner), not path.exists()
-        began = time.process_time()
+        began = clock()
         # As many side by side as are scored, which compiles nothing.
         data = record_run(planner, habit, num_envs=min(100, options.episodes))
-        recorded = time.process_time()
+        recorded = clock()
         run = train_run(
             options.algorithm,
             data,
@@ -126,7 +125,7 @@ def _methods(
         if _recordings(planner) != known:
             seconds["record_seconds"] = recorded - began
         if fresh:
-            seconds["train_seconds"] = time.process_time() - recorded
+            seconds["train_seconds"] = clock() - recorded
         yield f"{options.algorithm}, noise {noise:g}", run, seconds
 
 
@@ -163,9 +162,9 @@ class _Timed:
         self.seconds = []
 
     def __call__(self, observation: np.ndarray, goal: Any = None) -> np.ndarray:
-        began = time.perf_counter()
+        began = clock()
         action = self._policy(observation, goal)
-        self.seconds.append(time.perf_counter() - began)
+        self.seconds.append(clock() - began)
         return action
 
 
