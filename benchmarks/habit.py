@@ -45,7 +45,7 @@ class Options:
     """A planner."""
     algorithm: str = "bc"
     """Algorithm of `jaxdiff list` that learns the habit."""
-    noises: tuple[float, ...] = (0.0, Habit().habit_noise)
+    noises: tuple[float, ...] = (0.0, 0.3)
     """Noise on the planner's actions while it is recorded."""
     recorded: int = Habit().habit_episodes
     """Episodes that are recorded."""

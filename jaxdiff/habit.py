@@ -8,14 +8,15 @@ and did is kept in its folder as a dataset:
 
 Every algorithm that learns from data then learns the habit.
 
-A plain imitator drifts to states that the planner never visited and knows no way back.
-The executed action is therefore disturbed, and the data hold what the planner wanted
+An imitator may drift to states that the planner never visited, and know no way back.
+Executed actions can therefore be disturbed, while the data hold what the planner wanted
 (Laskey et al., "DART: Noise injection for robust imitation learning", 2017,
 arXiv:1703.09327):
 
-(1) executed = wanted + noise scale * N(0, 1),   scale = half the range of an action.
+(1) executed = wanted + noise * scale * N(0, 1),   scale = half the range of an action.
 
-So the planner shows how it finds back, and it plans no more often than without noise.
+So the planner shows how it finds back. In a small maze an imitator without noise scores
+as its planner does (`benchmarks/habit.py`), so that none is the default.
 """
 
 import dataclasses
@@ -57,13 +58,13 @@ class Habit(Options):
 
     Attributes:
       habit_episodes: episodes that the planner plays.
-      habit_noise: standard deviation of the noise on its actions, in units of half
-        their range. The data hold its actions without noise.
+      habit_noise: standard deviation of noise on its actions, in units of half their
+        range. The data hold its actions without noise.
       habit_seed: seed of the first episode; evaluations have others.
     """
 
     habit_episodes: int = 200
-    habit_noise: float = 0.3
+    habit_noise: float = 0.0
     habit_seed: int = 10_000_000
 
     def faults(self) -> Iterator[str]:

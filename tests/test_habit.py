@@ -133,7 +133,7 @@ def test_an_episode_that_the_task_ends_is_terminated(tmp_path):
     def fall(states, carry, keys, observation, reset, goal=None, guidance=None):
         return ActOutput(action=-jnp.ones((len(keys), 1))), carry
 
-    data = record_run(line_run(tmp_path, fall), Habit(2, 0.0)).episodes
+    data = record_run(line_run(tmp_path, fall), Habit(2)).episodes
     assert data.terminated.all()
     assert (data.lengths < 40).all()
 
