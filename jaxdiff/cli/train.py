@@ -28,12 +28,12 @@ def train_command(algorithm: str) -> Callable[[str, list[str]], None]:
     """Return the command that trains an algorithm."""
 
     def run(prog: str, args: list[str]) -> None:
-        dataset, preset = _dataset_of(prog, args), value_of(args, "--preset")
-        source = value_of(args, "--config")
+        preset, source = value_of(args, "--preset"), value_of(args, "--config")
         if source is not None and preset is not None:
             raise UserError(
                 "`preset` and `config` both choose all options; give one of them"
             )
+        dataset = _dataset_of(prog, args)
         start = _start(algorithm, dataset, preset, source)
         flags = _train_flags(start, by_habit=value_of(args, "--habit") is not None)
         asked = parse(prog, args, flags, _train_summary(algorithm))
