@@ -28,7 +28,6 @@ other load disturbs least; elsewhere they are wall-clock.
 
 import dataclasses
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ import tyro
 
 from benchmarks.command import command_of, run_command
 from benchmarks.figures import plot_rates
+from benchmarks.playing import clock
 from benchmarks.rows import RESULTS, measured, read_rows, write_rows
 from jaxdiff import figures
 from jaxdiff.errors import UserError
@@ -213,7 +213,7 @@ def _on_device(run: Run, batch: int, options: Options) -> Callable[[], Simulated
     simulator = simulator_of(environment_of(run), options_of(TASK, run))
     return lambda: simulate(
         run, simulator, episodes=batch, num_envs=batch, seed=options.seed,
-        clock=_clock,
+        clock=clock,
     )  # fmt: skip
 
 
@@ -228,19 +228,12 @@ def _in_mujoco(run: Run, batch: int, options: Options) -> Callable[[], Simulated
 
     def play() -> Simulated:
         policy.reset(seeds=seeds)
-        began = _clock()
+        began = clock()
         episodes = [one for _, one in play_wave(policy, envs, seeds, options=resets)]
-        seconds = _clock() - began
+        seconds = clock() - began
         return Simulated(**vars(joined(episodes)), seconds=seconds)
 
     return play
-
-
-def _clock() -> float:
-    """Read processor seconds on a CPU, seconds elsewhere."""
-    if jax.default_backend() == "cpu":
-        return time.process_time()
-    return time.perf_counter()
 
 
 def _timed(call: Callable[[], Any], budget: float) -> list[float]:
@@ -248,9 +241,9 @@ def _timed(call: Callable[[], Any], budget: float) -> list[float]:
     call()
     calls: list[float] = []
     while sum(calls) < budget:
-        began = _clock()
+        began = clock()
         call()
-        calls.append(_clock() - began)
+        calls.append(clock() - began)
     return calls
 
 

@@ -1,9 +1,11 @@
 """Play runs, and write what the task of a run scores as rows of results."""
 
 import dataclasses
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from benchmarks.rows import bounded
@@ -78,6 +80,13 @@ def score_rows(record: Mapping[str, Any], count: int) -> Iterator[dict[str, Any]
         if names[0] in record:
             bounds = np.hstack([record[name] for name in names])
             yield {"metric": metric, **bounded(bounds), "n": count}
+
+
+def clock() -> float:
+    """Read processor seconds on a CPU, seconds elsewhere."""
+    if jax.default_backend() == "cpu":
+        return time.process_time()
+    return time.perf_counter()
 
 
 def join_rollouts(played: Sequence[Rollouts]) -> Rollouts:

@@ -78,6 +78,7 @@ _LATER = {
     "load_run": "jaxdiff.run",
     "make_env": "jaxdiff.evaluation",
     "plan": "jaxdiff.plans",
+    "record_run": "jaxdiff.habit",
     "train_run": "jaxdiff.training",
     **dict.fromkeys(_DIFFUSION, "jaxdiff.diffusion"),
 }
@@ -123,6 +124,7 @@ __all__ = [
     "load_run",
     "make_env",
     "plan",
+    "record_run",
     "sample",
     "to_x0",
     "train_run",

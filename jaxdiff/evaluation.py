@@ -89,7 +89,7 @@ def evaluate(
     task = task_of(played_in)
     options = options_of(task, run, options)
     simulator = _simulator(task, played_in, options) if on_device else None
-    _check_fit(run, task, played_in, options)
+    check_fit(run, task, played_in, options)
     repeat = {
         "environment": played_in._asdict(),
         "on_device": on_device,
@@ -288,8 +288,12 @@ def make_env(
     return task.make_env(played_in, options_of(task, run, options))
 
 
-def _check_fit(run: Run, task: Task, environment: Environment, options: Any) -> None:
-    """Check that observations and actions have the sizes that the run was built for."""
+def check_fit(run: Run, task: Task, environment: Environment, options: Any) -> None:
+    """Check that observations and actions have the sizes that a run was built for.
+
+    Raises:
+      UserError: they have not.
+    """
     env = task.make_env(environment, options)
     try:
         spaces = env.observation_space, env.action_space

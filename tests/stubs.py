@@ -36,6 +36,7 @@ def stub_run(
     stored = None if environment is None else Environment(environment)._asdict()
     document = {
         "acting": {},
+        "id": "stub",
         "dataset": {
             "name": dataset,
             "environment": stored,

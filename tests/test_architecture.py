@@ -28,7 +28,7 @@ MIDDLE = {
     *("episode_log", "simulation"),
     "figures",
 }
-UPPER = {"plans", "evaluation", "training", "tune", "bench"}
+UPPER = {"plans", "evaluation", "training", "tune", "bench", "habit"}
 TOP = {"demo", "cli", "__main__"}
 ALLOWED = {
     **{name: parts | LEAVES for name, parts in LOWER.items()},

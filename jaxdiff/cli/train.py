@@ -12,6 +12,7 @@ from jaxdiff.algorithms.base import Preset, TrainConfig
 from jaxdiff.cli.flags import (
     DEVICES,
     ENVIRONMENT,
+    HELP,
     PLATFORM,
     SEED,
     devices_of,
@@ -27,14 +28,15 @@ def train_command(algorithm: str) -> Callable[[str, list[str]], None]:
     """Return the command that trains an algorithm."""
 
     def run(prog: str, args: list[str]) -> None:
-        dataset, preset = _dataset_of(prog, args), value_of(args, "--preset")
-        source = value_of(args, "--config")
+        preset, source = value_of(args, "--preset"), value_of(args, "--config")
         if source is not None and preset is not None:
             raise UserError(
                 "`preset` and `config` both choose all options; give one of them"
             )
+        dataset = _dataset_of(prog, args)
         start = _start(algorithm, dataset, preset, source)
-        asked = parse(prog, args, _train_flags(start), _train_summary(algorithm))
+        flags = _train_flags(start, by_habit=value_of(args, "--habit") is not None)
+        asked = parse(prog, args, flags, _train_summary(algorithm))
         require_seed(asked["seed"])
         _run_training(algorithm, dataset, start, asked)
 
@@ -45,21 +47,49 @@ def _train_summary(algorithm: str) -> str:
     entry = ALGORITHMS[algorithm]
     return (
         f"Train {algorithm} on a dataset into a run folder: "
-        f"{sentence(entry.summary)} Defaults are those of --preset for --dataset."
+        f"{sentence(entry.summary)} Defaults are those of --preset for the data, which "
+        "--dataset names or --habit records."
     )
 
 
 def _dataset_of(prog: str, args: list[str]) -> Any:
-    """Load the dataset that the arguments name, because defaults depend on it."""
+    """Load or record the data that the arguments name; defaults depend on them."""
+    from jaxdiff.habit import Habit
     from jaxdiff.tasks.lookup import Reading, load_dataset
 
-    name = value_of(args, "--dataset")
+    name, planner = value_of(args, "--dataset"), value_of(args, "--habit")
+    if name is not None and planner is not None:
+        raise UserError("`dataset` and `habit` both name the data; give one of them")
+    idle = words_of(args, flags_of(Reading() if planner else Habit()))
+    if idle:
+        needed = "dataset" if planner else "habit"
+        raise UserError(f"{idle[0]} has no effect without `{needed}`; leave it out")
+    if planner is not None:
+        return _recorded(prog, args, Path(planner))
     if name is None:
         return None
     flags = flags_of(Reading())
     reading = Reading(**parse(prog, words_of(args, flags), flags, ""))
     environment = value_of(args, "--environment")
     return load_dataset(name, download=True, environment=environment, reading=reading)
+
+
+def _recorded(prog: str, args: list[str], planner: Path) -> Any:
+    """Record what a run does, unless help is all that is asked for."""
+    from jaxdiff.habit import Habit, record_run
+    from jaxdiff.run import load_run
+
+    if set(args) & set(HELP):
+        return None
+    options = flags_of(Habit())
+    flags = [*options, ENVIRONMENT, DEVICES, PLATFORM]
+    asked = parse(prog, words_of(args, flags), flags, "")
+    return record_run(
+        load_run(planner),
+        Habit(**{each.name: asked[each.name] for each in options}),
+        devices=devices_of(asked["devices"], asked["platform"]),
+        environment=asked["environment"],
+    )
 
 
 def _start(
@@ -84,9 +114,13 @@ def _start(
     return Preset(entry.config(), entry.acting(), {})
 
 
-def _train_flags(start: Preset) -> list[Flag]:
+def _train_flags(start: Preset, *, by_habit: bool) -> list[Flag]:
+    from jaxdiff.habit import Habit
     from jaxdiff.tasks.lookup import Reading
 
+    dataset = Flag("dataset", str, "Recipe, Minari id or path.")
+    if by_habit:
+        dataset = dataset._replace(kind=str | None, default=None)
     trained = flags_of(start.config)
     names = [each.name for each in trained]
     learners = start.training or {"each learner": TrainConfig()}
@@ -109,7 +143,9 @@ def _train_flags(start: Preset) -> list[Flag]:
         for each in shared
     ]
     return [
-        Flag("dataset", str, "Recipe, Minari id or path."),
+        dataset,
+        Flag("habit", Path | None,
+             "Learn what this run does, in place of a dataset.", None),
         Flag("run", Path, "Folder for checkpoints, metrics and pictures."),
         ENVIRONMENT,
         Flag("resume", bool, "Go on with the run in the folder.", False),
@@ -119,6 +155,7 @@ def _train_flags(start: Preset) -> list[Flag]:
         Flag("eval_episodes", int, "Episodes of an evaluation, see --eval-every.", 20),
         DEVICES, PLATFORM, *shared, *own, *trained,
         *flags_of(start.acting, without=names), *flags_of(Reading()),
+        *flags_of(Habit()),
     ]  # fmt: skip
 
 

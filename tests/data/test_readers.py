@@ -158,6 +158,17 @@ def test_npz_objects_beside_what_is_needed_do_no_harm(tmp_path):
     assert fingerprint(load(path)) == fingerprint(make([3, 2]))
 
 
+def test_npz_may_say_how_its_data_came(tmp_path, capsys):
+    path = save(tmp_path / "data.npz", make([3, 2]), jaxdiff=np.array('{"seed": 3}'))
+    assert read(path).metadata == {"seed": 3}
+    assert not capsys.readouterr().err
+    assert read(save(path, make([3, 2]))).metadata == {}
+    for text in ("{", "[3]"):
+        save(path, make([3, 2]), jaxdiff=np.array(text))
+        with pytest.raises(UserError, match=r"data\.npz cannot be read as NPZ"):
+            read(path)
+
+
 def test_npz_in_the_layout_of_d4rl(tmp_path):
     fields = d4rl_fields(8, ends=[2], terminated=[5])
     goals = np.stack([np.arange(8.0), np.zeros(8)], axis=1)

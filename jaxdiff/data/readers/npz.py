@@ -1,8 +1,13 @@
-"""The reader of NPZ files with the fields of `Episodes` or with those of D4RL."""
+"""The reader of NPZ files with the fields of `Episodes` or with those of D4RL.
 
+Beside the fields of `Episodes`, a JSON text "jaxdiff" may say how the data came.
+"""
+
+import json
 import pathlib
 import zipfile
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +48,10 @@ def read(path: pathlib.Path, timeouts: d4rl.Timeouts | None = None) -> Recording
         with np.load(path, allow_pickle=False) as file:
             names = d4rl.FIELDS if "terminals" in file else FIELDS
             fields = {name: file[name] for name in names if name in file}
-            d4rl.mention_unread(path, file.files, names)
+            about = json.loads(str(file["jaxdiff"])) if "jaxdiff" in file else {}
+            if not isinstance(about, dict):
+                raise ValueError("'jaxdiff' is no table in JSON")
+            d4rl.mention_unread(path, set(file.files) - {"jaxdiff"}, names)
     except Exception as error:
         # NumPy passes on what zip files and pickles raise.
         raise UserError(
@@ -54,10 +62,12 @@ def read(path: pathlib.Path, timeouts: d4rl.Timeouts | None = None) -> Recording
         return d4rl.recording_of(fields, str(path), timeouts)
     if timeouts is not None:
         raise UserError(d4rl.states_its_episodes(path))
-    return _recording_of(fields, str(path))
+    return _recording_of(fields, about, str(path))
 
 
-def _recording_of(fields: Mapping[str, np.ndarray], where: str) -> Recording:
+def _recording_of(
+    fields: Mapping[str, np.ndarray], about: Mapping[str, Any], where: str
+) -> Recording:
     """Cut the fields of `Episodes` into episodes, after checking them."""
     for name in _NEEDED:
         if name not in fields:
@@ -82,4 +92,5 @@ def _recording_of(fields: Mapping[str, np.ndarray], where: str) -> Recording:
         goals=[arrays["goals"][start : start + n + 1] for start, n in spans]
         if "goals" in arrays
         else (),
+        metadata=about,
     )

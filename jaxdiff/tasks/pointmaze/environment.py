@@ -20,10 +20,32 @@ def make_env(environment: Environment, options: Any = None) -> gymnasium.Env:
     Rewards are sparse, the goal stays, and episodes last the maze's own number of
     steps, whatever the environment that data were recorded in did.
 
+    Args:
+      environment: the maze.
+      options: `setting` says which goal a reset gives, unless it names one itself;
+        None for one of its own.
+
     Raises:
       UserError: the environment is no maze, or the simulator is not installed.
     """
-    return as_seen(make_maze(maze_of(environment)), split)
+    maze = maze_of(environment)
+    setting = "multi" if options is None else options.setting or "multi"
+    return as_seen(_Resetting(make_maze(maze), reset_options(maze, setting)), split)
+
+
+class _Resetting(gymnasium.Wrapper):
+    """Resets with options of its own where none are given."""
+
+    def __init__(self, env: gymnasium.Env, options: dict[str, Any] | None) -> None:
+        super().__init__(env)
+        self._options = options
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> Any:
+        """Begin an episode."""
+        options = self._options if options is None else options
+        return self.env.reset(seed=seed, options=options)
 
 
 def make_maze(

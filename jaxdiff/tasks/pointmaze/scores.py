@@ -82,11 +82,7 @@ def play(
         maze, episodes=session.episodes, setting=setting, seed=session.seed
     )
     require_scale(chance.returns, expert.returns)
-    played = rollout(
-        session,
-        lambda: task.make_env(environment, options),
-        options=reset_options(maze, setting),
-    )
+    played = rollout(session, lambda: task.make_env(environment, options))
     rows = np.asarray(played.seeds) - session.seed  # without episodes that went wrong
     return MazeRollouts(
         **vars(played),

@@ -12,6 +12,7 @@ from jaxdiff.data.spec import Environment
 from jaxdiff.errors import UserError
 from jaxdiff.tasks.pointmaze import world as pointmaze
 from jaxdiff.tasks.pointmaze.environment import make_env, make_maze
+from jaxdiff.tasks.pointmaze.scores import MazeOptions
 from jaxdiff.tasks.pointmaze.world import MAZES
 
 pytest.importorskip("gymnasium_robotics")
@@ -174,3 +175,22 @@ def test_importing_the_task_or_the_data_loads_no_simulator():
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_environment_of_one_goal_resets_to_it():
+    maze = MAZES["umaze"]
+    centre = pointmaze.cell_to_xy(maze, maze.goal_cell)
+
+    def away(chosen, **asked):
+        env = make_env(pointmaze.environment_of(maze), chosen)
+        seen = [env.reset(seed=seed, **asked)[0] for seed in range(6)]
+        env.close()
+        goals = np.array([each["desired_goal"] for each in seen])
+        return np.abs(goals - centre).max()
+
+    assert away(MazeOptions("single")) <= 0.25
+    # A reset that names a goal itself gets that one.
+    elsewhere = {"goal_cell": np.array([3, 1])}
+    assert away(MazeOptions("single"), options=elsewhere) > 1
+    for chosen in (None, MazeOptions(), MazeOptions("multi")):
+        assert away(chosen) > 1
