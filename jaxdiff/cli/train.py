@@ -33,6 +33,8 @@ def train_command(algorithm: str) -> Callable[[str, list[str]], None]:
             raise UserError(
                 "`preset` and `config` both choose all options; give one of them"
             )
+        if not set(args) & set(HELP) and value_of(args, "--habit") is not None:
+            _check_first(algorithm, prog, args, source)
         dataset = _dataset_of(prog, args)
         start = _start(algorithm, dataset, preset, source)
         flags = _train_flags(start, by_habit=value_of(args, "--habit") is not None)
@@ -50,6 +52,28 @@ def _train_summary(algorithm: str) -> str:
         f"{sentence(entry.summary)} Defaults are those of --preset for the data, which "
         "--dataset names or --habit records."
     )
+
+
+def _check_first(
+    algorithm: str, prog: str, args: list[str], source: str | None
+) -> None:
+    """Refuse what is wrong whatever the data are, before a planner plays for them."""
+    from jaxdiff.run_folder import is_fresh
+
+    flags = _train_flags(_start(algorithm, None, None, source), by_habit=True)
+    # Only the data tell which learners there are.
+    named = {word[2:].partition("=")[0] for word in args if word.startswith("--")}
+    flags += [
+        Flag(name.replace("-", "_"), str | None, "", None)
+        for name in sorted(named - {each.name for each in flags})
+        if "." in name
+    ]
+    asked = parse(prog, args, flags, "")
+    if not asked["resume"] and not is_fresh(asked["run"]):
+        raise UserError(
+            f"{asked['run']} already holds a run; go on with it by `resume=True`, or "
+            "name another folder with `run`"
+        )
 
 
 def _dataset_of(prog: str, args: list[str]) -> Any:
