@@ -303,15 +303,13 @@ def _distance(carry: Carry, observation: jax.Array, spec: Spec) -> jax.Array:
 def _shapes(horizons: list[int]) -> list[int]:
     """Return the rows of the arrays in which plans of these horizons are made.
 
-    One program for each shape is compiled, and a short plan takes as long as the shape
-    that it is made in.
+    Each shape is compiled, which takes seconds, and a plan takes as long as its shape.
+    So horizons up to half of the longest share the largest of them, and all others
+    share the longest. (Nine horizons in the U-maze, one CPU core: see `choose`.)
     """
-    import os
-
-    n = int(os.environ.get("SHAPES", "1"))
     longest = horizons[-1]
-    ends = [max(h for h in horizons if h <= longest * (k + 1) / n) for k in range(n)]
-    return [min(e for e in ends if e >= horizon) for horizon in horizons]
+    half = max((each for each in horizons if 2 * each <= longest), default=longest)
+    return [half if each <= half else longest for each in horizons]
 
 
 # Two ways to choose. `best_plan(shape, horizon [B])` gives trajectories `[B, rows, D]`
