@@ -38,14 +38,14 @@ from jaxdiff.networks.layers import mish_parts
 from jaxdiff.networks.lengths import counted
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def norm_mish(
     x: jax.Array,
     scale: jax.Array,
     bias: jax.Array,
-    length: jax.Array | None = None,
     groups: int = 8,
     epsilon: float = 1e-5,
+    length: jax.Array | None = None,
 ) -> jax.Array:
     """Normalize over time and the channels of each group and apply Mish, equation (1).
 
@@ -55,17 +55,17 @@ def norm_mish(
       x: [B, H, C].
       scale: [C].
       bias: [C].
-      length: [B] rows that count, see `jaxdiff.networks.lengths`.
       groups: number of channel groups; must divide C.
       epsilon: keeps a constant group from dividing by zero.
+      length: [B] rows that count, see `jaxdiff.networks.lengths`.
 
     Raises:
       ValueError: C does not divide into the groups.
     """
-    return _forward(x, scale, bias, length, groups, epsilon)[0]
+    return _forward(x, scale, bias, groups, epsilon, length)[0]
 
 
-def _forward(x, scale, bias, length, groups, epsilon):
+def _forward(x, scale, bias, groups, epsilon, length):
     channels = x.shape[-1]
     if channels % groups:
         raise ValueError(f"{channels} channels do not split into {groups} groups")
@@ -124,4 +124,4 @@ class NormMish(nn.Module):
         """Map [B, H, C] to the same shape, from `length` [B] rows."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        return norm_mish(x, scale, bias, length, self.groups)
+        return norm_mish(x, scale, bias, self.groups, length=length)
