@@ -58,7 +58,7 @@ def _counted(key: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.nd
     """Encrypt the numbers of all entries, 0 and up."""
     number = np.arange(math.prod(shape), dtype=np.uint64).reshape(shape)
     high, low = (number >> np.uint64(32)).astype(np.uint32), number.astype(np.uint32)
-    return _threefry(key.reshape(*key.shape, *[1] * len(shape)), high, low)
+    return _threefry(np.asarray(key)[(..., *[None] * len(shape))], high, low)
 
 
 def _joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -69,14 +69,15 @@ def _threefry(
     key: np.ndarray, x: np.ndarray, y: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Encrypt pairs of words x and y `[...]`, uint32, with keys `[...]`."""
-    words = np.ascontiguousarray(key)[..., None].view(np.uint32)
+    words = np.array(key)[..., None].view(np.uint32)
     first, second = words[..., 0], words[..., 1]
     schedule = first, second, first ^ second ^ np.uint32(0x1BD11BDA)
-    x, y = x + first, y + second
-    for group in range(5):
-        for turn in _ROTATIONS[group % 2]:
-            x = x + y
-            y = x ^ ((y << np.uint32(turn)) | (y >> np.uint32(32 - turn)))
-        x = x + schedule[(group + 1) % 3]
-        y = y + schedule[(group + 2) % 3] + np.uint32(group + 1)
+    with np.errstate(over="ignore"):  # sums are modulo 2^32
+        x, y = x + first, y + second
+        for group in range(5):
+            for turn in _ROTATIONS[group % 2]:
+                x = x + y
+                y = x ^ ((y << np.uint32(turn)) | (y >> np.uint32(32 - turn)))
+            x = x + schedule[(group + 1) % 3]
+            y = y + schedule[(group + 2) % 3] + np.uint32(group + 1)
     return x, y
