@@ -13,6 +13,9 @@ two ways to choose a horizon:
   leaves most time. When planning anew, a plan that would arrive later than the one
   being followed is dropped.
 
+Plans of several horizons share compiled programs, in arrays of a shape that is longer
+than some of them (`jaxdiff.networks.lengths`).
+
 An environment that strays from its plan by more than `lost`, pushing against a wall for
 instance that the plan cuts through, is given a new plan, as at the start of an episode.
 
@@ -303,9 +306,11 @@ def _distance(carry: Carry, observation: jax.Array, spec: Spec) -> jax.Array:
 def _shapes(horizons: list[int]) -> list[int]:
     """Return the rows of the arrays in which plans of these horizons are made.
 
-    Each shape is compiled, which takes seconds, and a plan takes as long as its shape.
-    So horizons up to half of the longest share the largest of them, and all others
-    share the longest. (Nine horizons in the U-maze, one CPU core: see `choose`.)
+    A shape takes as long to compile as a horizon of its own would, and a plan takes as
+    long as its shape. So horizons up to half of the longest share the largest of them,
+    and all others share the longest. With the nine horizons of the U-maze, 24 to 160, a
+    problem whose plan is the earliest that arrives then computes 1.3 times the rows
+    that it would with nine shapes, and 2.1 times with a single one.
     """
     longest = horizons[-1]
     half = max((each for each in horizons if 2 * each <= longest), default=longest)
