@@ -331,7 +331,7 @@ def _fitting(
     del slack
     fitting = jnp.searchsorted(jnp.asarray(horizons), remaining + 1)
     fitting = jnp.minimum(fitting, len(horizons) - 1)
-    horizon = jnp.asarray(horizons)[fitting]
+    horizon = jnp.asarray(horizons, last.dtype)[fitting]
     for shape in dict.fromkeys(shapes):
         chosen = wanted & (jnp.asarray(shapes)[fitting] == shape)
         new = jax.lax.cond(
@@ -356,7 +356,7 @@ def _earliest(
     order = [len(horizons) - 1, *range(len(horizons) - 1)]
     distinct = list(dict.fromkeys(shapes))
     made_in = jnp.array([distinct.index(shapes[i]) for i in order])
-    in_turn = jnp.array([horizons[i] for i in order])
+    in_turn = jnp.array([horizons[i] for i in order], last.dtype)
     ways = [functools.partial(best_plan, shape) for shape in distinct]
 
     def goes_on(search):
