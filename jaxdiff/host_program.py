@@ -9,6 +9,9 @@ An actor of 11-256-256-3 takes 38 us, where XLA takes 115 and eager PyTorch 76 t
 (one core of an AMD EPYC that had other work beside it). Programs that take rows at
 indices, as a planner does between plans, are faster in XLA (118 us against 172), so
 they stay there.
+
+A function of constants alone, such as one that draws the parameters of a network, is
+computed altogether here, random numbers included (`jaxdiff.threefry`).
 """
 
 import math
@@ -19,6 +22,9 @@ import jax
 import jax.extend
 import numpy as np
 import scipy.special
+from jax.interpreters.partial_eval import dce_jaxpr
+
+from jaxdiff import threefry
 
 # Operations beyond which XLA computes. On one core NumPy takes 0.4 times as long as XLA
 # at 0.14 million, 0.6 at 2 million and 0.9 at 35 million, but XLA may use more cores.
@@ -42,11 +48,11 @@ def host_program(
     """
     code = _Code()
     jaxpr = closed.jaxpr
-    inputs = [
-        code.constant(np.asarray(constants[i])) if i in constants else code.slot()
-        for i in range(len(jaxpr.invars))
-    ]
     try:
+        inputs = [
+            code.constant(_array(constants[i])) if i in constants else code.slot()
+            for i in range(len(jaxpr.invars))
+        ]
         outputs = code.add(closed, inputs)
     except _Unknown:
         return None
@@ -66,8 +72,48 @@ def host_program(
     return run
 
 
+def call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of arrays without compiling it, if all it does is known here.
+
+    XLA takes half a minute to compile the draws of a U-Net's parameters, and this a
+    second. What no output depends on is left out: the forward pass, where a network is
+    initialized.
+
+    Args:
+      function: one that could be jitted.
+      *arguments: trees of arrays.
+
+    Returns:
+      what it returns, with NumPy leaves if it was not compiled.
+    """
+    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    needed, read = dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    leaves = jax.tree.leaves(arguments)
+    constants = dict(enumerate(leaves[i] for i in np.flatnonzero(read)))
+    program = None
+    if not any(threefry.is_key(shape.dtype) for shape in jax.tree.leaves(shapes)):
+        program = host_program(closed.replace(jaxpr=needed), constants)
+    if program is None:
+        return jax.jit(function)(*arguments)
+    found = [
+        np.array(value, shape.dtype)
+        for value, shape in zip(program(), jax.tree.leaves(shapes), strict=True)
+    ]
+    return jax.tree.unflatten(jax.tree.structure(shapes), found)
+
+
 class _Unknown(Exception):
     """An operation that has no rule."""
+
+
+def _array(value: Any) -> np.ndarray:
+    """Return an array in NumPy; keys become numbers, see `jaxdiff.threefry`."""
+    if not hasattr(value, "dtype") or not threefry.is_key(value.dtype):
+        return np.asarray(value)
+    try:
+        return threefry.packed(value)
+    except ValueError as error:
+        raise _Unknown(str(error)) from None
 
 
 class _Code:
@@ -94,7 +140,7 @@ class _Code:
     ) -> list[int]:
         """Add a function of the given slots; return the slots of its outputs."""
         jaxpr = closed.jaxpr
-        held = [self.constant(np.asarray(value)) for value in closed.consts]
+        held = [self.constant(_array(value)) for value in closed.consts]
         where: dict[Any, int] = dict(zip(jaxpr.constvars, held, strict=True))
         where.update(zip(jaxpr.invars, inputs, strict=True))
 
@@ -121,7 +167,8 @@ class _Code:
         try:
             functions, work = _functions(equation, [self.values[i] for i in given])
         except _Unknown:
-            if not fixed:
+            atoms = (*equation.invars, *equation.outvars)
+            if not fixed or any(threefry.is_key(atom.aval.dtype) for atom in atoms):
                 raise
             found = equation.primitive.bind(*[self.values[i] for i in given], **params)
             found = found if equation.primitive.multiple_results else [found]
@@ -181,6 +228,11 @@ def _function(equation: Any, values: Sequence[Any]) -> tuple[Callable[..., Any],
         matrices = len(shapes[0]) == len(shapes[1]) == 2 and batch == ((), ())
         if matrices and left == (1,) and right == (0,):
             return np.matmul, 2 * shapes[0][1] * size
+    if name in _DRAWS:
+        fixed = all(value is not None for value in values)
+        if not fixed or not threefry.known() or params.get("bit_width", 32) != 32:
+            raise _Unknown(name)
+        return _DRAWS[name](params), size
     if name in _RULES:
         return _RULES[name](params, out.shape), size
     if name == "gather" and values[1] is not None:
@@ -230,6 +282,7 @@ _ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "or": np.bitwise_or,
     "rsqrt": lambda x: 1 / np.sqrt(x),
     "select_n": _select,
+    "shift_right_logical": lambda x, by: x >> by,
     "sign": np.sign,
     "sin": np.sin,
     "sqrt": np.sqrt,
@@ -237,6 +290,14 @@ _ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "stop_gradient": lambda x: x,
     "sub": np.subtract,
     "tanh": np.tanh,
+}
+
+
+# Random numbers, of constant keys alone: XLA draws those of a policy faster.
+_DRAWS: dict[str, Callable[..., Callable[..., Any]]] = {
+    "random_bits": lambda params: lambda key: threefry.bits(key, params["shape"]),
+    "random_fold_in": lambda params: threefry.fold_in,
+    "random_split": lambda params: lambda key: threefry.split(key, params["shape"]),
 }
 
 
@@ -273,6 +334,9 @@ def _sliced(params: Mapping[str, Any], shape: tuple[int, ...]) -> Any:
 _RULES: dict[str, Callable[..., Callable[..., Any]]] = {
     "argmax": lambda params, _: (
         lambda x: np.argmax(x, axis=params["axes"][0]).astype(params["index_dtype"])
+    ),
+    "bitcast_convert_type": lambda params, _: (
+        lambda x: np.array(x).view(params["new_dtype"])
     ),
     "broadcast_in_dim": _broadcast,
     "concatenate": lambda params, _: (

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxdiff.algorithms.planning.network import NETWORKS
 from jaxdiff.algorithms.planning.options import declared_horizons
 from jaxdiff.algorithms.planning.planner import Plans, Problem, cost
 from jaxdiff.algorithms.planning.trajectories import goal_entries
@@ -126,12 +127,15 @@ def plan(
         project_args=project_args,
         guidance=guidance,
     )
-    with compiling(f"plans of {rows} steps"):
+    plain = value is None and project is None and known is None
+    shape, length = _shape(run, rows + past) if plain else (horizon, None)
+    with compiling(f"plans of up to {shape or rows} steps"):
         out = planner(
             run.states,
             jax.random.key(seed)[None],
             problem,
-            horizon=horizon,
+            horizon=shape,
+            length=length,
             candidates=candidates,
             return_path=True,
             value=value,
@@ -144,12 +148,12 @@ def plan(
         return None if numbers is None else np.asarray(numbers[0])[order]
 
     assert out.path is not None  # it was asked for
-    trajectories = np.asarray(out.trajectories[0])[order]
+    trajectories = np.asarray(out.trajectories[0])[order, :rows]
     return RankedPlans(
         observations=trajectories[..., size:],
         actions=trajectories[..., :size],
         dynamics_error=np.asarray(out.dynamics_error[0])[order],
-        path=np.asarray(out.path[:, 0, order[0], :, size:]),
+        path=np.asarray(out.path[:, 0, order[0], :rows, size:]),
         expected_return=ordered(out.expected_return),
         value=ordered(out.value),
         ood_distance=ordered(out.ood_distance),
@@ -160,6 +164,17 @@ _STATIC = (
     *("horizon", "candidates", "return_path", "value", "project", "value_span"),
     "init_level",
 )
+
+
+def _shape(run: Run, horizon: int) -> tuple[int, np.ndarray | None]:
+    """Return the horizon of the program that plans, and the length of its plans.
+
+    One program serves all horizons of a run, if its network knows lengths.
+    """
+    declared = declared_horizons(run.config)
+    if len(declared) == 1 or not NETWORKS[run.config.network].takes_length:
+        return horizon, None
+    return declared[-1], np.full(1, horizon)
 
 
 def _planner(run: Run) -> Callable[..., Plans]:

@@ -40,6 +40,7 @@ from jaxdiff.algorithms.base import (
 from jaxdiff.compilation import compiling
 from jaxdiff.devices import Device, first_replica, replicate
 from jaxdiff.errors import UserError
+from jaxdiff.host_program import call
 from jaxdiff.progress import note, progress
 
 # Score of the states of all learners: a name and a value, the higher the better.
@@ -147,7 +148,7 @@ def updates_of(
     _check(name, config, devices)
     job = _job(name, learner, config, seed, devices, finished or {}, donate)
     prepared = _prepare(job, data)
-    first = state or jax.tree.map(np.asarray, jax.jit(_init(job))(prepared))
+    first = state or call(_init(job), prepared)
     dispatch = _dispatch(job)
     arguments = prepared, job.finished, job.hyper
     placed_arguments = replicate(arguments, devices)
@@ -215,7 +216,7 @@ def _fit_one(
     init = _init(job)
     like = jax.eval_shape(init, prepared)
     found = checkpoint.restore_state(job.run, job.name, like) if job.run else None
-    step, state = found or (0, jax.tree.map(np.asarray, jax.jit(init)(prepared)))
+    step, state = found or (0, call(init, prepared))
     if job.run is not None:
         run_folder.trim_metrics(job.run, job.name, step=step)
     if step >= config.num_steps:

@@ -36,8 +36,10 @@ def replaced(config, acting, options):
     return dataclasses.replace(config, **mine), dataclasses.replace(acting, **other)
 
 
-def use_network(monkeypatch, module, *, name="made-up", multiple=1):
+def use_network(monkeypatch, module, *, name="made-up", multiple=1, takes_length=False):
     """Let the option `network` name a network of the test's own; return the name."""
-    thing = TrajectoryNetwork(lambda config: module, lambda config: multiple)
+    thing = TrajectoryNetwork(
+        lambda config: module, lambda config: multiple, takes_length
+    )
     monkeypatch.setitem(NETWORKS, name, thing)
     return name

@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Each part, and the parts that it may import. Leaves may be imported by all.
 LEAVES = {"errors", "files", "options", "pytree", "progress", "devices", "registry"}
-LEAVES |= {"compilation", "host_program"}
+LEAVES |= {"compilation", "host_program", "threefry"}
 LOWER = {
     "diffusion": set(),
     "networks": set(),

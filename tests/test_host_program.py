@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxdiff import host_program as module
-from jaxdiff.host_program import MOST_WORK, host_program
+from jaxdiff.host_program import MOST_WORK, call, host_program
+from jaxdiff.networks import ReLUNet
 
 
 def both(function, *arrays, constants=()):
@@ -99,3 +100,46 @@ def test_large_products_are_left_to_xla():
     for x, fits in ((few, True), (many, False)):
         closed = jax.make_jaxpr(lambda x, w: x @ w)(x, W)
         assert (host_program(closed, {1: W}) is not None) == fits
+
+
+# --- functions of constants ----------------------------------------------------------
+
+
+def test_parameters_are_drawn_as_xla_draws_them_and_nothing_is_compiled(compilations):
+    network = ReLUNet(3, (4, 5), layer_norm=True)
+
+    def init(key, batch):
+        return network.init(key, batch), jnp.int32(len(batch))
+
+    given = jax.random.key(3), jnp.ones((1, 2))
+    compilations.clear()
+    found = call(init, *given)
+    assert not compilations
+    for mine, theirs in zip(
+        jax.tree.leaves(found), jax.tree.leaves(jax.jit(init)(*given)), strict=True
+    ):
+        assert isinstance(mine, np.ndarray)
+        assert mine.flags.writeable
+        assert (mine.dtype, mine.shape) == (theirs.dtype, theirs.shape)
+        np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-7)
+    assert jax.tree.structure(found) == jax.tree.structure(jax.eval_shape(init, *given))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda key: jax.random.normal(key, (3, 2)),
+        lambda key: jax.random.uniform(key),
+        lambda key: jax.random.randint(jax.random.split(key)[1], (4,), 0, 9),
+        lambda key: jax.vmap(jax.random.uniform)(jax.random.split(key, 3)),
+        lambda key: jax.random.fold_in(key, 4),  # a key is not an array of NumPy
+        lambda key: jax.random.permutation(key, 5),
+    ],
+)
+def test_a_call_returns_what_the_function_does(draw):
+    key = jax.random.key(1)
+    found, expected = call(draw, key), draw(key)
+    if not isinstance(found, np.ndarray):
+        found, expected = (jax.random.key_data(each) for each in (found, expected))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert found.dtype == expected.dtype

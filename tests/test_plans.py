@@ -21,7 +21,7 @@ LEVELS = 3
 
 def imagine(
     states, keys, problem, *, horizon, candidates, return_path, value, project,
-    value_span, init_level=None,
+    value_span, init_level=None, length=None,
 ):  # fmt: skip
     """Plans whose every entry tells whose it is: candidates by their dynamics_error."""
     horizon = 8 if horizon is None else horizon
@@ -33,7 +33,8 @@ def imagine(
     )
     x = x.at[:, :, 0, ACTIONS:].set(problem.history[:, -1])
     if goal is not None:
-        x = x.at[:, :, -1, ACTIONS : ACTIONS + goal.shape[-1]].set(goal)
+        last = -1 if length is None else length[0] - 1
+        x = x.at[:, :, last, ACTIONS : ACTIONS + goal.shape[-1]].set(goal)
     path = jnp.stack([x + level for level in reversed(range(LEVELS + 1))])
     return Plans(
         trajectories=x,

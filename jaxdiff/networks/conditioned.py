@@ -34,7 +34,12 @@ class Conditioned(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, time: jax.Array, condition: jax.Array, keep: jax.Array
+        self,
+        x: jax.Array,
+        time: jax.Array,
+        condition: jax.Array,
+        keep: jax.Array,
+        **options: Any,
     ) -> jax.Array:
         """Denoise, with the condition where `keep` is true.
 
@@ -43,10 +48,13 @@ class Conditioned(nn.Module):
           time: [B] integers or floats.
           condition: [B, C].
           keep: [B] bool, false where the condition is dropped.
+          **options: what else the network takes, such as `length`.
 
         Returns:
           [B, H, D].
         """
         hidden = mish(Linear(self.dim)(condition))
         embedding = Linear(self.dim)(mish(Linear(4 * self.dim)(hidden)))
-        return self.network(x, time, jnp.where(keep[:, None], embedding, 0.0))
+        return self.network(
+            x, time, jnp.where(keep[:, None], embedding, 0.0), **options
+        )

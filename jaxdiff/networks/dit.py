@@ -32,6 +32,7 @@ from jaxdiff.networks.layers import (
     TimeEmbedding,
     sinusoidal_embedding,
 )
+from jaxdiff.networks.lengths import rows_counted
 
 
 class ZeroLinear(nn.Module):
@@ -63,15 +64,20 @@ class DiTBlock(nn.Module):
     precision: Precision = "float32"
 
     @nn.compact
-    def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
-        """Map x [B, S, C] and an embedding [B, E] to [B, S, C]."""
+    def __call__(
+        self, x: jax.Array, embedding: jax.Array, seen: jax.Array | None = None
+    ) -> jax.Array:
+        """Map x [B, S, C] and an embedding [B, E] to [B, S, C].
+
+        `seen` [B, S] marks the tokens that count; None for all.
+        """
         width = x.shape[-1]
         modulation = ZeroLinear(6 * width)(jax.nn.silu(embedding))[:, None]
         s1, b1, g1, s2, b2, g2 = jnp.split(modulation, 6, axis=-1)
         attention = Attention(
             heads=self.heads, width=width // self.heads, precision=self.precision
         )
-        x = x + g1 * attention((1 + s1) * _normalized(x) + b1)
+        x = x + g1 * attention((1 + s1) * _normalized(x) + b1, seen)
         mlp = MLP(width, widths=(4 * width,), precision=self.precision)
         return x + g2 * mlp((1 + s2) * _normalized(x) + b2)
 
@@ -98,7 +104,11 @@ class DiT(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, time: jax.Array, condition: jax.Array | None = None
+        self,
+        x: jax.Array,
+        time: jax.Array,
+        condition: jax.Array | None = None,
+        length: jax.Array | None = None,
     ) -> jax.Array:
         """Predict the target it was trained for: clean trajectory, noise or v.
 
@@ -106,6 +116,8 @@ class DiT(nn.Module):
           x: [B, H, D] noised trajectories; H divisible by `patch`.
           time: [B] integers or floats.
           condition: [B, E] embedded condition or None.
+          length: [B] rows that count, multiples of `patch`; None for all. See
+            `jaxdiff.networks.lengths`.
 
         Returns:
           [B, H, D].
@@ -117,11 +129,13 @@ class DiT(nn.Module):
         if horizon % self.patch:
             raise ValueError(f"horizon {horizon} is not divisible by {self.patch}")
         tokens, size = horizon // self.patch, self.patch * dim
-        embedding = TimeEmbedding(self.dim)(time, condition)
+        embedding, seen = TimeEmbedding(self.dim)(time, condition), None
+        if length is not None:
+            seen = rows_counted(tokens, length // self.patch)[..., 0]
         h = Linear(self.width)(x.reshape(batch, tokens, size))
         h = h + sinusoidal_embedding(jnp.arange(tokens), self.width)
         for _ in range(self.depth):
-            h = DiTBlock(self.heads, self.precision)(h, embedding)
+            h = DiTBlock(self.heads, self.precision)(h, embedding, seen)
         modulation = ZeroLinear(2 * self.width)(jax.nn.silu(embedding))[:, None]
         scale, shift = jnp.split(modulation, 2, axis=-1)
         out = ZeroLinear(size)((1 + scale) * _normalized(h) + shift)

@@ -295,8 +295,8 @@ class Attention(nn.Module):
     precision: Precision = "float32"
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map [B, S, C] to the same shape."""
+    def __call__(self, x: jax.Array, seen: jax.Array | None = None) -> jax.Array:
+        """Map [B, S, C] to the same shape; `seen` [B, S] marks what counts."""
         inner = self.heads * self.width
         linear = functools.partial(Linear, precision=self.precision)
         parts = jnp.split(linear(3 * inner)(x), 3, axis=-1)
@@ -305,7 +305,9 @@ class Attention(nn.Module):
         shape = (*x.shape[:2], self.heads, self.width)
         query, key, value = (part.reshape(shape) for part in parts)
         logits = jnp.einsum("bqhc,bkhc->bhqk", query, key) / math.sqrt(self.width)
-        found = jnp.einsum("bhqk,bkhc->bqhc", jax.nn.softmax(logits), value)
+        where = None if seen is None else seen[:, None, None]
+        weights = jax.nn.softmax(logits, where=where)
+        found = jnp.einsum("bhqk,bkhc->bqhc", weights, value)
         found = found.reshape(*x.shape[:2], inner)
         if not self.lean:
             found = linear(inner)(found)

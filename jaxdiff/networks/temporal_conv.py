@@ -44,6 +44,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxdiff.networks.layers import Precision, fan_in_uniform, product
+from jaxdiff.networks.lengths import counted
 from jaxdiff.networks.toom_cook import toom_cook_conv
 
 # With fewer rows than this a CPU does not gain from transforming the kernel.
@@ -197,13 +198,14 @@ class TemporalConv(nn.Module):
     precision: Precision = "float32"
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map [B, H, C] to [B, ceil(H / stride), features]."""
+    def __call__(self, x: jax.Array, length: jax.Array | None = None) -> jax.Array:
+        """Map [B, H, C], of `length` [B] rows, to [B, ceil(H / stride), features]."""
         channels = x.shape[-1]
         init = fan_in_uniform(self.kernel_size * channels)
         shape = (self.kernel_size, channels, self.features)
         kernel = self.param("kernel", init, shape)
         bias = self.param("bias", init, (self.features,))
+        x = counted(x, length)
         y = temporal_conv(x, kernel, stride=self.stride, precision=self.precision)
         return y + bias
 
@@ -220,9 +222,10 @@ class TemporalUpConv(nn.Module):
     precision: Precision = "float32"
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map [B, H, C] to [B, 2 * H, features]."""
+    def __call__(self, x: jax.Array, length: jax.Array | None = None) -> jax.Array:
+        """Map [B, H, C], of `length` [B] rows, to [B, 2 * H, features]."""
         init = fan_in_uniform(4 * self.features)
         kernel = self.param("kernel", init, (4, x.shape[-1], self.features))
         bias = self.param("bias", init, (self.features,))
+        x = counted(x, length)
         return temporal_up_conv(x, kernel, precision=self.precision) + bias

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxdiff.networks.layers import Linear, Precision, TimeEmbedding, mish
+from jaxdiff.networks.lengths import rows_counted, shortened
 from jaxdiff.networks.norm_mish import NormMish
 from jaxdiff.networks.temporal_conv import TemporalConv, TemporalUpConv
 
@@ -47,12 +48,13 @@ class ConvBlock(nn.Module):
     precision: Precision = "float32"
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map [B, H, C] to [B, H, features]."""
-        x = TemporalConv(self.features, self.kernel_size, precision=self.precision)(x)
+    def __call__(self, x: jax.Array, length: jax.Array | None = None) -> jax.Array:
+        """Map [B, H, C], of `length` [B] rows, to [B, H, features]."""
+        conv = TemporalConv(self.features, self.kernel_size, precision=self.precision)
+        x = conv(x, length)
         if self.norm_by_row:
             return mish(nn.LayerNorm(epsilon=1e-5, use_fast_variance=False)(x))
-        return NormMish(name="GroupNorm_0")(x)  # as saved parameters name it
+        return NormMish(name="GroupNorm_0")(x, length)  # as saved parameters name it
 
 
 class ResidualBlock(nn.Module):
@@ -71,14 +73,16 @@ class ResidualBlock(nn.Module):
     precision: Precision = "float32"
 
     @nn.compact
-    def __call__(self, x: jax.Array, embedding: jax.Array) -> jax.Array:
-        """Map x [B, H, C] and an embedding [B, E] to [B, H, features]."""
+    def __call__(
+        self, x: jax.Array, embedding: jax.Array, length: jax.Array | None = None
+    ) -> jax.Array:
+        """Map x [B, H, C], of `length` [B] rows, and [B, E] to [B, H, features]."""
         shift = Linear(self.features)(mish(embedding))
         first, second = (
             ConvBlock(self.features, self.kernel_size, self.norm_by_row, self.precision)
             for _ in range(2)
         )
-        h = second(first(x) + shift[:, None])
+        h = second(first(x, length) + shift[:, None], length)
         if x.shape[-1] != self.features:
             x = Linear(self.features, precision=self.precision)(x)
         return h + x
@@ -96,8 +100,8 @@ class LinearAttention(nn.Module):
     head_dim: int = 32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map [B, H, C] to the same shape."""
+    def __call__(self, x: jax.Array, length: jax.Array | None = None) -> jax.Array:
+        """Map [B, H, C], of `length` [B] rows, to the same shape."""
         batch, horizon, channels = x.shape
         width = self.heads * self.head_dim
         normalized = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False)(x)
@@ -105,7 +109,10 @@ class LinearAttention(nn.Module):
         q, k, v = jnp.moveaxis(
             qkv.reshape(batch, horizon, 3, self.heads, self.head_dim), 2, 0
         )
-        k = jax.nn.softmax(k, axis=1)
+        seen = None
+        if length is not None:
+            seen = rows_counted(horizon, length)[..., None]
+        k = jax.nn.softmax(k, axis=1, where=seen)
         context = jnp.einsum("bhnk,bhnv->bnkv", k, v)
         mixed = jnp.einsum("bhnk,bnkv->bhnv", q * self.head_dim**-0.5, context)
         return x + Linear(channels)(mixed.reshape(batch, horizon, width))
@@ -144,7 +151,11 @@ class TemporalUNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, time: jax.Array, condition: jax.Array | None = None
+        self,
+        x: jax.Array,
+        time: jax.Array,
+        condition: jax.Array | None = None,
+        length: jax.Array | None = None,
     ) -> jax.Array:
         """Predict the target it was trained for: clean trajectory, noise or v.
 
@@ -152,6 +163,8 @@ class TemporalUNet(nn.Module):
           x: [B, H, D] noised trajectories; H divisible by `horizon_multiple`.
           time: [B] integers or floats.
           condition: [B, E] embedded condition or None.
+          length: [B] rows that count, each divisible as H is; None for all. See
+            `jaxdiff.networks.lengths`.
 
         Returns:
           [B, H, D].
@@ -169,7 +182,9 @@ class TemporalUNet(nn.Module):
         widths = [self.dim * m for m in self.dim_mults]
         embedding = TimeEmbedding(self.dim)(time, condition)
         if self.show_ends:
-            ends = x[:, jnp.array([0, -1])].reshape(batch, -1)
+            last = -1 if length is None else length - 1
+            ends = [x[:, 0], x[jnp.arange(batch), last]]
+            ends = jnp.concatenate(ends, axis=-1)
             hidden = mish(Linear(4 * self.dim)(ends))
             shown = Linear(2 * self.dim)(hidden)
             embedding = jnp.concatenate([embedding, shown], axis=-1)
@@ -178,27 +193,31 @@ class TemporalUNet(nn.Module):
 
         def block(x: jax.Array, features: int) -> jax.Array:
             made = ResidualBlock(features, *sizes)
-            return made(x, embedding)
+            return made(x, embedding, length)
 
         def level(x: jax.Array, features: int, count: int = 2) -> jax.Array:
             for _ in range(count):
                 x = block(x, features)
-            return LinearAttention()(x) if self.attention else x
+            return LinearAttention()(x, length) if self.attention else x
 
         x = x.reshape(batch, horizon // self.patch, self.patch * dim)
-        skips = []
+        length = shortened(length, self.patch)
+        skips, lengths = [], []
         for width in widths[:-1]:
             x = level(x, width)
             skips.append(x)
-            x = TemporalConv(width, 3, stride=2, precision=self.precision)(x)
+            lengths.append(length)
+            x = TemporalConv(width, 3, stride=2, precision=self.precision)(x, length)
+            length = shortened(length, 2)
         x = level(x, widths[-1])
         skips.append(x)
         x = level(x, widths[-1], count=1)
         x = block(x, widths[-1])
         for width in reversed(widths[:-1]):
             x = level(jnp.concatenate([x, skips.pop()], axis=-1), width)
-            x = TemporalUpConv(width, self.precision)(x)
-        x = ConvBlock(widths[0], *sizes)(x)
+            x = TemporalUpConv(width, self.precision)(x, length)
+            length = lengths.pop()
+        x = ConvBlock(widths[0], *sizes)(x, length)
         return Linear(self.patch * dim)(x).reshape(batch, horizon, dim)
 
 

@@ -272,7 +272,14 @@ def decision_diffuser(
         )
         pieces = pieces._replace(actions=actions_between(inverse, *scales))
     plan = planner(config, acting, statistics, spec, pieces)
-    acts = receding_horizon(plan, config, acting, spec, action_to=pieces.actions)
+    acts = receding_horizon(
+        plan,
+        config,
+        acting,
+        spec,
+        action_to=pieces.actions,
+        takes_length=NETWORKS[config.network].takes_length,
+    )
     return Algorithm(learners, **acts._asdict(), plan=plan)
 
 
@@ -349,10 +356,10 @@ def _predict(
     acting: DecisionDiffuserActing,
     statistics: Statistics,
 ) -> Callable[..., Any]:
-    """Build `(states, problem of N) -> network` that combines predictions, eq. (2)."""
+    """Build `predict` of `Pieces`, which combines predictions by equation (2)."""
     network: Any = _network(acting_config(config, acting))
 
-    def predict(states, problem):
+    def predict(states, problem, length):
         params = states["denoiser"].slow["ema"]
         conditions, weights = asked(
             config,
@@ -365,13 +372,17 @@ def _predict(
         count = len(problem.history)
         told = [jnp.broadcast_to(x, (count, x.shape[-1])) for x in conditions]
         # By the options, and not by an array, which may change: the condition alone.
-        if problem.guidance is None and weights == [1.0]:
-            everyone = jnp.ones(count, bool)
-            return lambda x, time: network.apply(params, x, time, told[0], everyone)
-        many = jnp.concatenate([*told, jnp.zeros_like(told[0])])
-        return compose(
-            lambda x, time, keep: network.apply(params, x, time, many, keep), weights
-        )
+        alone = problem.guidance is None and weights == [1.0]
+        copies = told if alone else [*told, jnp.zeros_like(told[0])]
+        many = jnp.concatenate(copies)
+        rows = {} if length is None else {"length": jnp.tile(length, len(copies))}
+
+        def network_of(x, time, keep):
+            return network.apply(params, x, time, many, keep, **rows)
+
+        if alone:
+            return lambda x, time: network_of(x, time, jnp.ones(count, bool))
+        return compose(network_of, weights)
 
     return predict
 

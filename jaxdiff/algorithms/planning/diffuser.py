@@ -154,7 +154,8 @@ def diffuser(
       UserError: options that do not fit each other or the data.
     """
     refuse([*joint_faults(config, acting, spec), *_faults(config, acting)])
-    build: Any = NETWORKS[config.network].build
+    known = NETWORKS[config.network]
+    build: Any = known.build
     network, acting_network = build(config), build(acting_config(config, acting))
     longest = max(training_horizons(config))
 
@@ -165,10 +166,11 @@ def diffuser(
     def predict_batch(params, keys, batch):
         return batch, lambda x, time: network.apply(params, x, time), keys
 
-    def predict(states, problem):
+    def predict(states, problem, length):
         del problem
         params = states["denoiser"].slow["ema"]
-        return lambda x, time: acting_network.apply(params, x, time)
+        rows = {} if length is None else {"length": length}
+        return lambda x, time: acting_network.apply(params, x, time, **rows)
 
     learners = {
         "denoiser": denoiser_learner(
@@ -194,7 +196,7 @@ def diffuser(
             expected_return=lambda states, x: expected_return(value(states), levels, x),
         )
     plan = planner(config, acting, statistics, spec, pieces)
-    acts = receding_horizon(plan, config, acting, spec)
+    acts = receding_horizon(plan, config, acting, spec, takes_length=known.takes_length)
     return Algorithm(learners, **acts._asdict(), plan=plan)
 
 

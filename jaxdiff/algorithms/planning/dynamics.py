@@ -52,12 +52,15 @@ def fit_dynamics(rows: np.ndarray, following: np.ndarray) -> Dynamics:
     return Dynamics(weights=weights, scale=scale)
 
 
-def dynamics_error(dynamics: Dynamics, trajectories: Any) -> jax.Array:
+def dynamics_error(
+    dynamics: Dynamics, trajectories: Any, length: jax.Array | None = None
+) -> jax.Array:
     """Compute the dynamics error of trajectories, equation (3).
 
     Args:
       dynamics: the model.
       trajectories: `[..., H, A + O]`, normalised.
+      length: `[...]` rows that count, in place of H.
 
     Returns:
       `[...]`, the larger the less like the data.
@@ -68,4 +71,9 @@ def dynamics_error(dynamics: Dynamics, trajectories: Any) -> jax.Array:
     expected = before @ dynamics.weights[:-1] + dynamics.weights[-1]
     residual = jnp.max(jnp.abs(after - expected) / dynamics.scale, axis=-1)
     worst = max(1, residual.shape[-1] // 10)
-    return jax.lax.top_k(residual, worst)[0].mean(-1)
+    if length is None:
+        return jax.lax.top_k(residual, worst)[0].mean(-1)
+    steps = length[..., None] - 1
+    residual = jnp.where(jnp.arange(residual.shape[-1]) < steps, residual, 0.0)
+    largest, count = jax.lax.top_k(residual, worst)[0], jnp.maximum(1, steps // 10)
+    return jnp.where(jnp.arange(worst) < count, largest / count, 0.0).sum(-1)

@@ -11,6 +11,10 @@ To add one, assign it to `NETWORKS` in a module that `--import` names:
             return y  # [B, H, D]
 
     NETWORKS["mine"] = TrajectoryNetwork(lambda config: Mine(width=config.dim))
+
+A network that also takes `length` [B], the rows of x that count, may say so by
+`takes_length=True`. Acting then compiles it once for all horizons; other networks are
+compiled once for each. See `jaxdiff.networks.lengths`.
 """
 
 from collections.abc import Callable
@@ -30,10 +34,12 @@ class TrajectoryNetwork(NamedTuple):
         or None) -> [B, H, D]`. `config` holds the options of the planner; a network may
         give its own meaning to `dim`, `dim_mults` and `patch`.
       multiple: `config -> int`, the number that must divide every horizon.
+      takes_length: whether the module has the keyword `length` [B].
     """
 
     build: Callable[[Any], Any]
     multiple: Callable[[Any], int] = lambda config: 1
+    takes_length: bool = False
 
 
 def _unet(config: Any) -> TemporalUNet:
@@ -63,9 +69,11 @@ NETWORKS: Registry[TrajectoryNetwork] = Registry(
     "network",
     {
         "unet": TrajectoryNetwork(
-            _unet, lambda config: horizon_multiple(config.dim_mults, config.patch)
+            _unet,
+            lambda config: horizon_multiple(config.dim_mults, config.patch),
+            takes_length=True,
         ),
-        "dit": TrajectoryNetwork(_dit, lambda config: config.patch),
+        "dit": TrajectoryNetwork(_dit, lambda config: config.patch, takes_length=True),
     },
     group="jaxdiff.networks",
 )

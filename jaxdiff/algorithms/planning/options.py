@@ -26,7 +26,8 @@ class PlannerConfig(Options):
 
     Attributes:
       horizon: steps of a training window, and of a plan unless another is asked for.
-      horizons: further horizons that may be planned for; each is compiled once.
+      horizons: further horizons that may be planned for. Those of a network that
+        knows no `length` are compiled one by one.
       train_horizons: further lengths of training windows; updates take turns. Plans of
         a horizon that the U-Net never saw shrink towards the middle of the data.
       history: states known at the beginning of a window, the present one included;
@@ -277,7 +278,7 @@ def training_horizons(config: PlannerConfig) -> list[int]:
 
 
 def acting_horizons(config: PlannerConfig, acting: PlannerActing) -> list[int]:
-    """Return the horizons that acting needs: each is compiled into its program."""
+    """Return the horizons that acting plans for, in increasing order."""
     horizons = declared_horizons(config)
     if acting.choose == "earliest":
         return horizons

@@ -116,8 +116,8 @@ class Pieces(NamedTuple):
     """What an algorithm gives the planner. N is B times the candidates.
 
     Attributes:
-      predict: `(states, problem of N) -> network`, `(x_t [N, H, D'], time [N]) ->
-        output`.
+      predict: `(states, problem of N, length [N] or None) -> network`, `(x_t [N, H,
+        D'], time [N]) -> output`, of which the first `length` rows count.
       diffused: the entries of a row that the network denoises, D'.
       guide: `(states, problem, horizon) -> Guide` or None.
       guide_options: `guide_at` and `guide_steps` of `sample`.
@@ -144,11 +144,14 @@ def planner(
     """Build `plan` of an `Algorithm`.
 
     Returns:
-      `plan(states, keys [B], problem, *, horizon=None, candidates=None,
+      `plan(states, keys [B], problem, *, horizon=None, length=None, candidates=None,
       return_path=False, value=None, project=None, value_span=None, init_level=None) ->
-      Plans`. All keywords are static under jit.
+      Plans`. All keywords but `length` are static under jit.
 
-      `horizon` is that of the window, by default the option. `value(trajectories [N,
+      `horizon` is that of the window, by default the option. With `length` [B], an
+      array, windows end after so many rows of it, as if `horizon` were that short, and
+      one program serves all lengths. Rows beyond repeat the last; such a plan has no
+      `value`, `project` or `path`. `value(trajectories [N,
       rows, A + O], value_args) -> [N]` and `project(trajectories, project_args)` are in
       environment units. A pull of `value` on a row spreads over `value_span` rows, by
       default a fifth of the horizon; see `climb` and `smooth_covariance`. From `init`
@@ -212,6 +215,7 @@ def planner(
         problem: Problem,
         *,
         horizon: int | None = None,
+        length: jax.Array | None = None,
         candidates: int | None = None,
         return_path: bool = False,
         value: Task | None = None,
@@ -222,12 +226,16 @@ def planner(
         horizon = config.horizon if horizon is None else horizon
         candidates = acting.candidates if candidates is None else candidates
         batch = len(problem.history)
+        ends = None if length is None else jnp.repeat(length, candidates)
+        rows = None if ends is None else ends - past
         one = _for_candidates(problem, config.history, candidates)
         init_keys, keys, action_keys = split_keys(repeat_keys(keys, candidates), 3)
-        known = _known(config, spec, one, horizon)
+        known = _known(config, spec, one, horizon, ends)
         shape = (batch * candidates, horizon, len(range(dim)[diffused]))
         denoise = denoiser(
-            pieces.predict(states, one), prediction=config.prediction, clip=config.clip
+            pieces.predict(states, one, ends),
+            prediction=config.prediction,
+            clip=config.clip,
         )
         if value is not None:
             denoise = climbing(denoise, value, one, horizon, value_span)
@@ -259,10 +267,11 @@ def planner(
         trajectories = jnp.where(
             known.mask[..., past:, :], known.values[:, past:], trajectories
         )
+        trajectories = _ended(trajectories, rows)
         if pieces.actions is not None:
             actions = _actions_between(pieces.actions, states, action_keys)
             found = actions(trajectories[..., size:])
-            trajectories = trajectories.at[..., :size].set(found)
+            trajectories = _ended(trajectories.at[..., :size].set(found), rows)
 
         def by_problem(x):
             return x.reshape(batch, candidates, *x.shape[1:])
@@ -280,7 +289,7 @@ def planner(
             path = jax.vmap(by_problem)(whole(out.path)[..., past:, :])
         return Plans(
             trajectories=by_problem(trajectories),
-            dynamics_error=by_problem(dynamics_error(statistics.dynamics, x)),
+            dynamics_error=by_problem(dynamics_error(statistics.dynamics, x, rows)),
             expected_return=expected,
             value=worth,
             ood_distance=away,
@@ -308,20 +317,36 @@ def _for_candidates(problem: Problem, history: int, candidates: int) -> Problem:
     return dataclasses.replace(problem, **own)
 
 
-def _known(config: PlannerConfig, spec: Spec, problem: Problem, horizon: int) -> Clamp:
+def _known(
+    config: PlannerConfig,
+    spec: Spec,
+    problem: Problem,
+    horizon: int,
+    length: jax.Array | None,
+) -> Clamp:
     """Collect what is known of windows `[N, H, A + O]`, in environment units."""
     size, past = spec.action_dim, config.history - 1
-    mask = known_mask(config, spec, horizon, goal=problem.goal is not None)
-    values = jnp.zeros((len(problem.history), *mask.shape))
-    values = values.at[:, : past + 1, size:].set(problem.history)
+    given = problem.goal is not None
+    mask = known_mask(config, spec, horizon, goal=given, length=length)
+    values = jnp.zeros((len(problem.history), *mask.shape[-2:]))
     if problem.goal is not None:
+        # In every row, because the mask says which row is the last.
         entries = size + goal_entries(spec, config.goal_dim)[: problem.goal.shape[-1]]
-        values = values.at[:, -1, entries].set(problem.goal[:, : len(entries)])
+        values = values.at[:, :, entries].set(problem.goal[:, None, : len(entries)])
+    values = values.at[:, : past + 1, size:].set(problem.history)
     if problem.known is not None:
         rows = ((0, 0), (past, 0), (0, 0))
         values = jnp.where(mask, values, jnp.pad(problem.known.values, rows))
         mask = mask | jnp.pad(problem.known.mask, rows)
     return Clamp(values=values, mask=mask)
+
+
+def _ended(x: jax.Array, length: jax.Array | None) -> jax.Array:
+    """Repeat row `length [N]` - 1 of trajectories `[N, rows, D]` in all after it."""
+    if length is None:
+        return x
+    rows = jnp.minimum(jnp.arange(x.shape[1]), length[:, None] - 1)
+    return jnp.take_along_axis(x, rows[:, :, None], axis=1)
 
 
 def _actions_between(

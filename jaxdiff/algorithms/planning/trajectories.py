@@ -7,6 +7,7 @@ which entries these are; without one, a goal gives the leading entries.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,17 +66,26 @@ def goal_entries(spec: Spec, count: int) -> np.ndarray:
 
 
 def known_mask(
-    config: PlannerConfig, spec: Spec, horizon: int, *, goal: bool = True
-) -> np.ndarray:
+    config: PlannerConfig,
+    spec: Spec,
+    horizon: int,
+    *,
+    goal: bool = True,
+    length: jax.Array | None = None,
+) -> Any:
     """Mark the known entries of a window `[H, D]`: the history, and the goal's.
 
-    The same mask serves the loss and the sampler, so they cannot disagree.
+    The same mask serves the loss and the sampler, so they cannot disagree. With
+    `length [B]` windows end after so many rows, and the mask is `[B, H, D]`.
     """
     mask = np.zeros((horizon, spec.action_dim + spec.observation_dim), bool)
     mask[: config.history, spec.action_dim :] = True
-    if goal:
-        mask[-1, spec.action_dim + goal_entries(spec, config.goal_dim)] = True
-    return mask
+    if not goal:
+        return mask
+    arrives = np.zeros(mask.shape[1], bool)
+    arrives[spec.action_dim + goal_entries(spec, config.goal_dim)] = True
+    last = horizon - 1 if length is None else length[:, None] - 1
+    return mask | (np.arange(horizon) == last)[..., None] & arrives
 
 
 def cut_windows(
