@@ -244,11 +244,11 @@ def with_table(run: Run) -> Run:
     compiles nothing.
     """
     now: list[Steps] = []  # what a trace that is under way was given
-    acting = dataclasses.replace(
-        run.acting, sampler=_GIVEN, spacing="even", sampling_steps=None
-    )
     SAMPLERS[_GIVEN] = lambda levels: now[-1]
     try:
+        acting = dataclasses.replace(
+            run.acting, sampler=_GIVEN, spacing="even", sampling_steps=None
+        )
         algorithm = ALGORITHMS.find(run.name).build(
             run.config, acting, run.statistics, run.spec
         )
