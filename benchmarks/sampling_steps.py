@@ -14,8 +14,9 @@ network. The command works in three parts:
 3. Both act once more, and their policies are timed.
 
 A program takes minutes to compile, so all settings share one: the table of the sampler
-is an argument of it, filled up with steps that change nothing. Only what is timed is
-compiled as users run it.
+is an argument of it, filled up with steps that change nothing. Only what is timed has
+no such steps. In mazes `--tuned choose=fixed` compares settings by plans of one
+horizon, which compile nine times faster; the pick is still scored as the run acts.
 
 Rows of benchmarks/results/sampling-steps.json:
 
@@ -41,11 +42,12 @@ import numpy as np
 import tyro
 
 from benchmarks.command import command_of, run_command
+from benchmarks.methods import parse_overrides
 from benchmarks.playing import score_rows
 from benchmarks.rows import RESULTS, measured, write_rows
-from jaxdiff.algorithms import ALGORITHMS
 from jaxdiff.algorithms.planning.denoiser import noise_levels
 from jaxdiff.algorithms.planning.dynamics import dynamics_error
+from jaxdiff.bench.subjects import anew
 from jaxdiff.data.normalizer import normalize
 from jaxdiff.diffusion.sampler import SAMPLERS, Steps
 from jaxdiff.diffusion.schedule import SPACINGS, NoiseLevels, Spacing, subgrid
@@ -79,6 +81,8 @@ class Options:
     """Episodes that settings are compared on."""
     seed: int = 20_000
     """Seed of the first of them."""
+    tuned: str = ""
+    """Acting options of those, NAME=VALUE, where they differ from the run's."""
     scored: int = 100
     """Other episodes, on which the pick and the reference are scored."""
     scored_seed: int = 1_000
@@ -129,9 +133,12 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     compared = families(options, reference)
     name, shared = own.dataset["name"], with_table(own)
 
-    def play(way: Way, episodes: int, seed: int) -> Played:
+    tuned = with_table(anew(own, **parse_overrides(options.tuned)))
+    tuning = f"tuning, {options.tuned}" if options.tuned else "tuning"
+
+    def play(run: Run, way: Way, episodes: int, seed: int) -> Played:
         table = padded(tabulate(own, way), reference.steps)
-        return play_by(shared, table, episodes, seed, options.num_envs)
+        return play_by(run, table, episodes, seed, options.num_envs)
 
     def write(part: str, way: Way, rows: Iterable[dict[str, Any]]) -> None:
         method = f"{way} (reference)" if way == reference else str(way)
@@ -141,14 +148,14 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
         write_rows(EXPERIMENT, full, command=command, directory=directory)
         print(f"{name}, {part}, {method}:", *map(_shown, full), sep="\n  ", flush=True)
 
-    first = play(reference, options.episodes, options.seed)
-    write("tuning", reference, rows_of(own, first))
+    first = play(tuned, reference, options.episodes, options.seed)
+    write(tuning, reference, rows_of(own, first))
     kept: dict[Way, float] = {}
     for family in compared:
         for way in family:
-            found = play(way, options.episodes, options.seed)
+            found = play(tuned, way, options.episodes, options.seed)
             lost = differences(found, first)
-            write("tuning", way, rows_of(own, found, lost))
+            write(tuning, way, rows_of(own, found, lost))
             difference = measured(lost)
             if difference["low"] > -options.margin:
                 kept[way] = difference["value"]
@@ -159,14 +166,14 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
         return
     best = pick(kept)
     print(f"{name}: the pick is {best}", flush=True)
-    base = play(reference, options.scored, options.scored_seed)
+    base = play(shared, reference, options.scored, options.scored_seed)
     write("scored", reference, rows_of(own, base))
-    found = play(best, options.scored, options.scored_seed)
+    found = play(shared, best, options.scored, options.scored_seed)
     write("scored", best, rows_of(own, found, differences(found, base)))
     for batch in options.timed:
         for way in (reference, best):
-            run = load_run(options.run, overrides=_acting(way))
-            rows = timed(run, batch, options.scored_seed)
+            table = tabulate(own, way)
+            rows = timed(shared, table, batch, options.scored_seed)
             write(f"batch = {batch}", way, rows)
 
 
@@ -246,14 +253,10 @@ def with_table(run: Run) -> Run:
     now: list[Steps] = []  # what a trace that is under way was given
     SAMPLERS[_GIVEN] = lambda levels: now[-1]
     try:
-        acting = dataclasses.replace(
-            run.acting, sampler=_GIVEN, spacing="even", sampling_steps=None
-        )
-        algorithm = ALGORITHMS.find(run.name).build(
-            run.config, acting, run.statistics, run.spec
-        )
+        given = anew(run, sampler=_GIVEN, spacing="even", sampling_steps=None)
     finally:
         del SAMPLERS[_GIVEN]
+    algorithm = given.algorithm
 
     def act(*arguments: Any, goal: Any = None, guidance: Any = None) -> Any:
         now.append(guidance)
@@ -334,14 +337,21 @@ def plan_quality(run: Run, played: MazeRollouts) -> tuple[np.ndarray, np.ndarray
     return through, np.array(errors)
 
 
-def timed(run: Run, num_envs: int, seed: int) -> list[dict[str, Any]]:
-    """Play an episode in each of `num_envs` environments, and time the policy."""
+def timed(run: Run, table: Steps, num_envs: int, seed: int) -> list[dict[str, Any]]:
+    """Play an episode in each of `num_envs` environments, and time the policy.
+
+    Args:
+      run: of `with_table`.
+      table: by which it draws plans.
+      num_envs: environments side by side.
+      seed: of the first episode.
+    """
     environment = environment_of(run)
     task = task_of(environment)
     calls: list[tuple[float, int]] = []  # seconds, and environments planned for
 
     def make_policy(count: int, seeds: Sequence[int]) -> "_Timed":
-        policy = run.policy(count, seeds=seeds)
+        policy = run.policy(count, seeds=seeds, guidance=table)
         policy.warmup()
         return _Timed(policy, calls)
 
@@ -383,14 +393,6 @@ def _clock() -> float:
     if jax.default_backend() == "cpu":
         return time.process_time()
     return time.perf_counter()
-
-
-def _acting(way: Way) -> dict[str, Any]:
-    return {
-        "sampler": way.sampler,
-        "spacing": way.spacing,
-        "sampling_steps": way.steps,
-    }
 
 
 def _shown(row: dict[str, Any]) -> str:
