@@ -133,8 +133,10 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     compared = families(options, reference)
     name, shared = own.dataset["name"], with_table(own)
 
-    tuned = with_table(anew(own, **parse_overrides(options.tuned)))
-    tuning = f"tuning, {options.tuned}" if options.tuned else "tuning"
+    tuned, tuning = shared, "tuning"
+    if options.tuned:
+        tuned = with_table(anew(own, **parse_overrides(options.tuned)))
+        tuning = f"tuning, {options.tuned}"
 
     def play(run: Run, way: Way, episodes: int, seed: int) -> Played:
         table = padded(tabulate(own, way), reference.steps)
