@@ -35,7 +35,7 @@ def preset(algorithm, name, maze, setting="multi"):
         (
             "umaze",
             {"horizon": 128, "train_horizons": (40, 72, 104), "dim_mults": (1, 2, 4)},
-            {"sampling_steps": 32, "candidates": 2, "lost": 0.5, "slack": 2.5},
+            {"sampling_steps": 4, "spacing": "quadratic", "candidates": 2, "lost": 0.5},
             3_000,
         ),
         (
@@ -82,6 +82,9 @@ def test_decision_diffuser_has_diffusers_network_and_is_told_what_pays():
     assert (multi.acting.choose, single.acting.choose) == ("earliest", "fixed")
     assert (single.config.goal_dim, single.acting.replan_every) == (0, 32)
     assert set(multi.training) == {"denoiser", "inverse"}
+    # Few steps were compared for Diffuser alone.
+    acting = preset("decision-diffuser", "demo", "umaze").acting
+    assert (acting.sampling_steps, acting.spacing) == (32, "even")
 
 
 def corridor(cells):
