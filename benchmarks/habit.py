@@ -21,13 +21,12 @@ those of the processor, which other load disturbs least.
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tyro
 
 from benchmarks.command import command_of, run_command
-from benchmarks.playing import clock, play_run
+from benchmarks.playing import TimedPolicy, clock, play_run
 from benchmarks.rows import RESULTS, measured, write_rows
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import make_env
@@ -135,37 +134,23 @@ def _recordings(planner: Run) -> set[Path]:
 
 def _timed(run: Run, options: Options) -> tuple[list[float], list[float]]:
     """Return decisions a second, and milliseconds of the slowest, of each episode."""
-    env, policy = make_env(run), _Timed(run.policy())
+    env, calls = make_env(run), list[tuple[float, int]]()
+    policy = TimedPolicy(run.policy(), calls)
     rates, slowest = [], []
     # The first episode is played twice.
     for i in (0, *range(options.timed)):
         seed = options.seed + i
         policy.reset(seeds=[seed])
+        calls.clear()
         for _, episode in play_wave(policy, [env], [seed]):
             if isinstance(episode, Episode):
-                rates.append(len(policy.seconds) / sum(policy.seconds))
-                slowest.append(1e3 * max(policy.seconds))
+                seconds = [spent for spent, _ in calls]
+                rates.append(len(seconds) / sum(seconds))
+                slowest.append(1e3 * max(seconds))
     env.close()
     if len(rates) < 2:
         raise UserError(f"no episode of {run.path} came to its end; none is timed")
     return rates[1:], slowest[1:]
-
-
-class _Timed:
-    """A policy, and the seconds of its decisions since the last reset."""
-
-    def __init__(self, policy: Any) -> None:
-        self._policy, self.seconds = policy, list[float]()
-
-    def reset(self, mask: Any = None, seeds: Any = None) -> None:
-        self._policy.reset(mask, seeds)
-        self.seconds = []
-
-    def __call__(self, observation: np.ndarray, goal: Any = None) -> np.ndarray:
-        began = clock()
-        action = self._policy(observation, goal)
-        self.seconds.append(clock() - began)
-        return action
 
 
 if __name__ == "__main__":

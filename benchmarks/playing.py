@@ -13,6 +13,7 @@ from jaxdiff.algorithms import ALGORITHMS
 from jaxdiff.devices import select_devices
 from jaxdiff.errors import UserError
 from jaxdiff.evaluation import evaluate, make_env
+from jaxdiff.policy import Policy
 from jaxdiff.rollouts import Rollouts
 from jaxdiff.run import Run
 
@@ -87,6 +88,33 @@ def clock() -> float:
     if jax.default_backend() == "cpu":
         return time.process_time()
     return time.perf_counter()
+
+
+class TimedPolicy:
+    """A policy that notes how long its calls take, and for how many each planned.
+
+    Args:
+      policy: of `Run.policy`.
+      calls: receives seconds and the number of environments planned for.
+    """
+
+    def __init__(self, policy: Policy, calls: list[tuple[float, int]]) -> None:
+        self._policy, self._calls = policy, calls
+        self.reset = policy.reset
+
+    @property
+    def last(self) -> Any:
+        """What the policy's newest call gave."""
+        return self._policy.last
+
+    def __call__(self, observation: np.ndarray, goal: Any = None) -> np.ndarray:
+        """Act."""
+        began = clock()
+        action = self._policy(observation, goal)
+        spent = clock() - began
+        planned = getattr(self.last, "planned", None)
+        self._calls.append((spent, 0 if planned is None else int(np.sum(planned))))
+        return action
 
 
 def join_rollouts(played: Sequence[Rollouts]) -> Rollouts:

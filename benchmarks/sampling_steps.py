@@ -32,7 +32,6 @@ Rows of benchmarks/results/sampling-steps.json:
 """
 
 import dataclasses
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,7 +42,7 @@ import tyro
 
 from benchmarks.command import command_of, run_command
 from benchmarks.methods import parse_overrides
-from benchmarks.playing import score_rows
+from benchmarks.playing import TimedPolicy, score_rows
 from benchmarks.rows import RESULTS, measured, write_rows
 from jaxdiff.algorithms.planning.denoiser import noise_levels
 from jaxdiff.algorithms.planning.dynamics import dynamics_error
@@ -352,10 +351,10 @@ def timed(run: Run, table: Steps, num_envs: int, seed: int) -> list[dict[str, An
     task = task_of(environment)
     calls: list[tuple[float, int]] = []  # seconds, and environments planned for
 
-    def make_policy(count: int, seeds: Sequence[int]) -> "_Timed":
+    def make_policy(count: int, seeds: Sequence[int]) -> TimedPolicy:
         policy = run.policy(count, seeds=seeds, guidance=table)
         policy.warmup()
-        return _Timed(policy, calls)
+        return TimedPolicy(policy, calls)
 
     session = Session(make_policy, num_envs, num_envs, seed, run.name)
     task.play(task, environment, options_of(task, run), session)
@@ -369,32 +368,6 @@ def timed(run: Run, table: Steps, num_envs: int, seed: int) -> list[dict[str, An
         {"metric": metric, "value": float(count / spent), "n": count}
         for metric, (count, spent) in rates.items()
     ]
-
-
-class _Timed:
-    """A policy that notes how long its calls take, and for how many each planned."""
-
-    def __init__(self, policy: Any, calls: list[tuple[float, int]]) -> None:
-        self._policy, self._calls = policy, calls
-        self.reset = policy.reset
-
-    @property
-    def last(self) -> Any:
-        return self._policy.last
-
-    def __call__(self, observation: np.ndarray, goal: Any = None) -> np.ndarray:
-        began = _clock()
-        action = self._policy(observation, goal)
-        spent = _clock() - began
-        self._calls.append((spent, int(np.sum(self.last.planned))))
-        return action
-
-
-def _clock() -> float:
-    """Read processor seconds on a CPU, seconds elsewhere."""
-    if jax.default_backend() == "cpu":
-        return time.process_time()
-    return time.perf_counter()
 
 
 def _shown(row: dict[str, Any]) -> str:

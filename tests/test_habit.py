@@ -256,7 +256,8 @@ def test_wrong_words_are_met_in_one_sentence(planner, tmp_path, refused):
     said = refused(*words, "--habit", str(planner), "--habit-episodes", "0")
     assert "--habit-episodes is 0" in said
     said = refused(*words, "--habit", str(planner), "--hiden", "8")
-    assert "--hiden" in said and "--hidden" in said
+    assert "--hiden" in said
+    assert "--hidden" in said
     said = refused(*words[:2], "--habit", str(planner), "--run", str(planner))
     assert "already holds a run" in said
     said = refused(*words)

@@ -11,6 +11,7 @@ import pytest
 from flax import linen as nn
 from planners import use_network
 
+from benchmarks import playing
 from benchmarks import sampling_steps as benchmark
 from benchmarks.sampling_steps import Options, Played, Way
 from jaxdiff.algorithms.base import TrainConfig
@@ -282,7 +283,7 @@ def test_points_are_what_a_unit_of_return_is_worth(run):
 
 def test_decisions_and_plans_are_counted_and_timed_apart(run, monkeypatch):
     ticks = iter(range(1000))
-    monkeypatch.setattr(benchmark, "_clock", lambda: float(next(ticks)))
+    monkeypatch.setattr(playing, "clock", lambda: float(next(ticks)))
     shared = benchmark.with_table(anew(run, replan_every=2))
     table = benchmark.tabulate(run, Way("ddpm", "even", 2))
     rows = {row["metric"]: row for row in benchmark.timed(shared, table, 2, 0)}
