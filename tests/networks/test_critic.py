@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdiff.host_program import call
 from jaxdiff.networks import Actor, SquashedActor, TwinQ, Value
 
 # States and actions of HalfCheetah, of Hopper and of AntMaze.
@@ -41,7 +42,7 @@ def test_critics_have_the_size_of_srpo():
 def test_twins_differ_and_see_state_and_action():
     inputs, actions = jax.random.normal(jax.random.key(1), (2, 5, 3))
     network: Any = TwinQ((16,))
-    params = network.init(jax.random.key(0), inputs, actions)
+    params = call(network.init, jax.random.key(0), inputs, actions)
     values = network.apply(params, inputs, actions)
     assert values.shape == (2, 5)
     assert (values[0] != values[1]).all()
@@ -57,7 +58,7 @@ def test_layer_norm_makes_hidden_layers_blind_to_scale():
     x = jax.random.normal(jax.random.key(1), (4, 3))
     for layer_norm in (False, True):
         network: Any = Value((16,), layer_norm=layer_norm)
-        params = network.init(jax.random.key(0), x)
+        params = call(network.init, jax.random.key(0), x)
         # Without biases a layer's output grows as its input does.
         params = jax.tree.map(lambda p: p * (p.ndim > 1) + (p.ndim == 1) * 0.0, params)
         if layer_norm:
@@ -71,7 +72,7 @@ def test_layer_norm_makes_hidden_layers_blind_to_scale():
 def test_hidden_layers_are_normalised_before_their_relu():
     x = jax.random.normal(jax.random.key(1), (4, 3))
     network: Any = Value((16,), layer_norm=True)
-    params = network.init(jax.random.key(0), x)
+    params = call(network.init, jax.random.key(0), x)
     # The sum of what leaves a ReLU; after a norm it would be zero.
     params["params"]["ReLUNet_0"]["Linear_1"] = {
         "kernel": jnp.ones((16, 1)), "bias": jnp.zeros(1),
@@ -91,7 +92,7 @@ def test_the_spread_of_squashed_actors_is_bounded():
 def test_actors_stay_in_the_box_and_keep_their_spread():
     x = 1e3 * jax.random.normal(jax.random.key(1), (64, 3))
     network: Any = Actor(2, (16,), gaussian=True)
-    params = network.init(jax.random.key(0), x)
+    params = call(network.init, jax.random.key(0), x)
     mean, std = network.apply(params, x)
     assert np.abs(mean).max() <= 1
     assert np.abs(mean).max() > 0.99

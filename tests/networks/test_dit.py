@@ -18,6 +18,7 @@ from jaxdiff.algorithms.planning.diffuser import (
 from jaxdiff.algorithms.planning.planner import Problem
 from jaxdiff.algorithms.planning.trajectories import measure
 from jaxdiff.errors import UserError
+from jaxdiff.host_program import call
 from jaxdiff.networks import Conditioned, DiT, TemporalUNet
 from jaxdiff.networks.dit import DiTBlock
 from jaxdiff.networks.layers import MLP, Attention
@@ -40,7 +41,7 @@ def randomised(params, seed=0):
 @pytest.fixture(scope="module")
 def dit():
     x, time = jnp.ones((1, 6, 3)), jnp.ones(1)
-    fresh = jax.jit(SMALL.init)(jax.random.key(0), x, time, jnp.ones((1, 5)))
+    fresh = call(SMALL.init, jax.random.key(0), x, time, jnp.ones((1, 5)))
     return jax.jit(SMALL.apply), fresh, randomised(fresh)
 
 
@@ -62,7 +63,7 @@ def modulated_block(**modulation):
     width = 8
     x, embedding = draw(0, 2, 5, width), draw(1, 2, 4)
     block = DiTBlock(heads=2)
-    params = block.init(jax.random.key(2), x, embedding)
+    params = call(block.init, jax.random.key(2), x, embedding)
     np.testing.assert_array_equal(block.apply(params, x, embedding), x)
     names = ("s1", "b1", "g1", "s2", "b2", "g2")
     bias = np.repeat([modulation.get(name, 0.0) for name in names], width)
@@ -112,7 +113,7 @@ def test_rows_know_their_place(dit):
 def test_patches_are_tokens():
     network = dataclasses.replace(SMALL, patch=3)
     x = draw(0, 1, 6, 2)
-    params = network.init(jax.random.key(0), x, jnp.zeros(1))
+    params = call(network.init, jax.random.key(0), x, jnp.zeros(1))
     assert network.apply(params, x, jnp.zeros(1)).shape == x.shape
     assert params["params"]["Linear_0"]["kernel"].shape == (6, 16)
     with pytest.raises(ValueError, match="horizon 7 is not divisible by 3"):
@@ -175,7 +176,7 @@ def test_diffuser_plans_with_it():
     statistics = measure(TINY, episodes, spec)
     algorithm = diffuser(TINY, DiffuserActing(), statistics, spec)
     learner = algorithm.learners["denoiser"]
-    state = learner.init(jax.random.key(0), jnp.zeros((1, 7, 4)), {})
+    state = call(learner.init, jax.random.key(0), jnp.zeros((1, 7, 4)), {})
     assert "DiTBlock_0" in state.params["params"]
     start, goal = np.float32([[0.1, 0.2]]), np.float32([[-0.5, 0.4]])
     held = TrainState(step=0, params=None, slow=state.slow, opt_state=())

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdiff.host_program import call
 from jaxdiff.networks import BasicMLP, Norm, Sieve, Transformer
 from jaxdiff.networks.layers import Linear
 
@@ -26,7 +27,7 @@ def draw(seed, *shape):
 
 def made(network, *, history=2, size=4, batch=2):
     inputs = draw(0, batch, history, size), draw(1, batch, 3), jnp.linspace(0.2, 1, 2)
-    return inputs, jax.jit(network.init)(jax.random.key(2), *inputs)
+    return inputs, call(network.init, jax.random.key(2), *inputs)
 
 
 @pytest.mark.parametrize(

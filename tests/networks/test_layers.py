@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdiff.host_program import call
 from jaxdiff.networks import MLP, Norm, ReLUNet, TwinQ, sinusoidal_embedding
 from jaxdiff.networks.layers import (
     Attention,
@@ -77,7 +78,7 @@ def test_initial_weights_fill_the_fan_in_interval():
         (TemporalUpConv(64), 4 * 64),
     ]
     for module, fan_in in cases:
-        params = module.init(jax.random.key(0), x)["params"]
+        params = call(module.init, jax.random.key(0), x)["params"]
         bound = fan_in**-0.5
         for name, least in (("kernel", 0.99), ("bias", 0.9)):
             largest = float(jnp.abs(params[name]).max())
@@ -88,7 +89,7 @@ def test_initial_weights_fill_the_fan_in_interval():
 def test_batch_norm_takes_the_batch_s_statistics_and_remembers_them():
     norm = Norm("batch")
     x = 3.0 + 2.0 * draw(0, 256, 5, 4)
-    variables = norm.init(jax.random.key(0), x)
+    variables = call(norm.init, jax.random.key(0), x)
     seen, moved = norm.apply(variables, x, mutable=["batch_stats"])
     np.testing.assert_allclose(seen.mean((0, 1)), 0, atol=1e-4)
     np.testing.assert_allclose(seen.std((0, 1)), 1, atol=1e-3)
@@ -105,14 +106,14 @@ def test_attention_of_equal_tokens_is_their_value():
     for lean in (True, False):
         network = Attention(heads=2, width=4, lean=lean)
         x = jnp.tile(draw(0, 1, 1, 6), (1, 5, 1))
-        params = network.init(jax.random.key(1), x)
+        params = call(network.init, jax.random.key(1), x)
         alone = network.apply(params, x[:, :1])
         np.testing.assert_allclose(network.apply(params, x)[:, 2:3], alone, atol=1e-5)
 
 
 def test_attention_is_that_of_the_library():
     network, x = Attention(heads=2, width=4), 3 * draw(0, 2, 5, 6)
-    params = network.init(jax.random.key(1), x)
+    params = call(network.init, jax.random.key(1), x)
     first, last = (params["params"][f"Linear_{i}"] for i in range(2))
     parts = jnp.split(x @ first["kernel"] + first["bias"], 3, axis=-1)
     found = jax.nn.dot_product_attention(*(each.reshape(2, 5, 2, 4) for each in parts))
@@ -122,7 +123,7 @@ def test_attention_is_that_of_the_library():
 
 def test_embeddings_leak_a_hundredth_of_what_is_negative():
     network, x = Embedding(4), draw(0, 3, 2)
-    params = network.init(jax.random.key(1), x)
+    params = call(network.init, jax.random.key(1), x)
     first = params["params"]["Linear_1"]  # named after the layer that it is passed to
 
     def rise(bias):
@@ -136,7 +137,7 @@ def test_embeddings_leak_a_hundredth_of_what_is_negative():
 def test_attention_knows_no_order_but_the_transformer_does():
     network = Attention(heads=2, width=4)
     x, order = draw(0, 2, 5, 6), jnp.array([3, 0, 4, 2, 1])
-    params = network.init(jax.random.key(1), x)
+    params = call(network.init, jax.random.key(1), x)
     np.testing.assert_allclose(
         network.apply(params, x[:, order]),
         network.apply(params, x)[:, order],
@@ -150,7 +151,7 @@ def test_lean_attention_can_be_all_that_the_released_one_is():
     x = draw(0, 2, 5, 6)
     first, query, key, value, second, out = (
         jax.tree.map(lambda leaf: 3 * leaf, layer)
-        for layer in released.init(jax.random.key(1), x)["params"].values()
+        for layer in call(released.init, jax.random.key(1), x)["params"].values()
     )
     params = dict(
         zip(
@@ -181,7 +182,7 @@ def test_lean_attention_can_be_all_that_the_released_one_is():
 def test_sine_embedding_is_odd_but_for_its_bias():
     network = SineEmbedding(8)
     x = jnp.array([0.0, 0.3, -0.3])
-    params = network.init(jax.random.key(0), x)
+    params = call(network.init, jax.random.key(0), x)
     zero, plus, minus = network.apply(params, x)
     np.testing.assert_allclose(plus - zero, zero - minus, atol=1e-6)
     assert jnp.abs(plus - zero).max() > 1e-3
@@ -200,7 +201,7 @@ def test_an_mlp_normalizes_after_its_activation_and_a_relu_net_before():
     x = draw(0, 5, 3)
     for net, sums_to_zero in ((MLP, True), (ReLUNet, False)):
         network = net(1, (8,), layer_norm=True)
-        params = network.init(jax.random.key(0), x)
+        params = call(network.init, jax.random.key(0), x)
         last = params["params"]["Linear_1"]
         last["kernel"] = jnp.ones_like(last["kernel"])
         found = network.apply(params, x) - last["bias"]
@@ -221,7 +222,7 @@ def test_gelu_by_tanh_is_near_gelu():
 def test_critics_are_made_of_the_layers_that_they_are_given():
     x, actions = draw(0, 5, 3), draw(1, 5, 2)
     network = TwinQ((8,), True, MLP)
-    params = network.init(jax.random.key(0), x, actions)
+    params = call(network.init, jax.random.key(0), x, actions)
     twin = {"params": params["params"]["MLP_1"]}
     both = jnp.concatenate([x, actions], axis=-1)
     alone = MLP(1, (8,), layer_norm=True).apply(twin, both)[:, 0]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdiff.host_program import call
 from jaxdiff.networks import ScoreMLP
 from jaxdiff.networks.score_mlp import FREQUENCIES
 
@@ -38,7 +39,7 @@ def score_network(**options):
     network: Any = ScoreMLP(2, width=32, blocks=2, time_width=8, **options)
     x, condition = jax.random.normal(jax.random.key(1), (2, 6, 2))
     time = jnp.linspace(0.1, 0.9, 6)
-    params = network.init(jax.random.key(0), x, time, condition)
+    params = call(network.init, jax.random.key(0), x, time, condition)
     return network, params, (x, time, condition)
 
 

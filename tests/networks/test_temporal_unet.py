@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdiff.host_program import call
 from jaxdiff.networks import (
     DiT,
     TemporalUNet,
@@ -71,8 +72,12 @@ def test_value_parameter_counts(dim_mults, horizon, width, parameters):
 @pytest.fixture(scope="module")
 def unet():
     network = TemporalUNet(**SMALL)
-    params = jax.jit(network.init)(
-        jax.random.key(0), jnp.ones((1, 8, 3)), jnp.ones(1), jnp.ones((1, 5))
+    params = call(
+        network.init,
+        jax.random.key(0),
+        jnp.ones((1, 8, 3)),
+        jnp.ones(1),
+        jnp.ones((1, 5)),
     )
     return jax.jit(network.apply), params
 
@@ -113,10 +118,10 @@ def test_unet_interior_moves_with_its_input(monkeypatch):
 
     GroupNorm is held off: its statistics see the whole horizon.
     """
-    monkeypatch.setattr(norm_mish, "norm_mish", lambda x, *_: mish(x))
+    monkeypatch.setattr(norm_mish, "norm_mish", lambda x, *_, **__: mish(x))
     network = TemporalUNet(dim=8, dim_mults=(1, 2))
     x = draw(0, 1, 96, 2)
-    params = jax.jit(network.init)(jax.random.key(0), x, jnp.zeros(1))
+    params = call(network.init, jax.random.key(0), x, jnp.zeros(1))
     apply = jax.jit(network.apply)
     y = apply(params, x, jnp.zeros(1))[0]
     moved = apply(params, jnp.roll(x, 2, axis=1), jnp.zeros(1))[0]
@@ -127,7 +132,7 @@ def test_unet_interior_moves_with_its_input(monkeypatch):
 def test_residual_block_is_its_skip_when_the_last_norm_is_silent():
     block = ResidualBlock(8)
     x, embedding = draw(0, 2, 3, 8), draw(1, 2, 4)
-    params = block.init(jax.random.key(0), x, embedding)["params"]
+    params = call(block.init, jax.random.key(0), x, embedding)["params"]
     norm = params["ConvBlock_1"]["GroupNorm_0"]
     norm["scale"] = jnp.zeros(8)
     y = block.apply({"params": params}, x, embedding)
@@ -137,7 +142,7 @@ def test_residual_block_is_its_skip_when_the_last_norm_is_silent():
 def test_attention_sees_time_as_a_set():
     network = LinearAttention()
     x = draw(0, 2, 6, 8)
-    params = network.init(jax.random.key(0), x)
+    params = call(network.init, jax.random.key(0), x)
     order = jnp.array([3, 0, 5, 1, 4, 2])
     moved = network.apply(params, x[:, order])
     np.testing.assert_allclose(moved, network.apply(params, x)[:, order], atol=1e-5)
@@ -147,7 +152,7 @@ def test_attention_averages_values_over_time():
     """With equal steps every softmax is uniform, whatever the horizon."""
     network = LinearAttention()
     step = draw(0, 1, 1, 8)
-    params = network.init(jax.random.key(0), step)
+    params = call(network.init, jax.random.key(0), step)
     short = network.apply(params, jnp.tile(step, (1, 2, 1)))
     long = network.apply(params, jnp.tile(step, (1, 7, 1)))
     np.testing.assert_allclose(short[0, 0], long[0, 3], atol=1e-5)
@@ -158,10 +163,10 @@ def test_attention_averages_values_over_time():
 )
 def test_unet_shows_its_middle_the_ends_alone(monkeypatch, show_ends):
     """What is out of reach of the convolutions is seen only if it is an end of x."""
-    monkeypatch.setattr(norm_mish, "norm_mish", lambda x, *_: mish(x))
+    monkeypatch.setattr(norm_mish, "norm_mish", lambda x, *_, **__: mish(x))
     network = TemporalUNet(dim=8, dim_mults=(1, 2), show_ends=show_ends)
     x = draw(0, 1, 192, 2)
-    params = jax.jit(network.init)(jax.random.key(0), x, jnp.zeros(1))
+    params = call(network.init, jax.random.key(0), x, jnp.zeros(1))
 
     @jax.jit
     @jax.grad
@@ -189,7 +194,7 @@ def test_value_is_made_for_any_horizon(dim_mults, horizon):
 def test_value_sees_each_input_and_mixes_no_batch():
     network = TemporalValue(dim=32, dim_mults=(1,))
     x, time, condition = draw(0, 2, 5, 3), jnp.zeros(2), draw(1, 2, 4)
-    params = jax.jit(network.init)(jax.random.key(0), x, time, condition)
+    params = call(network.init, jax.random.key(0), x, time, condition)
     apply = jax.jit(network.apply)
     base = apply(params, x, time, condition)
     changes = [
@@ -210,7 +215,7 @@ def test_patches_are_rows_side_by_side(patch):
     x = jax.random.normal(jax.random.key(0), (2, 8 * patch, 3))
     time = jnp.array([0, 5])
     wide = x.reshape(2, 8, 3 * patch)
-    params = plain.init(jax.random.key(1), wide, time)
+    params = call(plain.init, jax.random.key(1), wide, time)
     expected = plain.apply(params, wide, time).reshape(x.shape)
     np.testing.assert_allclose(patched.apply(params, x, time), expected, atol=1e-6)
     assert horizon_multiple((2, 4), patch) == 2 * patch
@@ -221,7 +226,7 @@ def test_patches_are_rows_side_by_side(patch):
 def test_patches_are_shown_the_ends_of_the_trajectory_and_not_of_patches():
     network = TemporalUNet(dim=8, dim_mults=(1, 2), patch=2, show_ends=True)
     x = jnp.zeros((1, 64, 3))
-    params = network.init(jax.random.key(1), x, jnp.zeros(1))
+    params = call(network.init, jax.random.key(1), x, jnp.zeros(1))
     shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
     assert (2 * 3, 4 * 8) in shapes
 
@@ -235,7 +240,7 @@ def test_rows_normalised_alone_see_what_their_convolutions_reach(by_row):
     """
     network = TemporalUNet(dim=8, dim_mults=(1,), norm_by_row=by_row)
     x, time = draw(1, 1, 80, 2), jnp.ones(1)
-    params = network.init(jax.random.key(0), x, time)
+    params = call(network.init, jax.random.key(0), x, time)
     apply = jax.jit(network.apply)
     slope = jax.jit(jax.grad(lambda x: network.apply(params, x, time)[0, 40].sum()))(x)
     heard = np.flatnonzero(np.abs(slope[0]).max(axis=-1))

@@ -20,6 +20,7 @@ from jaxdiff.algorithms.imitation.policy import preparing
 from jaxdiff.data.episodes import Dataset, Episodes
 from jaxdiff.data.spec import Layout
 from jaxdiff.errors import UserError
+from jaxdiff.host_program import call
 from jaxdiff.train import train_learners
 
 KEYS = jax.random.split(jax.random.key(0), 2)
@@ -128,7 +129,7 @@ def test_averaged_parameters_act():
     data = learner.prepare(episodes, {}, jax.random.key(0))
     keys = jax.random.split(jax.random.key(2), 4)
     batch = jax.vmap(learner.draw, (None, 0))(data, keys)
-    state = jax.jit(learner.init)(jax.random.key(1), batch, {})
+    state = call(learner.init, jax.random.key(1), batch, {})
     spoiled = jax.tree.map(lambda leaf: leaf * jnp.nan, state.params)
 
     def action(state: TrainState):
@@ -332,7 +333,7 @@ def test_every_kind_acts_where_the_data_are(kind):
     data = learner.prepare(episodes, {}, jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), 4)
     batch = jax.vmap(learner.draw, (None, 0))(data, keys)
-    state = jax.jit(learner.init)(jax.random.key(2), batch, {})
+    state = call(learner.init, jax.random.key(2), batch, {})
     observation = np.full((5, 1), 5.5, np.float32)
     action = algorithm.act(
         {"policy": state},
@@ -358,7 +359,7 @@ def test_batch_norm_acts_by_averages_and_is_split_over_devices():
     data = learner.prepare(episodes, {}, jax.random.key(0))
     keys = jax.random.split(jax.random.key(3), 8)
     batch = jax.vmap(learner.draw, (None, 0))(data, keys)
-    before = jax.jit(learner.init)(jax.random.key(2), batch, {})
+    before = call(learner.init, jax.random.key(2), batch, {})
     one, _ = jax.jit(learner.update)(before, keys, batch, {}, {})
 
     def halves(x):
@@ -458,7 +459,7 @@ def test_the_decay_of_the_rate_leaves_running_averages_alone():
         data = learner.prepare(episodes, {}, jax.random.key(0))
         keys = jax.random.split(jax.random.key(3), 8)
         batch = jax.vmap(learner.draw, (None, 0))(data, keys)
-        before = jax.jit(learner.init)(jax.random.key(2), batch, {})
+        before = call(learner.init, jax.random.key(2), batch, {})
         before = dataclasses.replace(before, step=jnp.int32(99))
         after, _ = jax.jit(learner.update)(before, keys, batch, {}, {"num_steps": 100})
         moved[share] = jax.tree.map(jnp.subtract, after.params, before.params)

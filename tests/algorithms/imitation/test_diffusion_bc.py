@@ -23,6 +23,7 @@ from jaxdiff.algorithms.imitation.policy import measure, preparing
 from jaxdiff.data.episodes import Dataset
 from jaxdiff.data.normalizer import unnormalize
 from jaxdiff.errors import UserError
+from jaxdiff.host_program import call
 from jaxdiff.networks import Sieve
 from jaxdiff.train import train_learners
 
@@ -51,7 +52,7 @@ def built(config, episodes=None, *, acting=None, shape=None):
     data = learner.prepare(episodes, {}, jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), 4)
     batch = jax.vmap(learner.draw, (None, 0))(data, keys)
-    state = jax.jit(learner.init)(jax.random.key(2), batch, {})
+    state = call(learner.init, jax.random.key(2), batch, {})
     return algorithm, {"policy": state}, data
 
 

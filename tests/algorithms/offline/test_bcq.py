@@ -11,6 +11,7 @@ from jaxdiff.algorithms.base import TrainState
 from jaxdiff.algorithms.offline.bcq import BCQConfig, bcq_learner, careful, moved
 from jaxdiff.algorithms.offline.vae import CLIP, decode, divergence, vae_learner
 from jaxdiff.errors import UserError
+from jaxdiff.host_program import call
 from jaxdiff.networks import ActionVAE, Actor
 
 DISCOUNT, ACTION = 0.5, 0.3
@@ -80,7 +81,7 @@ def test_draws_lie_near_the_middle_of_the_code():
 def test_the_network_has_a_code_twice_as_long():
     network = ActionVAE(3, (8,))
     inputs, actions = jnp.ones((2, 4)), jnp.ones((2, 3))
-    params = network.init(jax.random.key(0), inputs, actions)
+    params = call(network.init, jax.random.key(0), inputs, actions)
     mean, std = network.apply(params, inputs, actions, method="encode")
     assert mean.shape == std.shape == (2, 6)
     assert (std > 0).all()
@@ -90,7 +91,7 @@ def test_the_network_has_a_code_twice_as_long():
 def test_the_spread_of_the_code_is_bounded():
     network = ActionVAE(3, (8,))
     inputs, actions = 1e5 * jax.random.normal(jax.random.key(1), (2, 32, 3))
-    params = network.init(jax.random.key(0), inputs, actions)
+    params = call(network.init, jax.random.key(0), inputs, actions)
     _, std = network.apply(params, inputs, actions, method="encode")
     np.testing.assert_allclose(jnp.log(jnp.stack([std.min(), std.max()])), [-4, 15])
 
@@ -104,7 +105,7 @@ def test_actions_are_moved_by_no_more_than_phi(phi):
     inputs = 100 * jax.random.normal(jax.random.key(0), (50, 3))
     actions = jax.random.uniform(jax.random.key(1), (50, 2), minval=-1, maxval=1)
     both = jnp.concatenate([inputs, actions], axis=-1)
-    params = mover.init(jax.random.key(2), both)
+    params = call(mover.init, jax.random.key(2), both)
     found = moved(mover, params, inputs, actions, phi)
     step = jnp.abs(found - actions).max()
     assert step <= phi + 1e-6

@@ -11,6 +11,7 @@ from tables import Crossed, Places, Slope, run, table
 from jaxdiff.algorithms.base import TrainState
 from jaxdiff.algorithms.offline.bear import BEARConfig, bear_learner, discrepancy
 from jaxdiff.errors import UserError
+from jaxdiff.host_program import call
 
 DISCOUNT, ACTION, MIDDLE = 0.5, 0.3, 0.4
 BATCH = table([(0, 0, 1.0, 0, False)] * 128, states=1, actions=1)
@@ -109,7 +110,7 @@ def test_the_policy_climbs_the_smaller_critic():
     # Off 0 one of the twins falls, so that the policy stays there without a bound.
     batch = jax.tree.map(lambda x: x[:8], BATCH)
     built = learner(q=Crossed(), learning_rate=0.05, multiplier_rate=0.0, bound=9.0)
-    state = built.init(jax.random.key(0), batch, FROZEN)
+    state = call(built.init, jax.random.key(0), batch, FROZEN)
     params = {**state.params, "actor": jnp.full(1, -2.0), "multiplier": jnp.float32(-5)}
     state = dataclasses.replace(state, params=params)
     keys = jax.random.split(jax.random.key(0), 8)

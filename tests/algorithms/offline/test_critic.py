@@ -14,6 +14,7 @@ from jaxdiff.algorithms.offline.critic import (
     expectile_loss,
     q_gradient,
 )
+from jaxdiff.host_program import call
 from jaxdiff.networks import TwinQ
 
 DISCOUNT = 0.5
@@ -120,7 +121,7 @@ def test_expectiles_may_be_swept_side_by_side():
 def test_the_gradient_of_q_is_that_of_the_mean_of_both():
     inputs, actions = jax.random.normal(jax.random.key(1), (2, 3, 2))
     q: Any = TwinQ((8,))
-    params = q.init(jax.random.key(0), inputs, actions)
+    params = call(q.init, jax.random.key(0), inputs, actions)
     values, gradient = q_gradient(q, params, inputs, actions)
     mean = jax.jit(lambda actions: q.apply(params, inputs, actions).mean(0))
     np.testing.assert_allclose(values, mean(actions), rtol=1e-5)

@@ -9,6 +9,7 @@ from tables import Slope, run, table
 
 from jaxdiff.algorithms.base import Averaging, by_part
 from jaxdiff.algorithms.offline.joint import bellman_error, joint_learner
+from jaxdiff.host_program import call
 
 BATCH = table([(0, 0, 1.0, 0, False), (0, 0, 3.0, 0, True)], states=1, actions=1)
 
@@ -69,7 +70,7 @@ def test_a_mean_is_that_of_the_whole_batch():
         {"only": optax.sgd(1.0)},
         averages={},
     )
-    state = built.init(jax.random.key(0), BATCH, {})
+    state = call(built.init, jax.random.key(0), BATCH, {})
     keys = jax.random.split(jax.random.key(0), 2)
     halves = jax.tree.map(lambda x: jnp.asarray(x)[:, None], BATCH)
     _, metrics = jax.vmap(

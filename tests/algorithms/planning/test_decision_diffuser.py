@@ -29,6 +29,7 @@ from jaxdiff.data.episodes import Dataset, Episodes, acted_rows
 from jaxdiff.data.normalizer import normalize, unnormalize
 from jaxdiff.data.spec import Layout, Spec
 from jaxdiff.errors import UserError
+from jaxdiff.host_program import call
 
 TINY = DecisionDiffuserConfig(
     horizon=8,
@@ -537,7 +538,7 @@ def test_first_actions_do_not_depend_on_how_many_act(answering):
     learner = algorithm.learners["inverse"]
     data = learner.prepare(EPISODES, {}, None)
     batch = jax.tree.map(lambda leaf: leaf[:2], data)
-    inverse = learner.init(jax.random.key(0), batch, {}).params
+    inverse = call(learner.init, jax.random.key(0), batch, {}).params
     states = {"denoiser": held({}), "inverse": held(inverse)}
     act, keys = jax.jit(algorithm.act), keys_of(3)
 

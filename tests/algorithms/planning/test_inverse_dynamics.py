@@ -15,6 +15,7 @@ from jaxdiff.algorithms.planning.inverse_dynamics import (
     direct,
     inverse_learner,
 )
+from jaxdiff.host_program import call
 from jaxdiff.networks import AutoregressiveBins
 
 PUSH = np.array([[0.5, 0.2, -0.1], [0.0, 0.4, 0.3]])  # what two actions do to a state
@@ -109,7 +110,7 @@ def test_bins_keep_to_one_of_two_ways():
 def test_the_ends_of_the_range_have_bins():
     inverse = autoregressive(1, hidden=8, depth=1, bins=4)
     pair = jnp.zeros((4, 2))
-    params = inverse.init(jax.random.key(0), pair)
+    params = call(inverse.init, jax.random.key(0), pair)
     actions = jnp.array([[-1.0], [-0.99], [0.99], [1.0]])
     loss = inverse.loss(params, pair, actions)
     np.testing.assert_allclose(loss[0], loss[1])
@@ -121,7 +122,7 @@ def test_a_dimension_is_told_of_those_before_it_alone():
     network = AutoregressiveBins(bins=5, hidden=16, depth=1)
     inputs = jax.random.normal(jax.random.key(0), (1, 4))
     actions = jnp.zeros((1, 3))
-    params = network.init(jax.random.key(1), inputs, actions)
+    params = call(network.init, jax.random.key(1), inputs, actions)
 
     def logits(actions):
         return np.asarray(network.apply(params, inputs, actions))[0]
@@ -143,7 +144,7 @@ def test_it_has_the_released_size():
 def test_a_drawn_action_depends_on_its_own_key_alone():
     inverse = autoregressive(2, hidden=8, depth=1, bins=5)
     pair = jax.random.normal(jax.random.key(0), (3, 4))
-    params = inverse.init(jax.random.key(1), pair)
+    params = call(inverse.init, jax.random.key(1), pair)
     keys = keys_of(3)
     together = inverse.act(params, keys, pair)
     for b in range(3):

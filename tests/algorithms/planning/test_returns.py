@@ -15,6 +15,7 @@ from jaxdiff.algorithms.planning.returns import (
 from jaxdiff.data.episodes import Episodes, starts_of
 from jaxdiff.data.windows import padded_windows
 from jaxdiff.diffusion import cosine_schedule, take
+from jaxdiff.host_program import call
 
 HORIZON, DIM, STEPS = 4, 3, 6
 LEVELS = cosine_schedule(STEPS)
@@ -111,7 +112,7 @@ def shown(noised, count=2000):
     made = learner(spy, noised=noised)
     x = jax.random.normal(jax.random.key(3), (count, HORIZON, DIM))
     batch = (x, jnp.zeros(count))
-    state = made.init(jax.random.key(0), batch, {})
+    state = call(made.init, jax.random.key(0), batch, {})
     made.update(state, jax.random.split(jax.random.key(4), count), batch, {}, {})
     return np.asarray(x), np.asarray(spy.x), np.asarray(spy.time)
 
@@ -140,7 +141,7 @@ def test_without_noise_the_network_sees_clean_windows_at_the_clean_level():
 def test_loss_is_the_mean_square_in_raw_units():
     made = learner(Spy(answer=3.0))
     batch = (jnp.zeros((4, HORIZON, DIM)), jnp.array([3.0, 103.0, 3.0, -97.0]))
-    state = made.init(jax.random.key(0), batch, {})
+    state = call(made.init, jax.random.key(0), batch, {})
     keys = jax.random.split(jax.random.key(1), 4)
     state, metrics = made.update(state, keys, batch, {}, {})
     assert metrics["loss"] == 5000.0
