@@ -1,7 +1,11 @@
 """Acting in real time: plans that are made beside the loop, and what is counted."""
 
 import concurrent.futures
+import re
+import runpy
+import sys
 import threading
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -142,3 +146,14 @@ def test_a_rate_that_cannot_be_is_refused(hz):
     _, passing = gate()
     with pytest.raises(UserError, match="`hz`"):
         Policy(planner(passing), {}, SPEC).live(hz)
+
+
+@pytest.mark.slow
+def test_the_program_of_the_docs_acts(tiny_run, tmp_path, monkeypatch, capsys):
+    page = Path(__file__).parents[1] / "docs/real_time.md"
+    program = re.search(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    path = tmp_path / "live.py"
+    path.write_text(program[1])
+    monkeypatch.setattr(sys, "argv", [str(path), str(tiny_run), "200"])
+    runpy.run_path(str(path), run_name="__main__")
+    assert re.search(r"return \d+\.\d; Report\(ticks=300, ", capsys.readouterr().out)
