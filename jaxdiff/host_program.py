@@ -164,6 +164,8 @@ class _Code:
                 inner = jax.extend.core.ClosedJaxpr(inner, ())
             return self.add(inner, given)
         fixed = all(self.known[i] for i in given)
+        if equation.effects:
+            raise _Unknown("what it does besides, such as a print")
         try:
             functions, work = _functions(equation, [self.values[i] for i in given])
         except _Unknown:

@@ -49,7 +49,7 @@ class Line(gymnasium.Env):
         return {"observation": self.at, "desired_goal": self.goal}
 
 
-gymnasium.register("Line-v0", Line, disable_env_checker=True)
+gymnasium.register("Recorded-v0", Line, disable_env_checker=True)
 
 
 def half(states, carry, keys, observation, reset, goal=None, guidance=None):
@@ -64,7 +64,7 @@ def wander(states, carry, keys, observation, reset, goal=None, guidance=None):
     return ActOutput(action=drawn + 0.01 * carry[:, None]), carry
 
 
-def line_run(path, act=half, goal_dim=1, environment="Line-v0"):
+def line_run(path, act=half, goal_dim=1, environment="Recorded-v0"):
     run = stub_run(path, act, environment, observation_shape=(1,), action_dim=1)
     return run._replace(spec=Spec((1,), 1, goal_dim=goal_dim))
 
@@ -158,8 +158,8 @@ def test_data_are_an_ordinary_dataset(tmp_path):
     run = line_run(tmp_path)
     data = record_run(run, Habit(2))
     assert spec_of(data) == run.spec
-    assert data.evaluation.id == "Line-v0"
-    loaded = load_dataset(data.name, environment="Line-v0")
+    assert data.evaluation.id == "Recorded-v0"
+    loaded = load_dataset(data.name, environment="Recorded-v0")
     assert loaded.fingerprint == data.fingerprint
     about = loaded.metadata
     assert about == data.metadata["habit"]
@@ -176,7 +176,7 @@ def test_a_run_without_goals_gives_data_without_goals(tmp_path):
     ("environment", "said"),
     [
         (None, "does not say the environment"),
-        ("mine:Line-v0", "whose module is code"),
+        ("mine:Recorded-v0", "whose module is code"),
         ("Pendulum-v1", "observations of 3 numbers"),
     ],
 )

@@ -143,3 +143,19 @@ def test_a_call_returns_what_the_function_does(draw):
         found, expected = (jax.random.key_data(each) for each in (found, expected))
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert found.dtype == expected.dtype
+
+
+def test_what_a_function_does_besides_is_left_to_xla():
+    """A print that was run while the calls are made would never be seen again."""
+    seen = []
+
+    def watched(x):
+        jax.debug.callback(seen.append, x[0])
+        return 2 * x
+
+    x = np.arange(3.0, dtype=np.float32)
+    assert host_program(jax.make_jaxpr(watched)(x), {0: x}) is None
+    assert not seen
+    np.testing.assert_array_equal(call(watched, x), [0, 2, 4])
+    jax.effects_barrier()
+    assert len(seen) == 1

@@ -9,6 +9,7 @@ import pytest
 from stubs import stub_run
 
 from benchmarks import habit as benchmark
+from benchmarks import playing
 from jaxdiff.algorithms.base import ActOutput
 from jaxdiff.errors import UserError
 
@@ -77,9 +78,11 @@ def test_all_play_the_same_episodes(distilled, tmp_path):
 
 def test_the_seconds_of_decisions_are_those_of_the_policy(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(benchmark, "clock", lambda: now[0])
+    monkeypatch.setattr(playing, "clock", lambda: now[0])
 
     class Slow:
+        last = None
+
         def reset(self, mask=None, seeds=None):
             self.first = True
 
