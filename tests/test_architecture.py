@@ -1,6 +1,7 @@
 """Rules of the structure that a type checker cannot see."""
 
 import ast
+import functools
 import pathlib
 import re
 import subprocess
@@ -52,6 +53,7 @@ def dotted(path):
     return ".".join(part for part in parts if part != "__init__")
 
 
+@functools.cache
 def trees():
     return {dotted(path): ast.parse(path.read_text()) for path in FILES}
 
@@ -79,6 +81,7 @@ def neighbours(module, tree):
     return {place(name) for name in names} - {place(module)}
 
 
+@functools.cache
 def names_used(tree):
     """Every dotted name in a file, as it is written."""
     return {

@@ -16,6 +16,7 @@ from jaxdiff.tasks.kitchen import world as kitchen
 from jaxdiff.tasks.lookup import load_dataset
 
 
+@pytest.mark.slow
 def test_the_benchmark_scores_runs_beside_demonstrators(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     make = TASK.recipes["toy-kitchen"].make

@@ -46,6 +46,7 @@ def test_plans_to_goals_of_v_over_fewer_steps_are_the_same():
     assert np.abs(ours["plans"][0] - ours["plans"][1]).max() > 0.1
 
 
+@pytest.mark.slow
 def test_guided_plans_and_their_returns_are_the_same():
     config = dataclasses.replace(SMALL, return_model=True)
     acting = dataclasses.replace(STILL, guide_scale=1.0, guide_steps=2)

@@ -65,6 +65,7 @@ def small(monkeypatch):
         monkeypatch.setitem(benchmark.NETWORKS, name, network)
 
 
+@pytest.mark.slow
 def test_rows_of_a_small_measurement(tmp_path, monkeypatch, small):
     monkeypatch.setattr(benchmark.os, "sched_setaffinity", lambda *_: None)
     monkeypatch.setattr(benchmark, "BLOCK_SECONDS", 0.001)

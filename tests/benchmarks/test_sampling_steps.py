@@ -92,6 +92,7 @@ def run(config):
 # --- the program that all settings share ---------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_table_that_is_given_draws_the_plans_of_the_options(config, compilations):
     config = dataclasses.replace(config, dim=32, return_model=True)
     guided = planner(config, dataclasses.replace(ACTING, guide_scale=0.1))

@@ -128,6 +128,7 @@ def test_torch_updates_are_adam_and_an_average():
         np.testing.assert_allclose(mean, start - 0.001, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_rows_of_a_small_setting(monkeypatch, tmp_path, capsys):
     small = updates._diffuser((2, 4), 16, (1,), dim=8, goal_dim=4)
     monkeypatch.setattr(updates, "BATCH_SIZE", 8)

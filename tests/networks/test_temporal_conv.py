@@ -78,7 +78,7 @@ def test_conv_gradients_are_those_of_the_library(batch, horizon, size, stride):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("horizon", [3, 128])
+@pytest.mark.parametrize("horizon", [3, pytest.param(128, marks=pytest.mark.slow)])
 def test_conv_gradient_is_the_slope(horizon):
     # A CPU takes the convolution of fewer products from 128 rows on.
     x, kernel = draw(0, 1, horizon, 1), draw(1, 5, 1, 1)

@@ -6,6 +6,7 @@ rewards, and all goals, are of that one, the centre of its cell. (The environmen
 resets put the goal up to 0.25 m from there.)
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,6 +104,7 @@ def _rewards(states: np.ndarray, goals: np.ndarray) -> np.ndarray:
     return (distance <= GOAL_RADIUS).astype(np.float32)
 
 
+@functools.lru_cache(maxsize=8)
 def measure_references(
     maze: Maze,
     *,

@@ -178,6 +178,7 @@ def test_kills_pay_and_seeds_tell_episodes_apart(tmp_path, monkeypatch):
     assert not left
 
 
+@pytest.mark.slow
 @simulated
 def test_the_dataset_holds_pictures_as_bytes(tmp_path):
     recipe = TASK.recipes["doom-quarter"]
