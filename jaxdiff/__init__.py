@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         vp_schedule,
     )
     from jaxdiff.evaluation import evaluate, make_env
+    from jaxdiff.habit import record_run
     from jaxdiff.plans import plan
     from jaxdiff.run import load_policy, load_run
     from jaxdiff.tasks.lookup import TASKS, load_dataset
