@@ -28,7 +28,7 @@ import tyro
 from benchmarks.command import command_of, run_command
 from benchmarks.playing import TimedPolicy, clock, play_run
 from benchmarks.rows import RESULTS, measured, write_rows
-from jaxdiff.errors import UserError
+from jaxdiff.errors import UserError, require_at_least
 from jaxdiff.evaluation import make_env
 from jaxdiff.habit import Habit, record_run
 from jaxdiff.rollouts import Episode, play_wave
@@ -68,11 +68,7 @@ def main(options: Options, *, directory: Path = RESULTS) -> None:
     Raises:
       UserError: a count below 1, or what `record_run` or `train_run` raise.
     """
-    for name in ("episodes", "timed"):
-        if getattr(options, name) < 1:
-            raise UserError(
-                f"`{name}` is {getattr(options, name)}; it must be at least 1"
-            )
+    require_at_least(1, episodes=options.episodes, timed=options.timed)
     planner = load_run(options.run)
     setting, base = None, None
     for method, run, seconds in _methods(planner, options):

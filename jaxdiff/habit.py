@@ -109,20 +109,21 @@ def record_run(
         fit it; every episode went wrong; or its folder cannot be written.
     """
     played_in = environment_of(run, environment, trust=trust)
+    options = options_of(task_of(played_in), run)
     about = {
         "planner": str(run.path),
         "id": run.document["id"],
         "updates": {name: int(state.step) for name, state in run.states.items()},
         "acting": to_plain(run.acting),
         "environment": played_in._asdict(),
-        "options": to_plain(options_of(task_of(played_in), run)),
+        "options": to_plain(options),
         **to_plain(habit),
     }
     path = run.path / "habits" / f"{_digest(about)}.npz"
     if path.exists():
         note(f"what {run.path} did was recorded before, in {path}")
     else:
-        episodes = _played(run, habit, num_envs, devices, played_in)
+        episodes = _played(run, habit, num_envs, devices, played_in, options)
         _write(path, episodes, about)
     recorded = episodes_of(read(path), split, str(path))
     check_episodes(recorded, str(path))
@@ -151,6 +152,7 @@ def _played(
     num_envs: int,
     devices: Sequence[Device] | None,
     environment: Environment,
+    options: Any,
 ) -> Episodes:
     """Play episodes, and lay what was seen and wanted one after another."""
     note(
@@ -158,7 +160,6 @@ def _played(
         f"{habit.habit_noise:g} on its actions, to learn from"
     )
     task = task_of(environment)
-    options = options_of(task, run)
     check_fit(run, task, environment, options)
     kept: dict[int, _Game] = {}
     session = Session(

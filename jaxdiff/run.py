@@ -162,10 +162,7 @@ def train(
         if fresh:
             arrays = _pack(entry.measure(options.config, data, spec))
         elif not resume:
-            raise UserError(
-                f"{path} already holds a run; go on with it by `resume=True`, or name "
-                "another folder with `run`"
-            )
+            raise run_folder.taken(path)
         else:
             document, arrays = run_folder.read_run(path)
             _check_same(path, entry, document, asked)

@@ -105,6 +105,14 @@ def is_fresh(path: Path) -> bool:
     return "checkpoints" not in found
 
 
+def taken(path: Path) -> UserError:
+    """Return the error of a run that would be trained into the folder of another."""
+    return UserError(
+        f"{path} already holds a run; go on with it by `resume=True`, or name another "
+        "folder with `run`"
+    )
+
+
 def create_run(
     path: Path, config: Mapping[str, Any], statistics: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:

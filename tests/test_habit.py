@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from stubs import stub_run
 
-from jaxdiff.algorithms.base import ActOutput
-from jaxdiff.cli import main
+from jaxdiff.algorithms import ALGORITHMS
+from jaxdiff.algorithms.base import ActOutput, Preset, TrainConfig
+from jaxdiff.cli import main, train
 from jaxdiff.data.spec import Spec
 from jaxdiff.diffusion import normal
 from jaxdiff.errors import UserError
@@ -264,3 +265,16 @@ def test_wrong_words_are_met_in_one_sentence(planner, tmp_path, refused):
     assert "--dataset" in said
     assert not (tmp_path / "habit").exists()
     assert not (planner / "habits").exists()
+
+
+@pytest.mark.parametrize("learners", [(), ("policy", "critic")])
+def test_flags_of_learners_pass_before_the_data_tell_them(
+    learners, tmp_path, monkeypatch
+):
+    """Another run, named by --config, may tell them already."""
+    entry, each = ALGORITHMS["iql"], TrainConfig()
+    start = Preset(entry.config(), entry.acting(), dict.fromkeys(learners, each))
+    monkeypatch.setattr(train, "_start", lambda *_: start)
+    words = ["--habit", "runs/it", "--run", str(tmp_path / "new")]
+    words += ["--policy.num-steps", "3"]
+    train._check_first("iql", "jaxdiff train iql", words, None)

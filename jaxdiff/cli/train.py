@@ -33,9 +33,7 @@ def train_command(algorithm: str) -> Callable[[str, list[str]], None]:
             raise UserError(
                 "`preset` and `config` both choose all options; give one of them"
             )
-        if not set(args) & set(HELP) and value_of(args, "--habit") is not None:
-            _check_first(algorithm, prog, args, source)
-        dataset = _dataset_of(prog, args)
+        dataset = _dataset_of(algorithm, prog, args, source)
         start = _start(algorithm, dataset, preset, source)
         flags = _train_flags(start, by_habit=value_of(args, "--habit") is not None)
         asked = parse(prog, args, flags, _train_summary(algorithm))
@@ -54,29 +52,7 @@ def _train_summary(algorithm: str) -> str:
     )
 
 
-def _check_first(
-    algorithm: str, prog: str, args: list[str], source: str | None
-) -> None:
-    """Refuse what is wrong whatever the data are, before a planner plays for them."""
-    from jaxdiff.run_folder import is_fresh
-
-    flags = _train_flags(_start(algorithm, None, None, source), by_habit=True)
-    # Only the data tell which learners there are.
-    named = {word[2:].partition("=")[0] for word in args if word.startswith("--")}
-    flags += [
-        Flag(name.replace("-", "_"), str | None, "", None)
-        for name in sorted(named - {each.name for each in flags})
-        if "." in name
-    ]
-    asked = parse(prog, args, flags, "")
-    if not asked["resume"] and not is_fresh(asked["run"]):
-        raise UserError(
-            f"{asked['run']} already holds a run; go on with it by `resume=True`, or "
-            "name another folder with `run`"
-        )
-
-
-def _dataset_of(prog: str, args: list[str]) -> Any:
+def _dataset_of(algorithm: str, prog: str, args: list[str], source: str | None) -> Any:
     """Load or record the data that the arguments name; defaults depend on them."""
     from jaxdiff.habit import Habit
     from jaxdiff.tasks.lookup import Reading, load_dataset
@@ -89,6 +65,9 @@ def _dataset_of(prog: str, args: list[str]) -> Any:
         needed = "dataset" if planner else "habit"
         raise UserError(f"{idle[0]} has no effect without `{needed}`; leave it out")
     if planner is not None:
+        if set(args) & set(HELP):
+            return None  # nothing is played for help
+        _check_first(algorithm, prog, args, source)
         return _recorded(prog, args, Path(planner))
     if name is None:
         return None
@@ -99,12 +78,10 @@ def _dataset_of(prog: str, args: list[str]) -> Any:
 
 
 def _recorded(prog: str, args: list[str], planner: Path) -> Any:
-    """Record what a run does, unless help is all that is asked for."""
+    """Record what a run does."""
     from jaxdiff.habit import Habit, record_run
     from jaxdiff.run import load_run
 
-    if set(args) & set(HELP):
-        return None
     options = flags_of(Habit())
     flags = [*options, ENVIRONMENT, DEVICES, PLATFORM]
     asked = parse(prog, words_of(args, flags), flags, "")
@@ -114,6 +91,23 @@ def _recorded(prog: str, args: list[str], planner: Path) -> Any:
         devices=devices_of(asked["devices"], asked["platform"]),
         environment=asked["environment"],
     )
+
+
+def _check_first(
+    algorithm: str, prog: str, args: list[str], source: str | None
+) -> None:
+    """Refuse what is wrong whatever the data are, before a planner plays for them."""
+    from jaxdiff.run_folder import is_fresh, taken
+
+    flags = _train_flags(_start(algorithm, None, None, source), by_habit=True)
+    # Only the data tell which learners there are.
+    words = [word[2:].partition("=")[0] for word in args if word.startswith("--")]
+    named = {word.replace("-", "_") for word in words if "." in word}
+    more = sorted(named - {each.name for each in flags})
+    flags += [Flag(name, str | None, "", None) for name in more]
+    asked = parse(prog, args, flags, "")
+    if not asked["resume"] and not is_fresh(asked["run"]):
+        raise taken(asked["run"])
 
 
 def _start(

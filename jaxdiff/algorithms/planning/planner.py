@@ -150,13 +150,15 @@ def planner(
 
       `horizon` is that of the window, by default the option. With `length` [B], an
       array, windows end after so many rows of it, as if `horizon` were that short, and
-      one program serves all lengths. Rows beyond repeat the last; such a plan has no
-      `value`, `project` or `path`. `value(trajectories [N,
-      rows, A + O], value_args) -> [N]` and `project(trajectories, project_args)` are in
-      environment units. A pull of `value` on a row spreads over `value_span` rows, by
-      default a fifth of the horizon; see `climb` and `smooth_covariance`. From `init`
-      plans are noised so that `init_level` of the sampler's steps remain, by default
-      `warm_start`, or all.
+      one program serves all lengths. Rows beyond repeat the last; those of the `path`
+      hold anything. `value` and `project` see all rows, so they need plans without a
+      `length`.
+
+      `value(trajectories [N, rows, A + O], value_args) -> [N]` and
+      `project(trajectories, project_args)` are in environment units. A pull of `value`
+      on a row spreads over `value_span` rows, by default a fifth of the horizon; see
+      `climb` and `smooth_covariance`. From `init` plans are noised so that `init_level`
+      of the sampler's steps remain, by default `warm_start`, or all.
     """
     normalizer, size = statistics.normalizer, spec.action_dim
     diffused, past = pieces.diffused, config.history - 1

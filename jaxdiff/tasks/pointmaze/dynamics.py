@@ -86,7 +86,7 @@ def simulate(environment: Environment, options: MazeOptions) -> Simulator:
 
     def reset(seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         env = make_maze(maze)
-        asked = reset_options(maze, options.setting or "multi")
+        asked = reset_options(maze, options.setting)
         seen = [env.reset(seed=seed, options=asked)[0] for seed in seeds]
         env.close()
         states, goals = (

@@ -28,8 +28,7 @@ def make_env(environment: Environment, options: Any = None) -> gymnasium.Env:
     Raises:
       UserError: the environment is no maze, or the simulator is not installed.
     """
-    maze = maze_of(environment)
-    setting = "multi" if options is None else options.setting or "multi"
+    maze, setting = maze_of(environment), options and options.setting
     return as_seen(_Resetting(make_maze(maze), reset_options(maze, setting)), split)
 
 
@@ -74,8 +73,8 @@ def make_maze(
     return env
 
 
-def reset_options(maze: Maze, setting: Setting) -> dict[str, Any] | None:
-    """Return the options of a reset to a goal of the setting.
+def reset_options(maze: Maze, setting: Setting | None) -> dict[str, Any] | None:
+    """Return the options of a reset to a goal of the setting; of None, to any goal.
 
     The environment draws every goal within 0.25 m of its cell's centre, in x and in y.
     """

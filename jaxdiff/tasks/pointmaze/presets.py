@@ -53,8 +53,8 @@ _DEMO_ACTING: dict[str, dict[str, Any]] = {
     # A shorter plan that is hardly less consistent cuts through walls in the large one.
     "large": {"sampling_steps": 16, "candidates": 16, "slack": 1.15},
 }
-# What earns as much as those (benchmarks/sampling_steps.py, 50 paired episodes); for
-# Diffuser alone, because only its plans were compared.
+# What earns as much as those (benchmarks/sampling_steps.py, chosen on 50 episodes and
+# scored on 100 others); for Diffuser alone, because only its plans were compared.
 _FEWER_STEPS: dict[str, dict[str, Any]] = {
     "umaze": {"sampling_steps": 4, "spacing": "quadratic"},
 }
